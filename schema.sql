@@ -318,6 +318,9 @@ CREATE TABLE inbox (
   available_at_ms   INTEGER NOT NULL,           -- a retry waits until then. 0: it waits for no time
   queued_at_ms      INTEGER NOT NULL DEFAULT 0, -- when it was queued last, or its pause ends. Lanes
                                                 -- before its own go first for a minute from then
+  waits             INTEGER NOT NULL DEFAULT 0, -- 1: it certainly waits for its session's turn, or
+                                                -- an older message, so no look reads it. 0 is never
+                                                -- wrong, only slower
   attempts          INTEGER NOT NULL DEFAULT 0,
   stops             INTEGER NOT NULL DEFAULT 0, -- of these, ended by an orderly stop: they do
                                                 -- not count against it
@@ -339,8 +342,9 @@ CREATE TABLE inbox (
   CONSTRAINT inbox_end_is_told
   CHECK (told_no IS NOT NULL OR (state <> 'dead' AND superseded_by IS NULL))
 ) STRICT;
--- A due message is found by a search in this index, not by reading the messages that wait.
-CREATE INDEX inbox_waiting ON inbox (lane, available_at_ms) WHERE state = 'queued';
+-- A message that may run is found by a search in this index, not by reading those that wait.
+CREATE INDEX inbox_waiting ON inbox (lane, available_at_ms) WHERE state = 'queued' AND waits = 0;
+CREATE INDEX inbox_queued ON inbox (lane, session_no) WHERE state = 'queued';
 CREATE INDEX inbox_of_session ON inbox (session_no, inbox_no)
 WHERE state IN ('queued', 'claimed', 'interrupted');
 CREATE INDEX inbox_untold ON inbox (lane, inbox_no) WHERE state = 'queued' AND delayed = 0;

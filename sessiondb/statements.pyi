@@ -724,7 +724,7 @@ InboxWaitingInLane = InboxWaitingInSession  # inbox.waiting_in_lane
 
 
 class InboxNext(NamedTuple):
-    """inbox.next: Return the first message of a lane whose pause ends within a time range, and that may run: its session is idle, and no message of that session precedes it. Only older messages in lanes at or before its own do. A resume has the place of the lane that accepted it, and lets newer messages of those lanes go first, too. From 0 to 0 are those without a pause, in the order of their arrival. Messages that wait for their retry are not read."""
+    """inbox.next: Return the first message of a lane whose pause ends within a time range, and that may run: its session is idle, and no message of that session precedes it. Only older messages in lanes at or before its own do. A resume has the place of the lane that accepted it, and lets newer messages of those lanes go first, too. From 0 to 0 are those without a pause, in the order of their arrival. Messages that wait for their retry are not read, and neither are those that are marked: they wait for another message."""
 
     inbox_no: int
     queued_at_ms: int
@@ -744,6 +744,12 @@ class InboxCandidate(NamedTuple):
     ended_at_ms: int | None
     edit_of: int | None
     by_person: int
+    digest: str | None
+
+
+class InboxPayload(NamedTuple):
+    """inbox.payload: Return the text of a message. Never under the write lock: it may be large."""
+
     payload: str
 
 
@@ -821,8 +827,9 @@ class InboxLate(NamedTuple):
 
 
 class InboxNotified(NamedTuple):
-    """inbox.notified: Return when a message was accepted, whether its sender has been told to wait, which turn has it, and how many of its attempts count."""
+    """inbox.notified: Return when a message was accepted, whether its sender has been told to wait, which turn has it, how many of its attempts count, and its session."""
 
+    session_no: int
     accepted_at_ms: int
     delayed: int
     state: str
@@ -1694,6 +1701,12 @@ class TurnsGet(NamedTuple):
     reason: str | None
 
 
+class TurnsSessionOf(NamedTuple):
+    """turns.session_of: Return the session of a turn, whose own row may be lost."""
+
+    session_no: int
+
+
 class TurnsRunningOfSession(NamedTuple):
     """turns.running_of_session: Return the running turn of a session."""
 
@@ -1990,6 +2003,7 @@ class VerifyInbox(NamedTuple):
     state: str
     attempts: int
     turn_no: int | None
+    waits_in_vain: int
     entry_no: int | None
     superseded_by: int | None
     told_no: int | None
@@ -2219,6 +2233,8 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["inbox.candidate"], /, *, inbox_no: SqlValue) -> InboxCandidate | None: ...
     @overload
+    def first(self, statement: Literal["inbox.payload"], /, *, inbox_no: SqlValue) -> InboxPayload | None: ...
+    @overload
     def first(self, statement: Literal["inbox.due"], /, *, lane: SqlValue, now_ms: SqlValue) -> InboxDue | None: ...
     @overload
     def first(self, statement: Literal["inbox.of_turn"], /, *, inbox_no: SqlValue) -> InboxOfTurn | None: ...
@@ -2420,6 +2436,8 @@ class Reads(Protocol):
     def first(self, statement: Literal["turns.start"], /, *, session_no: SqlValue, lane: SqlValue, kind: SqlValue, inbox_no: SqlValue, attempt: SqlValue, operation: SqlValue, instance_no: SqlValue, now_ms: SqlValue, expires_at_ms: SqlValue, deadline_ms: SqlValue) -> TurnsStart | None: ...
     @overload
     def first(self, statement: Literal["turns.get"], /, *, turn_no: SqlValue) -> TurnsGet | None: ...
+    @overload
+    def first(self, statement: Literal["turns.session_of"], /, *, turn_no: SqlValue) -> TurnsSessionOf | None: ...
     @overload
     def first(self, statement: Literal["turns.running_of_session"], /, *, session_no: SqlValue) -> TurnsRunningOfSession | None: ...
     @overload
@@ -2653,6 +2671,8 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["inbox.candidate"], /, *, inbox_no: SqlValue) -> InboxCandidate: ...
     @overload
+    def one(self, statement: Literal["inbox.payload"], /, *, inbox_no: SqlValue) -> InboxPayload: ...
+    @overload
     def one(self, statement: Literal["inbox.due"], /, *, lane: SqlValue, now_ms: SqlValue) -> InboxDue: ...
     @overload
     def one(self, statement: Literal["inbox.of_turn"], /, *, inbox_no: SqlValue) -> InboxOfTurn: ...
@@ -2854,6 +2874,8 @@ class Reads(Protocol):
     def one(self, statement: Literal["turns.start"], /, *, session_no: SqlValue, lane: SqlValue, kind: SqlValue, inbox_no: SqlValue, attempt: SqlValue, operation: SqlValue, instance_no: SqlValue, now_ms: SqlValue, expires_at_ms: SqlValue, deadline_ms: SqlValue) -> TurnsStart: ...
     @overload
     def one(self, statement: Literal["turns.get"], /, *, turn_no: SqlValue) -> TurnsGet: ...
+    @overload
+    def one(self, statement: Literal["turns.session_of"], /, *, turn_no: SqlValue) -> TurnsSessionOf: ...
     @overload
     def one(self, statement: Literal["turns.running_of_session"], /, *, session_no: SqlValue) -> TurnsRunningOfSession: ...
     @overload
@@ -3083,6 +3105,8 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["inbox.candidate"], /, *, inbox_no: SqlValue) -> list[InboxCandidate]: ...
     @overload
+    def all(self, statement: Literal["inbox.payload"], /, *, inbox_no: SqlValue) -> list[InboxPayload]: ...
+    @overload
     def all(self, statement: Literal["inbox.due"], /, *, lane: SqlValue, now_ms: SqlValue) -> list[InboxDue]: ...
     @overload
     def all(self, statement: Literal["inbox.of_turn"], /, *, inbox_no: SqlValue) -> list[InboxOfTurn]: ...
@@ -3285,6 +3309,8 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["turns.get"], /, *, turn_no: SqlValue) -> list[TurnsGet]: ...
     @overload
+    def all(self, statement: Literal["turns.session_of"], /, *, turn_no: SqlValue) -> list[TurnsSessionOf]: ...
+    @overload
     def all(self, statement: Literal["turns.running_of_session"], /, *, session_no: SqlValue) -> list[TurnsRunningOfSession]: ...
     @overload
     def all(self, statement: Literal["turns.renew"], /, *, now_ms: SqlValue, expires_at_ms: SqlValue, operation: SqlValue, turn_no: SqlValue) -> list[TurnsRenew]: ...
@@ -3454,6 +3480,12 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, now_ms: SqlValue, payload: SqlValue) -> int: ...
     @overload
+    def run(self, statement: Literal["inbox.line_up"], /, *, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["inbox.wait_behind"], /, *, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["inbox.line_up_all"], /) -> int: ...
+    @overload
     def run(self, statement: Literal["inbox.replace_text"], /, *, payload: SqlValue, digest: SqlValue, inbox_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["inbox.note_edit"], /, *, version: SqlValue, inbox_no: SqlValue) -> int: ...
@@ -3463,8 +3495,6 @@ class Writes(Protocol):
     def run(self, statement: Literal["inbox.finish"], /, *, reason: SqlValue, told_no: SqlValue, inbox_no: SqlValue, turn_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["inbox.retry"], /, *, available_at_ms: SqlValue, more_time: SqlValue, reason: SqlValue, inbox_no: SqlValue, turn_no: SqlValue) -> int: ...
-    @overload
-    def run(self, statement: Literal["inbox.wait_behind"], /, *, available_at_ms: SqlValue, session_no: SqlValue, inbox_no: SqlValue, lane: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["inbox.suspend"], /, *, stops: SqlValue, reason: SqlValue, inbox_no: SqlValue, turn_no: SqlValue) -> int: ...
     @overload
@@ -3552,7 +3582,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_turn"], /, *, turn_no: SqlValue, session_no: SqlValue, lane: SqlValue, kind: SqlValue, state: SqlValue, inbox_no: SqlValue, attempt: SqlValue, operation: SqlValue, instance_no: SqlValue, started_at_ms: SqlValue, renewed_at_ms: SqlValue, expires_at_ms: SqlValue, deadline_ms: SqlValue, finished_at_ms: SqlValue, incomplete: SqlValue, reason: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_inbox"], /, *, inbox_no: SqlValue, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edited: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, state: SqlValue, accepted_at_ms: SqlValue, available_at_ms: SqlValue, queued_at_ms: SqlValue, attempts: SqlValue, stops: SqlValue, turn_no: SqlValue, entry_no: SqlValue, superseded_by: SqlValue, told_no: SqlValue, delayed: SqlValue, timeout_ms: SqlValue, lane_before: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_inbox"], /, *, inbox_no: SqlValue, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edited: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, state: SqlValue, accepted_at_ms: SqlValue, available_at_ms: SqlValue, queued_at_ms: SqlValue, waits: SqlValue, attempts: SqlValue, stops: SqlValue, turn_no: SqlValue, entry_no: SqlValue, superseded_by: SqlValue, told_no: SqlValue, delayed: SqlValue, timeout_ms: SqlValue, lane_before: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_outbox"], /, *, outbox_no: SqlValue, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, channel: SqlValue, state: SqlValue, attempts: SqlValue, attempts_before: SqlValue, instance_no: SqlValue, expires_at_ms: SqlValue, created_at_ms: SqlValue, available_at_ms: SqlValue, asked_at_ms: SqlValue, finished_at_ms: SqlValue, event_no: SqlValue, consumer: SqlValue, receipt: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
     @overload

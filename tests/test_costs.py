@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ import sessiondb
 from sessiondb import events
 from sessiondb.backend import Row
 from sessiondb.errors import NothingToCompact
-from sessiondb.gateway import claims, outbox, recovery
+from sessiondb.gateway import claims, inbox, lanes, outbox, recovery, turns
 from sessiondb.limits import CUT_SCAN_ROWS_FIRST, OUTBOX_WAITING_MAX
 from sessiondb.sqlite import transaction
 from sessiondb.sqlite.connection import connect_reader, connect_visitor, connect_writer
 from sessiondb.sqlite.schema import schema_text
 from sessiondb.transcript import compaction
 from sessiondb.transcript.entries import LARGE_ITEM_CHARS, draft_entry
+from sessiondb.transcript.keys import parse_key
 from tests.support.compaction import begin_in
 
 PAGE_BYTES = 4096
@@ -269,6 +271,129 @@ INSERT_FILES = "INSERT INTO import_file (path, name, kind, inode, imported_at_ms
 FILES = ROWS + INSERT_FILES + "SELECT 'p' || i, 'n', 'live', '1:' || i, i, 'done' FROM n"
 
 
+class Queue:
+    """Messages that came by the rules, so their rows are what the rules make of them."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.connection = connection
+        self.number = 0
+        connection.execute(
+            "INSERT INTO instance (instance_no, host, boot_id, pid, pid_started, program, "
+            "opened_at_ms) VALUES (1, 'h', 'b', 1, 1, 'p', 1)"
+        ).fetchall()
+        self.tx = transaction.WriteTransaction(connection, NOW_MS, 1)
+        for lane, priority in (("new", -1), ("main", 0), ("wide", 5), ("cron", 10)):
+            lanes.set_lane(self.tx, lane, 10**6, priority)
+
+    def accept(self, session: object, lane: str = "main") -> None:
+        self.number += 1
+        key = parse_key(f"agent:main:web:{session}")
+        text = '{"role": "user", "content": "x"}'
+        inbox.accept(
+            self.tx,
+            inbox.Incoming("web", str(self.number), key, lane, text, "d", f"s-{session}"),
+        )
+
+    def claim(self, lane: str = "main") -> claims.Started:
+        candidate = claims.peek(self.tx, lane, NOW_MS)
+        assert candidate is not None
+        draft = draft_entry({"role": "user", "content": "x"}, now_ms=NOW_MS)
+        started = claims.claim(self.tx, lane, candidate, draft, lease_ms=9_000, timeout_ms=99_000)
+        assert started is not None
+        return started
+
+    def answer(self, turn: claims.Started) -> None:
+        turns.complete(self.tx, turn.turn_no, [], [], incomplete=False, reason=None)
+
+
+def waiting_behind_turns(queue: Queue, rows: int) -> None:
+    """Let the sessions' turns run. In each, people, hooks and cron wait."""
+    for number in range(rows):
+        for lane in ("main", "main", "wide", "cron"):
+            queue.accept(number, lane)
+        queue.claim()
+
+
+def waiting_for_retries(queue: Queue, rows: int) -> None:
+    """Let the first message of each session wait for its retry, and the others for it."""
+    waiting_behind_turns(queue, rows)
+    for row in queue.tx.all("inbox.open", after_no=0, limit=10 * rows):
+        if row.state == "claimed":
+            turns.fail(queue.tx, row.turn_no, "no luck", retry=True)
+
+
+def waiting_behind_a_lane(queue: Queue, rows: int) -> None:
+    """Let cron wait for people in each session, because lane main has no room."""
+    for number in range(rows):
+        for lane in ("main", "cron", "wide"):
+            queue.accept(number, lane)
+    lanes.set_lane(queue.tx, "main", 1, 0)
+    queue.claim()
+
+
+def waiting_in_one_session(queue: Queue, rows: int) -> None:
+    """Let one session have all messages, however many: the limit is not this test's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inbox, "SESSION_WAITING_MAX", 10**6)
+        for _ in range(rows):
+            for lane in ("main", "wide", "cron"):
+                queue.accept("one", lane)
+    queue.claim()
+
+
+def after_interruptions(queue: Queue, rows: int) -> None:
+    """Interrupt all turns: those behind may run, one of each session."""
+    waiting_behind_turns(queue, rows)
+    for row in queue.tx.all("inbox.open", after_no=0, limit=10 * rows):
+        if row.state == "claimed":
+            turns.interrupt(queue.tx, row.turn_no, "it died")
+
+
+BLOCKED = [
+    waiting_behind_turns,
+    waiting_for_retries,
+    waiting_behind_a_lane,
+    waiting_in_one_session,
+    after_interruptions,
+]
+
+
+def steps_beside(rows: int, block: Callable[[Queue, int], None]) -> dict[str, int]:
+    """Return the instructions of a look, a claim and an end, beside messages that wait."""
+    steps = 0
+
+    def count() -> bool:
+        nonlocal steps
+        steps += 1
+        return False
+
+    found: dict[str, int] = {}
+
+    def measure(what: str, body: Callable[[], Any]) -> Any:
+        nonlocal steps
+        steps = 0
+        queue.connection.set_progress_handler(count, 1)
+        value = body()
+        queue.connection.set_progress_handler(None)
+        found[what] = steps
+        return value
+
+    with closing(apsw.Connection(":memory:")) as connection:
+        connection.execute(schema_text()).fetchall()
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+        queue = Queue(connection)
+        block(queue, rows)
+        for _ in range(2):  # the first time prepares the statements
+            measure("look", lambda: [claims.peek(queue.tx, lane, NOW_MS) for lane in LOOKED_AT])
+            measure("accept", partial(queue.accept, "new", "new"))
+            turn = measure("claim", partial(queue.claim, "new"))
+            measure("end", partial(queue.answer, turn))
+    return found
+
+
+LOOKED_AT = ("main", "wide", "cron", "resume")
+
+
 # An interrupted message of a session whose import had blank lines, and no damaged one.
 BLANK_LINES = (
     INSERT_FILES
@@ -351,6 +476,20 @@ def test_the_queries_of_loops_cost_the_same_with_more_rows(
     body, history = ASKED[what]
     few, many = steps_of(body, 300, history), steps_of(body, 3_000, history)
     assert 0 < many <= few + 20, f"{few:,} instructions with 300 rows, {many:,} with 3,000"
+
+
+@pytest.mark.parametrize("block", BLOCKED)
+def test_messages_that_wait_for_others_cost_a_look_and_a_claim_nothing(
+    block: Callable[[Queue, int], None],
+) -> None:
+    few, many = steps_beside(10, block), steps_beside(80, block)
+    assert few.keys() == many.keys()
+    for what in few:
+        # A look counts the turns that its lane runs: some steps for each.
+        turns_more = 3 * 70 if what == "look" and block is waiting_behind_turns else 0
+        assert 0 < many[what] <= few[what] + 40 + turns_more, (
+            f"{what}: {few[what]:,}, then {many[what]:,}"
+        )
 
 
 @pytest.mark.parametrize("waiting", [REPLIES_IN_RETRY, REPLIES_READY], ids=["retry", "ready"])

@@ -454,13 +454,25 @@ def _decision_row(decision: Decision) -> list[object]:
 @click.option(
     "-n", "--limit", metavar="N", type=click.IntRange(min=1), help="At most this many messages."
 )
-@json_option("Print a JSON array.")
+@click.option(
+    "--line-up",
+    is_flag=True,
+    help="Mark again which messages wait for others, if `verify` says that a mark is wrong.",
+)
+@json_option("Print a JSON array, or an object about --line-up.")
 @debug_option
-def inbox(db: str, limit: int | None, as_json: bool) -> None:
+def inbox(db: str, limit: int | None, line_up: bool, as_json: bool) -> None:
     """List accepted messages that are not done.
 
     Such a message waits, is being worked on, or was interrupted. The oldest comes first.
     """
+    if line_up:
+        with write_into(db, create=False) as opened:
+            changed = opened.write("inbox.line_up", inbox_rules.line_up_all)
+        _say(f"{changed:,} messages had a wrong mark", quiet=as_json)
+        if as_json:
+            print_json({"changed": changed})
+        return
     with look_into(db) as opened:
         found = _open_messages(opened, limit)
         if as_json:

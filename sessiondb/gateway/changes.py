@@ -1,11 +1,13 @@
-"""Changes of state: each finds the one row that it is about, or its transaction is refused.
+"""Changes of state: what all of them have in common.
 
+A change finds the one row that it is about, or its transaction is refused.
 A statement that finds no row only where another process was faster says so by its result.
 All others go through `require_one`.
 """
 
 from __future__ import annotations
 
+from sessiondb.backend import Tx
 from sessiondb.errors import StoreDamaged
 
 
@@ -23,3 +25,14 @@ def require_one(changed: int, what: str) -> None:
             "by another program. Nothing was written. Run `sessiondb verify DB`; then "
             "`sessiondb salvage DB NEW`."
         )
+
+
+def line_up(tx: Tx, session_no: int) -> None:
+    """Mark which of a session's waiting messages certainly wait, after a change of its queue.
+
+    Each rule that begins or ends a turn of the session, or that takes a message out of its queue
+    or puts one back, calls this in its transaction. So a look reads only messages that may run.
+    It asks about these, too: a mark that is missing costs time. One that is left behind would
+    make a message wait for ever, so `verify` looks for those.
+    """
+    tx.run("inbox.line_up", session_no=session_no)

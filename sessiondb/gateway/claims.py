@@ -72,6 +72,7 @@ class Candidate:
     ended_at_ms: int | None
     edit_of: int | None
     by_person: int
+    digest: str | None
     payload: str
 
 
@@ -110,16 +111,24 @@ def peek(tx: ReadTx, lane: str, now_ms: int) -> Candidate | None:
     Raises:
         CannotBegin: the message or its session's row cannot be read.
     """
+    row = _choose(tx, lane, now_ms)
+    if row is None:
+        return None
+    with _damage_of(row.inbox_no, None, only=StoreDamaged):
+        payload = tx.one("inbox.payload", inbox_no=row.inbox_no).payload
+    return Candidate(**row._asdict(), payload=payload)
+
+
+def _choose(tx: ReadTx, lane: str, now_ms: int) -> statements.InboxCandidate | None:
+    """Choose the next message of a lane. Its text, which may be large, is not read."""
     room = require_lane(tx, lane)
     if room.running >= room.concurrency:
         return None
     found = _next(tx, lane, now_ms)
     if found is None or _is_held_back(tx, lane, found, now_ms):
         return None
-    try:
-        return Candidate(**tx.one("inbox.candidate", inbox_no=found.inbox_no)._asdict())
-    except StoreDamaged as error:
-        raise CannotBegin(found.inbox_no, None, error) from error
+    with _damage_of(found.inbox_no, None, only=StoreDamaged):
+        return tx.one("inbox.candidate", inbox_no=found.inbox_no)
 
 
 def _next(tx: ReadTx, lane: str, now_ms: int) -> statements.InboxNext | None:
@@ -164,9 +173,9 @@ def claim(
     # Critical section "claim". Invariant: what `peek` saw still holds. So a lane never
     # runs more than its concurrency, and a session's messages keep their order,
     # whatever other processes did since.
-    now = peek(tx, lane, tx.now_ms)
-    if now is None or now.inbox_no != candidate.inbox_no:
-        return None
+    now = _choose(tx, lane, tx.now_ms)
+    if now is None or (now.inbox_no, now.digest) != (candidate.inbox_no, candidate.digest):
+        return None  # another message is next, or its sender has edited this one
     if now.ended_at_ms is not None:
         dead_letters.dead_letter(tx, now.inbox_no, now.session_no, "its session has ended")
         return None
@@ -186,12 +195,13 @@ def claim(
         expires_at_ms=expires_at_ms,
         deadline_ms=deadline_ms,
     )
-    with _damage_of(candidate):
+    with _damage_of(candidate.inbox_no, candidate.session_no):
         entry_no, entry_id = _place_message(tx, now, draft, turn.turn_no)
     claimed = tx.run(
         "inbox.claim", inbox_no=candidate.inbox_no, turn_no=turn.turn_no, entry_no=entry_no
     )
     changes.require_one(claimed, f"inbox item {candidate.inbox_no} was queued")
+    changes.line_up(tx, candidate.session_no)
     notified = tx.one("inbox.notified", inbox_no=candidate.inbox_no)
     return Started(
         turn_no=turn.turn_no,
@@ -212,24 +222,28 @@ def claim(
 
 
 @contextmanager
-def _damage_of(candidate: Candidate) -> Iterator[None]:
-    """Tell the damage of one session from that of the whole file.
+def _damage_of(
+    inbox_no: int, session_no: int | None, *, only: type[SessionDBError] = SessionDBError
+) -> Iterator[None]:
+    """Tell the damage of one message and its session from that of the whole file.
 
-    Only the append reads the session's own rows. What repetition does not mend there
-    concerns this message alone.
+    The block reads their own rows only. What repetition does not mend there concerns this
+    message alone.
 
     Raises:
         CannotBegin: an error came out of the block that repetition does not mend.
     """
     try:
         yield
-    except SessionDBError as error:
+    except only as error:
         if error.retry:
             raise
-        raise CannotBegin(candidate.inbox_no, candidate.session_no, error) from error
+        raise CannotBegin(inbox_no, session_no, error) from error
 
 
-def _place_message(tx: Tx, now: Candidate, draft: Draft, turn_no: int) -> tuple[int, str]:
+def _place_message(
+    tx: Tx, now: statements.InboxCandidate, draft: Draft, turn_no: int
+) -> tuple[int, str]:
     """Make a message the last user message of the context that its handler will read.
 
     Return its entry's number and id. Since an earlier turn appended it, a reset, a switch of

@@ -43,6 +43,7 @@ def set_aside(tx: Tx, turn_no: int, inbox_no: int, reason: str) -> bool:
     ):
         return False
     _give_up(tx, inbox_no, None, reason)
+    changes.line_up(tx, tx.one("turns.session_of", turn_no=turn_no).session_no)
     return True
 
 
@@ -60,6 +61,8 @@ def _give_up(tx: Tx, inbox_no: int, session_no: int | None, reason: str) -> bool
     told_no = notify_dead(tx, inbox_no, session_no)
     changed = tx.run("inbox.dead_letter", inbox_no=inbox_no, reason=reason, told_no=told_no)
     changes.require_one(changed, f"inbox item {inbox_no} was open")
+    if message.state == "queued":  # those behind it wait for it no more
+        changes.line_up(tx, message.session_no)
     events.emit(
         tx,
         "message_dead",

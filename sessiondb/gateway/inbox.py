@@ -59,7 +59,7 @@ from sessiondb.transcript.content import digest
 from sessiondb.transcript.entries import draft_decoded, is_large, off_loop
 from sessiondb.transcript.keys import SessionKey, parse_key
 
-from . import channels, lanes
+from . import changes, channels, lanes
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -446,6 +446,17 @@ def requeue(tx: Tx, inbox_no: int) -> None:
             f"inbox item {inbox_no} is not a dead letter; list them with `sessiondb dead DB`",
             inbox_no=inbox_no,
         )
+    session_no = tx.one("inbox.notified", inbox_no=inbox_no).session_no
+    tx.run("inbox.wait_behind", session_no=session_no)
+    changes.line_up(tx, session_no)
+
+
+def line_up_all(tx: Tx) -> int:
+    """Mark again which messages wait for others. Return how many marks were wrong.
+
+    For marks that another program changed. Nothing else depends on them.
+    """
+    return tx.run("inbox.line_up_all")
 
 
 def drop(tx: Tx, inbox_no: int) -> None:

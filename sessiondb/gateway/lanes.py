@@ -40,8 +40,14 @@ def check_lane(lane: str, concurrency: object, priority: object) -> None:
 def set_lane(
     tx: Tx, lane: str, concurrency: int, priority: int, people: bool | None = None
 ) -> None:
-    """Create a lane or change it. May be repeated."""
+    """Create a lane or change it. May be repeated.
+
+    Another priority changes who waits for whom, so the marks of all that wait are made anew.
+    """
+    before = tx.first("turns.lane", lane=lane)
     tx.run("turns.set_lane", lane=lane, concurrency=concurrency, priority=priority, people=people)
+    if before is not None and before.priority != priority:
+        tx.run("inbox.line_up_all")
 
 
 def require_lane(tx: ReadTx, lane: str) -> statements.TurnsLane:

@@ -153,6 +153,7 @@ def complete(
         )
     else:
         _supersede(tx, turn, "Your earlier message is answered together with a later one of yours.")
+    changes.line_up(tx, turn.session_no)
     return receipts
 
 
@@ -187,16 +188,9 @@ def fail(
             reason=reason,
         )
         changes.require_one(put, _claimed_by(turn))
-        if turn.kind == "message":  # a resume holds nothing up
-            tx.run(
-                "inbox.wait_behind",
-                session_no=turn.session_no,
-                inbox_no=turn.inbox_no,
-                lane=turn.lane,
-                available_at_ms=at_ms,
-            )
     else:
         dead_letters.dead_letter(tx, turn.inbox_no, turn.session_no, reason)
+    changes.line_up(tx, turn.session_no)
 
 
 def abort(tx: Tx, turn_no: int, reason: str) -> None:
@@ -219,6 +213,7 @@ def abort(tx: Tx, turn_no: int, reason: str) -> None:
     )
     _finish_message(tx, turn, reason, told_no=told_no)
     _supersede(tx, turn, "The work on your earlier message was stopped, too.")
+    changes.line_up(tx, turn.session_no)
 
 
 def interrupt(tx: Tx, turn_no: int, reason: str, *, orderly: bool = False) -> bool:
@@ -274,6 +269,7 @@ def interrupt(tx: Tx, turn_no: int, reason: str, *, orderly: bool = False) -> bo
         turn_no=turn_no,
         attempt=turn.attempt,
     )
+    changes.line_up(tx, turn.session_no)
     return True
 
 

@@ -88,6 +88,7 @@ ADVICE: Final[dict[str, str]] = {
     "inbox": "See `sessiondb inbox DB` and the table `turn`. "
     "Have the sender of a stuck message send it again.",
     "unanswered": "Somebody waits for an answer that does not come. Have its sender send it again.",
+    "queue": "Run `sessiondb inbox DB --line-up`: it marks again which messages wait.",
     "turn": "Its lease ends it: a running lane takes the session over, and so does the next start.",
     "outbox": "See `sessiondb outbox DB`, and settle the reply by hand.",
     "event": "Use another name for the consumer, or restore a backup.",

@@ -10,6 +10,9 @@ that its sender can see, or superseded by a turn whose context contains it, with
   person stopped it. The context of that turn contained this message's entry. This is derived
   from the two entries alone, which never change, whatever has become of the context since.
 
+Beside it: a message that is marked to wait (`inbox.waits`) does wait for another one. No look
+would read it otherwise.
+
 What was pruned or archived is not missed. A message that ended before schema 4 has 0 where the
 event's number stands: its event is not known.
 """
@@ -53,6 +56,8 @@ class _Message:
 
     def check(self) -> None:
         """Report everything that does not hold for this message."""
+        if self.row.waits_in_vain:
+            self.add("it is marked to wait for another message, and there is none", "queue")
         self._check_turn()
         self._check_entry()
         self._check_end()

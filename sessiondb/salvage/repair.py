@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from sessiondb.backend import Row
-from sessiondb.gateway import dead_letters
+from sessiondb.gateway import dead_letters, inbox
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 from sessiondb.maintenance import verify_inbox
 
@@ -213,6 +213,7 @@ def settle_states(work: Workspace) -> None:
                 f"turn {row.turn_no} was running. Its message is lost, so it is interrupted now"
             )
     _settle_ends(work)
+    work.write(inbox.line_up_all)
     for row in work.pages("outbox", "outbox_no"):
         _settle_reply(work, row)
     for row in work.pages("events", "event_no"):

@@ -15,7 +15,7 @@ from sessiondb.gateway import claims, dead_letters, turns
 from sessiondb.maintenance import status
 from sessiondb.transcript.entries import draft_entry
 from tests.support.command_line import fails, ok, on_terminal, run
-from tests.support.core import change
+from tests.support.core import change, query
 from tests.support.gateway_commands import KEY, GatewayStart, accept, found, kill, lines, says
 
 EVIL = "\x1b[2Jred\u202e"
@@ -87,6 +87,18 @@ def test_inbox_reads_more_than_a_page(tmp_db: Path, monkeypatch: pytest.MonkeyPa
     accept(tmp_db, *map(str, range(8)))
     assert [message["inbox_no"] for message in found("inbox", tmp_db)] == list(range(1, 9))
     assert len(found("inbox", tmp_db, "-n", "7")) == 7
+
+
+def test_a_wrong_mark_is_found_and_made_anew(tmp_db: Path) -> None:
+    first, behind = accept(tmp_db, "one", "behind")
+    [other] = accept(tmp_db, "two", key="agent:main:web:direct:2")
+    assert query(tmp_db, "SELECT inbox_no FROM inbox WHERE waits") == [behind]
+    change(tmp_db, f"UPDATE inbox SET waits = inbox_no IN ({first}, {other})")
+    assert "inbox DB --line-up" in run("verify", tmp_db).output
+    assert "3 messages had a wrong mark" in ok("inbox", tmp_db, "--line-up")
+    assert query(tmp_db, "SELECT inbox_no FROM inbox WHERE waits") == [behind]
+    assert found("inbox", tmp_db, "--line-up") == {"changed": 0}
+    ok("verify", tmp_db)
 
 
 def test_dead_letters_are_listed_requeued_and_dropped(tmp_db: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import sessiondb
 from sessiondb.backend import Tx
 from sessiondb.gateway import claims
 from sessiondb.limits import PRIORITY_WAIT_MS_MAX
-from sessiondb.sqlite import writer
+from sessiondb.sqlite import transaction, writer
 from sessiondb.transcript.entries import prepare
-from tests.support.core import reply, user
+from tests.support.core import reply, texts, user
 from tests.support.gateway import (
     KEY,
     Clock,
@@ -305,20 +306,81 @@ async def test_a_lane_is_held_back_for_two_minutes_at_most_when_the_clock_is_set
 async def test_what_waits_behind_a_retry_is_not_looked_at_before_it(
     tmp_db: Path, clock: Clock
 ) -> None:
+    async def marked() -> list[str]:
+        return [row.event_id for row in await look(db, "inbox") if row.waits]
+
     async with sessiondb.open(tmp_db) as db:
         for event in ("e1", "e2", "e3"):
             await say(db, event)
         other = await say(db, "other", "agent:main:web:2")
         await fail(db, (await claimed(db)).turn_no)
-        at_ms = clock() + 1_000
-        waits = {row.event_id: row.available_at_ms for row in await look(db, "inbox")}
-        assert waits == {"e1": at_ms, "e2": at_ms, "e3": at_ms, "other": 0}
+        assert await marked() == ["e2", "e3"]
         assert (await claimed(db)).inbox_no == other.inbox_no
         clock.pass_ms(1_000)
         again = await claimed(db)
         assert again.inbox_no == 1
         await fail(db, again.turn_no, retry=False)
-        assert (await claimed(db)).inbox_no == 2, "what is dead holds nothing up"
+        assert await marked() == ["e3"], "what is dead holds nothing up"
+        assert (await claimed(db)).inbox_no == 2
+
+
+async def test_a_lane_with_another_priority_changes_who_waits(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for number in (1, 2):
+            key = f"agent:main:web:{number}"
+            await say(db, f"cron {number}", key, lane="cron")
+            await say(db, f"main {number}", key)
+        await db.set_lane("main", concurrency=4, priority=20)
+        assert await claim(db) is None, "cron goes before it now"
+        await db.set_lane("cron", concurrency=4, priority=30)
+        assert [(await claimed(db)).inbox_no for _ in range(2)] == [2, 4]
+        assert await claim(db, "cron") is None
+
+
+async def test_a_message_that_was_edited_since_it_was_read_is_not_claimed_with_its_old_text(
+    tmp_db: Path,
+) -> None:
+    """The claim's text was read before, outside of its transaction."""
+    async with sessiondb.open(tmp_db) as db:
+        for number in (1, 2):
+            await say(db, f"e{number}", f"agent:main:web:{number}", text="old")
+        seen = await db.read("peek", lambda tx: claims.peek(tx, "main", writer._now_ms()))
+        assert seen is not None
+        draft = await prepare(seen.payload)
+        edited = await db.edit("web", "e1", "agent:main:web:1", user("new"), version=1)
+        assert edited.outcome == "replaced"
+        assert (
+            await db.write(
+                "claim", lambda tx: claims.claim(tx, "main", seen, draft, lease_ms=1, timeout_ms=1)
+            )
+            is None
+        )
+        await claimed(db)
+        session = await db.session("agent:main:web:1")
+        assert texts(await session.context()) == ["new"]
+
+
+async def test_a_claim_reads_no_text_under_the_write_lock(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be tens of megabytes. Each transaction says which statements it ran."""
+    ran: list[str] = []
+    start = transaction.Snapshot._start
+
+    def noting(self: Any, statement: str, params: Any) -> Any:
+        if isinstance(self, transaction.WriteTransaction):
+            ran.append(statement)
+        return start(self, statement, params)
+
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        monkeypatch.setattr(transaction.Snapshot, "_start", noting)
+        turn = await claimed(db)
+        await complete(db, turn.turn_no, "x", replies=[("web:1", "y")])
+    reads_a_text = re.compile(r"\bpayload\b.*\bFROM (inbox|outbox)\b", re.DOTALL)
+    known = transaction.statements()
+    assert "inbox.candidate" in ran
+    assert [name for name in ran if reads_a_text.search(known[name].sql)] == []
 
 
 async def test_the_claim_looks_again_at_what_was_seen(tmp_db: Path) -> None:

@@ -270,6 +270,11 @@ BREAKS = [
         "is not in the transcript",
         "UPDATE inbox SET entry_no = (session_no << 32) + 999 WHERE inbox_no = 1",
     ),
+    (
+        "queue",
+        "item 8 is queued, but it is marked to wait for another message, and there is none",
+        "UPDATE inbox SET waits = 1 WHERE inbox_no = 8",
+    ),
     ("inbox", "lies in another session", "UPDATE inbox SET entry_no = #1 WHERE inbox_no = 1"),
     (
         "unanswered",

@@ -9,6 +9,7 @@
 -- interrupted. `lane.people` is its default. Before, lane main was people's.
 -- `available_at_ms` is 0 unless a message, or a reply, waits for its retry: nothing else waits
 -- for a time. `queued_at_ms` says from when on lanes before its own may hold a message back.
+-- `waits` marks messages that a look need not read: they wait for another one of their session.
 -- `stops` counts the attempts that an orderly stop ended: no reason to give a message up.
 --
 -- Rewritten is inbox (a row per message that was not pruned). `entry`, which has the bytes, is
@@ -43,6 +44,7 @@ CREATE TABLE inbox (
   accepted_at_ms    INTEGER NOT NULL,
   available_at_ms   INTEGER NOT NULL,
   queued_at_ms      INTEGER NOT NULL DEFAULT 0,
+  waits             INTEGER NOT NULL DEFAULT 0,
   attempts          INTEGER NOT NULL DEFAULT 0,
   stops             INTEGER NOT NULL DEFAULT 0,
   turn_no           INTEGER,
@@ -80,9 +82,19 @@ DELETE FROM sqlite_sequence WHERE name = 'inbox';
 INSERT INTO sqlite_sequence (name, seq)
 SELECT 'inbox', seq FROM sqlite_sequence WHERE name = 'inbox_before';
 DROP TABLE inbox_before;
-CREATE INDEX inbox_waiting ON inbox (lane, available_at_ms) WHERE state = 'queued';
+CREATE INDEX inbox_waiting ON inbox (lane, available_at_ms) WHERE state = 'queued' AND waits = 0;
+CREATE INDEX inbox_queued ON inbox (lane, session_no) WHERE state = 'queued';
 CREATE INDEX inbox_of_session ON inbox (session_no, inbox_no)
 WHERE state IN ('queued', 'claimed', 'interrupted');
+UPDATE inbox SET waits = 1
+WHERE state = 'queued' AND lane <> 'resume' AND (
+  EXISTS (SELECT 1 FROM turn AS t WHERE t.session_no = inbox.session_no AND t.state = 'running')
+  OR EXISTS (SELECT 1 FROM inbox AS o JOIN lane AS before ON before.lane = o.lane
+             WHERE o.session_no = inbox.session_no
+               AND o.state IN ('queued', 'claimed', 'interrupted') AND o.state = 'queued'
+               AND o.lane <> 'resume' AND o.inbox_no < inbox.inbox_no
+               AND before.priority <= (SELECT own.priority FROM lane AS own
+                                       WHERE own.lane = inbox.lane)));
 CREATE INDEX inbox_untold ON inbox (lane, inbox_no) WHERE state = 'queued' AND delayed = 0;
 CREATE INDEX inbox_interrupted ON inbox (state, inbox_no) WHERE state IN ('interrupted', 'dead');
 CREATE INDEX inbox_edits ON inbox (edit_of) WHERE edit_of IS NOT NULL;

@@ -8,10 +8,62 @@ WHERE i.channel = :channel AND i.event_id = :event_id;
 -- name: accept, one row
 -- Accept a message: it is accepted when this row is committed.
 INSERT INTO inbox (channel, event_id, session_no, session_key, digest, edit_of, lane, by_person,
-                   state, accepted_at_ms, available_at_ms, queued_at_ms, payload)
+                   state, accepted_at_ms, available_at_ms, queued_at_ms, waits, payload)
 VALUES (:channel, :event_id, :session_no, :session_key, :digest, :edit_of, :lane, :by_person,
-        'queued', :now_ms, 0, :now_ms, :payload)
+        'queued', :now_ms, 0, :now_ms,
+        EXISTS (SELECT 1 FROM turn AS t WHERE t.session_no = :session_no AND t.state = 'running')
+        OR EXISTS (SELECT 1 FROM lane AS before CROSS JOIN inbox AS o INDEXED BY inbox_queued
+                   WHERE before.lane <> 'resume' AND before.priority <=
+                     (SELECT own.priority FROM lane AS own WHERE own.lane = :lane)
+                     AND o.state = 'queued' AND o.lane = before.lane
+                     AND o.session_no = :session_no),
+        :payload)
 RETURNING inbox_no;
+
+-- name: line_up, any rows
+-- Mark the first message that waits in each lane of a session: whether it waits for the
+-- session's turn, or for an older message in a lane at or before its own. The others are
+-- marked, and stay so: they wait for it. So this reads no more however many wait. A resume
+-- is never marked.
+UPDATE inbox SET waits = 1 - waits WHERE state = 'queued' AND inbox_no IN (
+  SELECT first.inbox_no FROM (
+    SELECT own.priority,
+           (SELECT min(q.inbox_no) FROM inbox AS q INDEXED BY inbox_queued
+            WHERE q.state = 'queued' AND q.lane = own.lane AND q.session_no = :session_no)
+             AS inbox_no
+    FROM lane AS own WHERE own.lane <> 'resume'
+  ) AS place CROSS JOIN inbox AS first ON first.inbox_no = place.inbox_no
+  WHERE first.waits <> (
+    EXISTS (SELECT 1 FROM turn AS t WHERE t.session_no = :session_no AND t.state = 'running')
+    OR EXISTS (SELECT 1 FROM lane AS before CROSS JOIN inbox AS o INDEXED BY inbox_queued
+               WHERE before.lane <> 'resume' AND before.priority <= place.priority
+                 AND o.state = 'queued' AND o.lane = before.lane
+                 AND o.session_no = :session_no AND o.inbox_no < first.inbox_no)
+  )
+);
+
+-- name: wait_behind, any rows
+-- Mark the messages of a session that wait behind another one of their lane. For a session
+-- in which an old message was queued again. At most as many rows as may wait in a session.
+UPDATE inbox SET waits = 1
+WHERE session_no = :session_no AND state IN ('queued', 'claimed', 'interrupted')
+  AND state = 'queued' AND waits = 0 AND lane <> 'resume'
+  AND EXISTS (SELECT 1 FROM inbox AS o INDEXED BY inbox_queued
+              WHERE o.state = 'queued' AND o.lane = inbox.lane AND o.session_no = inbox.session_no
+                AND o.inbox_no < inbox.inbox_no);
+
+-- name: line_up_all, any rows
+-- Mark every message that waits, and no other. For lanes whose order has changed, and for
+-- rows that another program wrote, or that were salvaged.
+UPDATE inbox SET waits = 1 - waits
+WHERE state = 'queued' AND waits <> (lane <> 'resume' AND (
+  EXISTS (SELECT 1 FROM turn AS t WHERE t.session_no = inbox.session_no AND t.state = 'running')
+  OR EXISTS (SELECT 1 FROM inbox AS o JOIN lane AS before ON before.lane = o.lane
+             WHERE o.session_no = inbox.session_no
+               AND o.state IN ('queued', 'claimed', 'interrupted') AND o.state = 'queued'
+               AND o.lane <> 'resume' AND o.inbox_no < inbox.inbox_no
+               AND before.priority <= (SELECT own.priority FROM lane AS own
+                                       WHERE own.lane = inbox.lane))));
 
 -- name: newest_text
 -- Return the message that has the newest text of an edited one: its last edit that a
@@ -67,10 +119,11 @@ FROM (SELECT 1 FROM inbox WHERE state = 'queued' AND lane = :lane LIMIT :limit);
 -- messages in lanes at or before its own do. A resume has the place of the lane that
 -- accepted it, and lets newer messages of those lanes go first, too. From 0 to 0 are those
 -- without a pause, in the order of their arrival. Messages that wait for their retry are
--- not read.
+-- not read, and neither are those that are marked: they wait for another message.
 SELECT i.inbox_no, i.queued_at_ms FROM inbox AS i INDEXED BY inbox_waiting
 JOIN lane AS own ON own.lane = coalesce(i.lane_before, i.lane)
-WHERE i.state = 'queued' AND i.lane = :lane AND i.available_at_ms BETWEEN :low_ms AND :high_ms
+WHERE i.state = 'queued' AND i.waits = 0 AND i.lane = :lane
+  AND i.available_at_ms BETWEEN :low_ms AND :high_ms
   AND NOT EXISTS (SELECT 1 FROM turn AS t WHERE t.session_no = i.session_no AND t.state = 'running')
   AND NOT EXISTS (SELECT 1 FROM inbox AS o JOIN lane AS before ON before.lane = o.lane
                   WHERE o.session_no = i.session_no
@@ -82,14 +135,19 @@ ORDER BY i.available_at_ms, i.inbox_no LIMIT 1;
 -- name: candidate
 -- Return what a claim of a message needs.
 SELECT i.inbox_no, i.session_no, s.session_id, i.channel, i.event_id, i.attempts, i.timeout_ms,
-       i.entry_no, s.ended_at_ms, i.edit_of, i.by_person, i.payload
+       i.entry_no, s.ended_at_ms, i.edit_of, i.by_person, i.digest
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no WHERE i.inbox_no = :inbox_no;
+
+-- name: payload
+-- Return the text of a message. Never under the write lock: it may be large.
+SELECT payload FROM inbox WHERE inbox_no = :inbox_no;
 
 -- name: due
 -- Return when the next message of a lane that waits for its retry becomes available. A
 -- pause is at most a minute. A time further ahead comes from a clock that has been set
 -- back since, and is ignored.
-SELECT min(available_at_ms) AS at_ms FROM inbox WHERE state = 'queued' AND lane = :lane
+SELECT min(available_at_ms) AS at_ms FROM inbox
+WHERE state = 'queued' AND waits = 0 AND lane = :lane
   AND available_at_ms BETWEEN :now_ms + 1 AND :now_ms + 60000;
 
 -- name: claim, one row or none
@@ -110,18 +168,6 @@ UPDATE inbox SET state = 'queued', available_at_ms = :available_at_ms,
        queued_at_ms = :available_at_ms, timeout_ms = timeout_ms * :more_time,
        reason = :reason
 WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
-
--- name: wait_behind, any rows
--- Delay the messages that wait for one that waits for its retry, for as long: newer ones
--- of its session, in lanes at or after its own. They cannot run before it, so no search
--- reads them in vain. At most as many rows as may wait in a session.
-UPDATE inbox SET available_at_ms = :available_at_ms
-WHERE session_no = :session_no AND inbox_no > :inbox_no
-  AND state IN ('queued', 'claimed', 'interrupted') AND state = 'queued'
-  AND lane <> 'resume' AND available_at_ms < :available_at_ms
-  AND lane IN (SELECT after.lane FROM lane AS after
-               WHERE after.priority >= (SELECT own.priority FROM lane AS own
-                                        WHERE own.lane = :lane));
 
 -- name: suspend, one row or none
 -- Suspend a message: claimed -> interrupted, because its turn was interrupted. The
@@ -221,8 +267,8 @@ ORDER BY i.inbox_no LIMIT :limit;
 
 -- name: notified
 -- Return when a message was accepted, whether its sender has been told to wait, which
--- turn has it, and how many of its attempts count.
-SELECT accepted_at_ms, delayed, state, turn_no, attempts - stops AS strikes FROM inbox
+-- turn has it, how many of its attempts count, and its session.
+SELECT session_no, accepted_at_ms, delayed, state, turn_no, attempts - stops AS strikes FROM inbox
 WHERE inbox_no = :inbox_no;
 
 -- name: mark_delayed, one row or none
@@ -232,7 +278,7 @@ UPDATE inbox SET delayed = 1 WHERE inbox_no = :inbox_no AND delayed = 0;
 -- name: requeue, one row or none
 -- Requeue a dead letter, for an operator: dead -> queued, in the lane that accepted it,
 -- with no attempts counted. A resume is a message again, with all of its lane's time.
-UPDATE inbox SET state = 'queued', attempts = 0, stops = 0, available_at_ms = 0,
+UPDATE inbox SET state = 'queued', attempts = 0, stops = 0, waits = 0, available_at_ms = 0,
        queued_at_ms = :now_ms, lane = coalesce(lane_before, lane), lane_before = NULL,
        timeout_ms = NULL, told_no = NULL, reason = 'requeued by an operator'
 WHERE inbox_no = :inbox_no AND state = 'dead';

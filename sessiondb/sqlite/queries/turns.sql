@@ -35,6 +35,10 @@ SELECT t.turn_no, t.session_no, s.session_id, t.lane, t.kind, t.state, t.inbox_n
        t.operation, t.instance_no, t.started_at_ms, t.expires_at_ms, t.deadline_ms, t.reason
 FROM turn AS t JOIN session AS s ON s.session_no = t.session_no WHERE t.turn_no = :turn_no;
 
+-- name: session_of
+-- Return the session of a turn, whose own row may be lost.
+SELECT session_no FROM turn WHERE turn_no = :turn_no;
+
 -- name: running_of_session
 -- Return the running turn of a session.
 SELECT t.turn_no, t.operation, t.started_at_ms, t.expires_at_ms, t.deadline_ms, i.pid, i.host

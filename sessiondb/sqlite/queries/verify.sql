@@ -193,6 +193,16 @@ WHERE r.import_file_no > :after_no ORDER BY r.import_file_no LIMIT :limit;
 -- A role is compared here and not returned: it may be half an emoji, which is no text.
 -- Of two roles the last one counts.
 SELECT i.inbox_no, i.session_no, s.session_id, s.archived_at_ms, i.state, i.attempts, i.turn_no,
+       CASE WHEN i.state = 'queued' AND i.waits THEN NOT EXISTS (
+         SELECT 1 FROM turn AS r WHERE r.session_no = i.session_no AND r.state = 'running')
+         AND NOT EXISTS (
+         SELECT 1 FROM inbox AS o JOIN lane AS before ON before.lane = o.lane
+         WHERE o.session_no = i.session_no AND o.state IN ('queued', 'claimed', 'interrupted')
+           AND o.state <> 'interrupted' AND o.lane <> 'resume'
+           AND (o.inbox_no < i.inbox_no OR i.lane = 'resume') AND o.inbox_no <> i.inbox_no
+           AND before.priority <= (SELECT own.priority FROM lane AS own
+                                   WHERE own.lane = coalesce(i.lane_before, i.lane)))
+       ELSE 0 END AS waits_in_vain,
        i.entry_no, i.superseded_by, i.told_no, v.kind AS told_kind, v.audience AS told_audience,
        v.session_no AS told_session_no,
        CAST(coalesce(v.data ->> '$.inbox_no', 0) AS INTEGER) AS told_inbox_no,

@@ -207,13 +207,10 @@ class Gateway:
             and (lane is None or turn.lane == lane)
         ]
 
-    def may_run(self, message: Message, now_ms: int) -> bool:
-        if (
-            message.state != "queued"
-            or not is_over(message.available_ms, now_ms)
-            or self.running(session=message.session)
-        ):
-            return False
+    def waits_behind(self, message: Message) -> bool:
+        """Tell whether a queued message waits for a turn, or for another message."""
+        if self.running(session=message.session):
+            return True
         others = [
             other
             for other in self.messages
@@ -224,8 +221,15 @@ class Gateway:
             and LANES[other.lane][1] <= LANES[message.lane_accepted][1]
         ]
         if message.lane == "resume":
-            return not others
-        return not any(other.number < message.number for other in others)
+            return bool(others)
+        return any(other.number < message.number for other in others)
+
+    def may_run(self, message: Message, now_ms: int) -> bool:
+        return (
+            message.state == "queued"
+            and is_over(message.available_ms, now_ms)
+            and not self.waits_behind(message)
+        )
 
     def next(self, lane: str, now_ms: int) -> Message | None:
         concurrency, priority = LANES[lane]
@@ -302,20 +306,6 @@ class Gateway:
             turn.message.state = "queued"
             turn.message.available_ms = now_ms + PAUSES_MS[turn.attempt - 1]
             turn.message.queued_ms = turn.message.available_ms
-            behind = [
-                other
-                for other in self.messages
-                if other.session == turn.message.session and other.number > turn.message.number
-            ]
-            for other in behind:
-                after = LANES[other.lane][1] >= LANES[turn.lane][1]
-                if (
-                    turn.kind == "message"
-                    and other.state == "queued"
-                    and other.lane != "resume"
-                    and after
-                ):
-                    other.available_ms = max(other.available_ms, turn.message.available_ms)
         else:
             self.dead_letter(turn.message)
 

@@ -592,6 +592,13 @@ class Machine(RuleBasedStateMachine):
             )
             for message in model.messages
         ]
+        marked = {row.event_id for row in await look(self.db, "inbox") if row.waits}
+        queued = [message for message in model.messages if message.state == "queued"]
+        assert marked & {message.event for message in queued} == {
+            message.event
+            for message in queued
+            if message.lane != "resume" and model.waits_behind(message)
+        }
         rows = await look(self.db, "turns")
         assert [
             (row.state, row.inbox_no, bool(row.incomplete), row.expires_at_ms) for row in rows
@@ -856,6 +863,20 @@ def _a_call_that_began_before_it_ends_a_ban(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def _nobody_is_called_up(patch: pytest.MonkeyPatch) -> None:
+    change_statement(patch, "inbox.line_up", "first.waits <> (", "0 AND first.waits <> (")
+
+
+def _nobody_lines_up(patch: pytest.MonkeyPatch) -> None:
+    change_statement(
+        patch, "inbox.accept", "EXISTS (SELECT 1 FROM turn", "0 AND EXISTS (SELECT 1 FROM turn"
+    )
+
+
+def _requeued_goes_before_those_that_are_not_marked(patch: pytest.MonkeyPatch) -> None:
+    change_statement(patch, "inbox.wait_behind", "AND waits = 0", "AND waits = 2")
+
+
 def _limits_count_all_lanes(patch: pytest.MonkeyPatch) -> None:
     lane = "AND coalesce(lane_before, lane) = :lane"
     change_statement(patch, "inbox.waiting_in_session", lane, "")
@@ -934,6 +955,9 @@ ENOUGH_RULES = {
         _a_ban_is_ignored,
         _a_ban_is_everybodys,
         _a_call_that_began_before_it_ends_a_ban,
+        _nobody_is_called_up,
+        _nobody_lines_up,
+        _requeued_goes_before_those_that_are_not_marked,
         _limits_count_all_lanes,
         _a_resume_has_a_minute_in_all,
         _a_resume_has_no_minute,

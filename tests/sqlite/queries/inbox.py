@@ -72,13 +72,12 @@ def resume(w: World, tx: Recorder) -> None:
     recovery.apply(tx, [decision], ResumePolicy(deadline_s=7))
 
 
-def wait_behind_in(session_id: str, after: str, at_ms: int, lane: str = "main") -> Any:
-    return lambda w, tx: tx.run(
-        "inbox.wait_behind",
-        session_no=w.no(f"session {session_id}"),
-        inbox_no=w.no(f"inbox {after}"),
-        lane=lane,
-        available_at_ms=at_ms,
+def mark(w: World, waits: int, *names: str) -> None:
+    """Mark queued messages, or all of them."""
+    w.connection.execute(
+        "UPDATE inbox SET waits = ? WHERE state = 'queued' "
+        "AND (? = '[]' OR event_id IN (SELECT value FROM json_each(?)))",
+        (waits, json.dumps(names), json.dumps(names)),
     )
 
 
@@ -190,12 +189,13 @@ CHANGES = [
         {
             "turn running#1": ANY,
             "inbox running": {"state": "done", "reason": "stop", "told_no": ANY},
+            "inbox running-next": {"waits": 0},
             "+event turn_aborted/user": ANY,
         },
     ),
     Change(
         "inbox.retry",
-        "a failed turn, and the messages behind its own",
+        "a failed turn. Those behind its own wait for it",
         lambda w, tx: turns.fail(tx, w.no("turn running#1"), "again", retry=True),
         {
             "turn running#1": ANY,
@@ -205,8 +205,6 @@ CHANGES = [
                 "queued_at_ms": NOW + SECOND,
                 "reason": "again",
             },
-            "inbox running-next": {"available_at_ms": NOW + SECOND},
-            "inbox running-later": {"available_at_ms": NOW + SECOND},
         },
     ),
     Change(
@@ -230,39 +228,95 @@ CHANGES = [
             }
         },
     ),
-    Change(
-        "inbox.wait_behind",
-        "no message that is further ahead, and none of another session",
-        wait_behind_in("retried", "retried", NOW + 5 * SECOND, "wide"),
-        {
-            "inbox retried-behind": {"available_at_ms": NOW + 5 * SECOND},
-            "inbox retried-last": {"available_at_ms": NOW + 5 * SECOND},
-            "inbox retried-ahead": {"available_at_ms": NOW + 5 * SECOND},
-        },
+    *(
+        Change(
+            "inbox.accept",
+            f"into lane {lane} of session {name}, {'marked' if 'waits' in waits else 'not marked'}",
+            lambda w, tx, name=name, lane=lane: inbox.accept(
+                tx, incoming("web", "new", f"agent:main:chat:{name}", "new", lane)
+            ),
+            {
+                "+inbox new": {
+                    "channel": "web",
+                    "event_id": "new",
+                    "session_no": name,
+                    "session_key": f"agent:main:chat:{name}",
+                    "digest": digest(user("new")),
+                    "lane": lane,
+                    "state": "queued",
+                    "accepted_at_ms": NOW,
+                    "available_at_ms": 0,
+                    "queued_at_ms": NOW,
+                    "payload": '{"role": "user", "content": "new"}',
+                }
+                | waits
+            },
+        )
+        for name, lane, waits in (
+            # behind a turn of another lane, a message, and one in a lane before its own
+            ("running-too", "main", {"by_person": 1, "waits": 1}),
+            ("cut", "main", {"by_person": 1, "waits": 1}),
+            ("cut", "cron", {"waits": 1}),
+            # the other one's lane goes behind, and an interrupted message lets it go first
+            ("cron-session", "main", {"by_person": 1}),
+            ("cut-too", "main", {"by_person": 1}),
+        )
     ),
     Change(
         "inbox.wait_behind",
-        "only those behind",
-        wait_behind_in("retried", "retried-behind", NOW + 5 * SECOND, "wide"),
-        {
-            "inbox retried-last": {"available_at_ms": NOW + 5 * SECOND},
-            "inbox retried-ahead": {"available_at_ms": NOW + 5 * SECOND},
-        },
-    ),
-    Change(
-        "inbox.wait_behind",
-        "nothing in a lane before its own",
-        wait_behind_in("retried", "retried", NOW + 5 * SECOND, "cron"),
-        {"inbox retried-last": {"available_at_ms": NOW + 5 * SECOND}},
-    ),
-    Change(
-        "inbox.wait_behind",
-        "no resume, and nothing that a turn works on",
+        "those behind another one of their lane, and no resume",
         lambda w, tx: [
-            wait_behind_in(name, "done-old", NOW + 5 * SECOND)(w, tx)
-            for name in ("resumed", "cut-too", "held", "dead-too")
+            mark(w, 0),
+            *(
+                tx.run("inbox.wait_behind", session_no=w.no(f"session {name}"))
+                for name in ("retried", "resumed", "running", "retried-too")
+            ),
         ],
-        {"inbox resumed-next": {"available_at_ms": NOW + 5 * SECOND}},
+        {
+            f"inbox {name}": {"waits": 0}
+            for name in (
+                *("running-next", "running-later", "resuming-next"),
+                *("retried-last", "retried-too-last"),
+            )
+        },
+    ),
+    Change(
+        "inbox.line_up",
+        "the first of each lane that waits for a turn, or for a lane before its own",
+        lambda w, tx: [
+            mark(w, 0),
+            *(
+                tx.run("inbox.line_up", session_no=w.no(f"session {name}"))
+                for name in ("running", "resuming", "resumed", "retried")
+            ),
+        ],
+        {
+            f"inbox {name}": {"waits": 0}
+            for name in (
+                *("retried-behind", "retried-ahead", "retried-too-behind", "retried-too-last"),
+            )
+        },
+    ),
+    Change(
+        "inbox.line_up",
+        "no mark of the first that may run, nor of one that other lanes go behind",
+        lambda w, tx: [
+            mark(w, 1, "retried", "cut-next"),
+            *(
+                tx.run("inbox.line_up", session_no=w.no(f"session {name}"))
+                for name in ("retried", "cut")
+            ),
+        ],
+        {},
+    ),
+    *(
+        Change(
+            "inbox.line_up_all",
+            f"the marks of all, after all were {waits}",
+            lambda w, tx, waits=waits: [mark(w, waits), inbox.line_up_all(tx)],
+            {},
+        )
+        for waits in (0, 1)
     ),
     Change(
         "inbox.suspend",
@@ -327,6 +381,7 @@ CHANGES = [
                 "timeout_ms": 5_000,
                 "reason": "it died again",
             },
+            "inbox resuming-next": {"waits": 0},
             "+event turn_interrupted/user": ANY,
             "+event turn_interrupted/operator": ANY,
         },

@@ -63,6 +63,7 @@ CHANGES = [
         {
             "turn running#1": ANY,
             "inbox running": ANY,
+            "inbox running-next": ANY,
             "+outbox web:new": NEW | {"target": "web:new", "channel": "web", "payload": '"a"'},
             "+outbox telegram:new": NEW
             | {"target": "telegram:new", "channel": "telegram", "payload": '"b"'},
