@@ -372,6 +372,8 @@ CREATE TABLE outbox (
   expires_at_ms     INTEGER,                    -- ... and until when it is believed to
   created_at_ms     INTEGER NOT NULL,
   available_at_ms   INTEGER NOT NULL,           -- a retry waits until then. 0: it waits for no time
+  waits             INTEGER NOT NULL DEFAULT 0, -- 1: it certainly waits for an older reply, so no
+                                                -- look reads it. 0 is never wrong, only slower
   asked_at_ms       INTEGER,                    -- when an operator asked for it again. Its day of
                                                 -- retries counts from then
   finished_at_ms    INTEGER,
@@ -384,9 +386,9 @@ CREATE TABLE outbox (
 ) STRICT;
 CREATE INDEX outbox_unsent ON outbox (state, outbox_no)
 WHERE state IN ('pending', 'sending', 'unknown', 'failed');
-CREATE INDEX outbox_of_session ON outbox (session_no, outbox_no)
+CREATE INDEX outbox_of_session ON outbox (session_no, channel, outbox_no)
 WHERE state IN ('pending', 'sending');
-CREATE INDEX outbox_waiting ON outbox (channel, available_at_ms) WHERE state = 'pending';
+CREATE INDEX outbox_waiting ON outbox (channel, waits, available_at_ms) WHERE state = 'pending';
 CREATE UNIQUE INDEX outbox_event_once ON outbox (event_no, consumer) WHERE event_no IS NOT NULL;
 
 -- A channel that said when to try again (429 with `retry_after`). None of its replies is

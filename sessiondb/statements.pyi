@@ -892,6 +892,12 @@ class OutboxAdd(NamedTuple):
 OutboxNext = OutboxAdd  # outbox.next
 
 
+class OutboxReady(NamedTuple):
+    """outbox.ready: Return a row if a reply that a look has found may be sent now, too."""
+
+    ready: int
+
+
 class OutboxCandidate(NamedTuple):
     """outbox.candidate: Return what sending a reply needs."""
 
@@ -903,6 +909,11 @@ class OutboxCandidate(NamedTuple):
     attempts: int
     attempts_before: int
     asked_at_ms: int
+
+
+class OutboxPayload(NamedTuple):
+    """outbox.payload: Return the text of a reply. Not under the write lock, if that can be helped: it may be large."""
+
     payload: str
 
 
@@ -2060,6 +2071,7 @@ class VerifyOutbox(NamedTuple):
     finished_at_ms: int | None
     turn_state: str | None
     turn_session_no: int | None
+    waits_in_vain: int
 
 
 class VerifyCursors(NamedTuple):
@@ -2265,7 +2277,11 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["outbox.next"], /, *, low_ms: SqlValue, high_ms: SqlValue, full: SqlValue) -> OutboxNext | None: ...
     @overload
+    def first(self, statement: Literal["outbox.ready"], /, *, outbox_no: SqlValue, now_ms: SqlValue, full: SqlValue) -> OutboxReady | None: ...
+    @overload
     def first(self, statement: Literal["outbox.candidate"], /, *, outbox_no: SqlValue) -> OutboxCandidate | None: ...
+    @overload
+    def first(self, statement: Literal["outbox.payload"], /, *, outbox_no: SqlValue) -> OutboxPayload | None: ...
     @overload
     def first(self, statement: Literal["outbox.due"], /, *, now_ms: SqlValue, full: SqlValue) -> OutboxDue | None: ...
     @overload
@@ -2703,7 +2719,11 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["outbox.next"], /, *, low_ms: SqlValue, high_ms: SqlValue, full: SqlValue) -> OutboxNext: ...
     @overload
+    def one(self, statement: Literal["outbox.ready"], /, *, outbox_no: SqlValue, now_ms: SqlValue, full: SqlValue) -> OutboxReady: ...
+    @overload
     def one(self, statement: Literal["outbox.candidate"], /, *, outbox_no: SqlValue) -> OutboxCandidate: ...
+    @overload
+    def one(self, statement: Literal["outbox.payload"], /, *, outbox_no: SqlValue) -> OutboxPayload: ...
     @overload
     def one(self, statement: Literal["outbox.due"], /, *, now_ms: SqlValue, full: SqlValue) -> OutboxDue: ...
     @overload
@@ -3137,7 +3157,11 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["outbox.next"], /, *, low_ms: SqlValue, high_ms: SqlValue, full: SqlValue) -> list[OutboxNext]: ...
     @overload
+    def all(self, statement: Literal["outbox.ready"], /, *, outbox_no: SqlValue, now_ms: SqlValue, full: SqlValue) -> list[OutboxReady]: ...
+    @overload
     def all(self, statement: Literal["outbox.candidate"], /, *, outbox_no: SqlValue) -> list[OutboxCandidate]: ...
+    @overload
+    def all(self, statement: Literal["outbox.payload"], /, *, outbox_no: SqlValue) -> list[OutboxPayload]: ...
     @overload
     def all(self, statement: Literal["outbox.due"], /, *, now_ms: SqlValue, full: SqlValue) -> list[OutboxDue]: ...
     @overload
@@ -3528,7 +3552,9 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["outbox.retry"], /, *, reason: SqlValue, available_at_ms: SqlValue, uncounted: SqlValue, outbox_no: SqlValue, instance_no: SqlValue, attempt: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["outbox.wait_behind"], /, *, available_at_ms: SqlValue, session_no: SqlValue, channel: SqlValue, outbox_no: SqlValue, limit: SqlValue) -> int: ...
+    def run(self, statement: Literal["outbox.line_up"], /, *, outbox_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["outbox.line_up_all"], /) -> int: ...
     @overload
     def run(self, statement: Literal["outbox.lose_track"], /, *, now_ms: SqlValue, reason: SqlValue, outbox_no: SqlValue, attempt: SqlValue) -> int: ...
     @overload
@@ -3584,7 +3610,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_inbox"], /, *, inbox_no: SqlValue, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edited: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, state: SqlValue, accepted_at_ms: SqlValue, available_at_ms: SqlValue, queued_at_ms: SqlValue, waits: SqlValue, attempts: SqlValue, stops: SqlValue, turn_no: SqlValue, entry_no: SqlValue, superseded_by: SqlValue, told_no: SqlValue, delayed: SqlValue, timeout_ms: SqlValue, lane_before: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_outbox"], /, *, outbox_no: SqlValue, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, channel: SqlValue, state: SqlValue, attempts: SqlValue, attempts_before: SqlValue, instance_no: SqlValue, expires_at_ms: SqlValue, created_at_ms: SqlValue, available_at_ms: SqlValue, asked_at_ms: SqlValue, finished_at_ms: SqlValue, event_no: SqlValue, consumer: SqlValue, receipt: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_outbox"], /, *, outbox_no: SqlValue, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, channel: SqlValue, state: SqlValue, attempts: SqlValue, attempts_before: SqlValue, instance_no: SqlValue, expires_at_ms: SqlValue, created_at_ms: SqlValue, available_at_ms: SqlValue, waits: SqlValue, asked_at_ms: SqlValue, finished_at_ms: SqlValue, event_no: SqlValue, consumer: SqlValue, receipt: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_channel_pause"], /, *, channel: SqlValue, refused_since_ms: SqlValue, pauses: SqlValue, begun_at_ms: SqlValue, until_ms: SqlValue, reason: SqlValue) -> int: ...
     @overload

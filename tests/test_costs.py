@@ -27,7 +27,7 @@ from sessiondb.limits import CUT_SCAN_ROWS_FIRST, OUTBOX_WAITING_MAX
 from sessiondb.sqlite import transaction
 from sessiondb.sqlite.connection import connect_reader, connect_visitor, connect_writer
 from sessiondb.sqlite.schema import schema_text
-from sessiondb.transcript import compaction
+from sessiondb.transcript import compaction, registry
 from sessiondb.transcript.entries import LARGE_ITEM_CHARS, draft_entry
 from sessiondb.transcript.keys import parse_key
 from tests.support.compaction import begin_in
@@ -302,6 +302,19 @@ class Queue:
         assert started is not None
         return started
 
+    def reply(self, session: object, target: str) -> None:
+        self.tx.run(
+            "outbox.add",
+            session_no=registry.open_by_key(
+                self.tx, parse_key(f"agent:main:web:{session}"), session_id=f"s-{session}", cwd=None
+            ).session_no,
+            turn_no=None,
+            target=target,
+            now_ms=NOW_MS,
+            reason=None,
+            payload="{}",
+        )
+
     def answer(self, turn: claims.Started) -> None:
         turns.complete(self.tx, turn.turn_no, [], [], incomplete=False, reason=None)
 
@@ -358,8 +371,8 @@ BLOCKED = [
 ]
 
 
-def steps_beside(rows: int, block: Callable[[Queue, int], None]) -> dict[str, int]:
-    """Return the instructions of a look, a claim and an end, beside messages that wait."""
+def counted(connection: apsw.Connection, body: Callable[[], Any]) -> tuple[int, Any]:
+    """Return how many instructions of SQLite's machine something takes, and what it returns."""
     steps = 0
 
     def count() -> bool:
@@ -367,15 +380,18 @@ def steps_beside(rows: int, block: Callable[[Queue, int], None]) -> dict[str, in
         steps += 1
         return False
 
+    connection.set_progress_handler(count, 1)
+    value = body()
+    connection.set_progress_handler(None)
+    return steps, value
+
+
+def steps_beside(rows: int, block: Callable[[Queue, int], None]) -> dict[str, int]:
+    """Return the instructions of a look, a claim and an end, beside messages that wait."""
     found: dict[str, int] = {}
 
     def measure(what: str, body: Callable[[], Any]) -> Any:
-        nonlocal steps
-        steps = 0
-        queue.connection.set_progress_handler(count, 1)
-        value = body()
-        queue.connection.set_progress_handler(None)
-        found[what] = steps
+        found[what], value = counted(queue.connection, body)
         return value
 
     with closing(apsw.Connection(":memory:")) as connection:
@@ -476,6 +492,63 @@ def test_the_queries_of_loops_cost_the_same_with_more_rows(
     body, history = ASKED[what]
     few, many = steps_of(body, 300, history), steps_of(body, 3_000, history)
     assert 0 < many <= few + 20, f"{few:,} instructions with 300 rows, {many:,} with 3,000"
+
+
+def waiting_for_one_reply(queue: Queue, rows: int) -> None:
+    """Let one session have all replies to a channel. The first is being sent."""
+    for _ in range(rows):
+        queue.reply("broadcast", "mail:1")
+    assert outbox.begin_sending(queue.tx, lease_ms=9_000) is not None
+
+
+def waiting_for_a_dead_channel(queue: Queue, rows: int) -> None:
+    """Let each session have replies to a channel that refuses the first of them."""
+    for number in range(rows):
+        for _ in range(3):
+            queue.reply(number, "mail:1")
+        taken = outbox.begin_sending(queue.tx, lease_ms=9_000)
+        assert taken is not None
+        outbox.refused(queue.tx, taken, "down", retry=True)
+
+
+def waiting_behind_lost_replies(queue: Queue, rows: int) -> None:
+    """Let each session have replies whose first is unknown: the next may be sent."""
+    for number in range(rows):
+        for _ in range(3):
+            queue.reply(number, "mail:1")
+    for _ in range(rows):
+        taken = outbox.begin_sending(queue.tx, lease_ms=9_000)
+        assert taken is not None
+        outbox.lost(queue.tx, taken, "no answer")
+
+
+def steps_of_sending(rows: int, block: Callable[[Queue, int], None]) -> dict[str, int]:
+    """Return the instructions of a look, a begin and an end, beside replies that wait."""
+    found: dict[str, int] = {}
+    with closing(apsw.Connection(":memory:")) as connection:
+        connection.execute(schema_text()).fetchall()
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+        queue = Queue(connection)
+        block(queue, rows)
+        for _ in range(2):  # the first time prepares the statements
+            body = partial(outbox.peek, queue.tx, NOW_MS, '["mail"]')
+            found["look"], _seen = counted(connection, body)
+            found["add"], _ = counted(connection, partial(queue.reply, "live", "web:1"))
+            body = partial(outbox.begin_sending, queue.tx, lease_ms=9_000, full=["mail"])
+            found["begin"], taken = counted(connection, body)
+            found["end"], _ = counted(connection, partial(outbox.sent, queue.tx, taken, None))
+    return found
+
+
+@pytest.mark.parametrize(
+    "block", [waiting_for_one_reply, waiting_for_a_dead_channel, waiting_behind_lost_replies]
+)
+def test_replies_that_wait_for_others_cost_a_look_and_a_call_nothing(
+    block: Callable[[Queue, int], None],
+) -> None:
+    few, many = steps_of_sending(10, block), steps_of_sending(400, block)
+    for what in few:
+        assert 0 < many[what] <= few[what] + 40, f"{what}: {few[what]:,}, then {many[what]:,}"
 
 
 @pytest.mark.parametrize("block", BLOCKED)

@@ -21,6 +21,7 @@ from sessiondb import clock, sync
 from sessiondb import events as event_rules
 from sessiondb.backend import ReadTx
 from sessiondb.gateway import inbox as inbox_rules
+from sessiondb.gateway import outbox as outbox_rules
 from sessiondb.gateway.recovery import Decision, ResumePolicy
 from sessiondb.maintenance.status import LISTED_MAX, Stuck
 from sessiondb.models import DeadLetter, Event, Holding, OpenMessage, Reply
@@ -457,7 +458,7 @@ def _decision_row(decision: Decision) -> list[object]:
 @click.option(
     "--line-up",
     is_flag=True,
-    help="Mark again which messages wait for others, if `verify` says that a mark is wrong.",
+    help="Mark again which messages and replies wait for others, if `verify` finds a wrong mark.",
 )
 @json_option("Print a JSON array, or an object about --line-up.")
 @debug_option
@@ -469,7 +470,8 @@ def inbox(db: str, limit: int | None, line_up: bool, as_json: bool) -> None:
     if line_up:
         with write_into(db, create=False) as opened:
             changed = opened.write("inbox.line_up", inbox_rules.line_up_all)
-        _say(f"{changed:,} messages had a wrong mark", quiet=as_json)
+            changed += opened.write("outbox.line_up", outbox_rules.line_up_all)
+        _say(f"{changed:,} messages and replies had a wrong mark", quiet=as_json)
         if as_json:
             print_json({"changed": changed})
         return

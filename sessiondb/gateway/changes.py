@@ -36,3 +36,8 @@ def line_up(tx: Tx, session_no: int) -> None:
     make a message wait for ever, so `verify` looks for those.
     """
     tx.run("inbox.line_up", session_no=session_no)
+
+
+def line_up_replies(tx: Tx, outbox_no: int) -> None:
+    """Do the same for the replies of the session and the channel of one reply that changed."""
+    tx.run("outbox.line_up", outbox_no=outbox_no)

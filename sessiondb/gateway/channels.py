@@ -40,6 +40,8 @@ from sessiondb.limits import (
     RETRY_PAUSE_MS_MAX,
 )
 
+from . import changes
+
 if TYPE_CHECKING:
     from sessiondb import statements
 
@@ -155,6 +157,7 @@ def give_up_outwaited(tx: Tx) -> int:
     for reason, row in found:
         why = f"its channel has said for a day to try again later: {reason}"
         tx.run("outbox.set_aside", outbox_no=row.outbox_no, now_ms=tx.now_ms, reason=why)
+        changes.line_up_replies(tx, row.outbox_no)
         events.emit(
             tx,
             "reply_failed",

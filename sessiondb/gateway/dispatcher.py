@@ -184,7 +184,11 @@ async def _next_reply(
             await _do_upkeep(db, work, calls.note_pauses(work.pauses, work.now_ms))
             if not work.outwaited:
                 calls.examined = frozenset(work.pauses)
-            reply = await _begin_or_set_aside(db, lease_s, full, watch) if work.waiting else None
+            reply = (
+                await _begin_or_set_aside(db, lease_s, full, work.waiting, watch)
+                if work.waiting is not None
+                else None
+            )
             sleep_s = work.sleep_s
             backoff.reset()
         except SessionDBError as error:
@@ -220,10 +224,10 @@ async def give_up_overdue(db: Database) -> int:
 
 
 async def _begin_or_set_aside(
-    db: Database, lease_s: float, full: list[str], watch: cancellation.Watch
+    db: Database, lease_s: float, full: list[str], seen: outbox.Seen, watch: cancellation.Watch
 ) -> outbox.Outgoing | None:
     try:
-        return await _begin_sending(db, lease_s, full, watch)
+        return await _begin_sending(db, lease_s, full, seen, watch)
     except outbox.CannotSend as stuck:
         reason = retry.text_of(stuck)
         logger.error("reply %s is set aside: %s", stuck.outbox_no, reason)  # noqa: TRY400
@@ -242,8 +246,8 @@ class _DueWork:
     """A sender is."""
     outwaited: bool
     """Replies have waited for their channel for a day."""
-    waiting: bool
-    """A reply may be sent."""
+    waiting: outbox.Seen | None
+    """A reply that may be sent."""
     pauses: list[statements.ChannelsInForce]
     sleep_s: float
     """Until a reply may be sent without any commit before it."""
@@ -261,20 +265,20 @@ def _due_work(
         now_ms=now_ms,
         overdue=bool(tx.all("outbox.overdue", now_ms=now_ms, limit=1)),
         outwaited=bool(channels.outwaited(tx, now_ms, new, limit=1)),
-        waiting=outbox.next_no(tx, now_ms, closed) is not None,
+        waiting=outbox.peek(tx, now_ms, closed),
         pauses=pauses,
         sleep_s=retry.sleep_s(now_ms, [*due_ms, *(row.until_ms for row in pauses)]),
     )
 
 
 async def _begin_sending(
-    db: Database, lease_s: float, full: list[str], watch: cancellation.Watch
+    db: Database, lease_s: float, full: list[str], seen: outbox.Seen, watch: cancellation.Watch
 ) -> outbox.Outgoing | None:
     created: outbox.Outgoing | None = None
 
     def begin(tx: Tx) -> outbox.Outgoing | None:
         nonlocal created  # as in worker._claim
-        created = outbox.begin_sending(tx, lease_ms=round(lease_s * 1000), full=full)
+        created = outbox.begin_sending(tx, lease_ms=round(lease_s * 1000), full=full, seen=seen)
         return created
 
     # If it is cancelled once it has begun, it is still known which reply was taken: the

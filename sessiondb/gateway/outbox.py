@@ -36,7 +36,6 @@ from sessiondb.limits import (
     REPLY_PAUSE_GROWTH,
     REPLY_RETRY_MS_MAX,
     SESSION_KEY_CHARS_MAX,
-    SESSION_WAITING_MAX,
     pauses_over,
     retry_pause_ms,
 )
@@ -192,9 +191,32 @@ def forward_event(tx: Tx, event: Event, consumer: str, target: str, payload: str
     return added == 1
 
 
-def begin_sending(tx: Tx, *, lease_ms: int, full: Sequence[str] = ()) -> Outgoing | None:
-    """Take the next reply and commit to sending it. None if there is none.
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The next reply, as a look saw it, with its text: that is not read under the write lock."""
 
+    outbox_no: int
+    payload: str | None
+    """None: it cannot be read. `begin_sending` finds that out again, and says so."""
+
+
+def peek(tx: ReadTx, now_ms: int, closed: str = "[]") -> Seen | None:
+    """Read the reply to be sent now. None if there is none."""
+    outbox_no = next_no(tx, now_ms, closed)
+    if outbox_no is None:
+        return None
+    try:
+        return Seen(outbox_no, tx.one("outbox.payload", outbox_no=outbox_no).payload)
+    except StoreDamaged:
+        return Seen(outbox_no, None)
+
+
+def begin_sending(
+    tx: Tx, *, lease_ms: int, full: Sequence[str] = (), seen: Seen | None = None
+) -> Outgoing | None:
+    """Take the reply that was `seen`, or else the next, and commit to sending it. None if none may.
+
+    If another process was faster, the next one's text is read here, under the write lock.
     `full` are channels of which the caller takes no reply now. Another process may have
     learned meanwhile that a channel waits, so that is read here again.
 
@@ -202,11 +224,18 @@ def begin_sending(tx: Tx, *, lease_ms: int, full: Sequence[str] = ()) -> Outgoin
         CannotSend: it cannot be read.
     """
     closed = channels.closed(channels.in_force(tx, tx.now_ms), full)
-    outbox_no = next_no(tx, tx.now_ms, closed)
-    if outbox_no is None:
-        return None
+    if seen is None or not tx.first(
+        "outbox.ready", outbox_no=seen.outbox_no, now_ms=tx.now_ms, full=closed
+    ):
+        next_one = next_no(tx, tx.now_ms, closed)
+        if next_one is None:
+            return None
+        seen = Seen(next_one, None)
+    outbox_no, text = seen.outbox_no, seen.payload  # a reply's text never changes
     try:
         row = tx.one("outbox.candidate", outbox_no=outbox_no)
+        if text is None:
+            text = tx.one("outbox.payload", outbox_no=outbox_no).payload
     except StoreDamaged as error:
         raise CannotSend(outbox_no, error) from error
     expires_at_ms = tx.now_ms + lease_ms + LEASE_GRACE_MS
@@ -225,7 +254,7 @@ def begin_sending(tx: Tx, *, lease_ms: int, full: Sequence[str] = ()) -> Outgoin
         target=row.target,
         channel=row.channel,
         attempt=attempt,
-        payload=row.payload,
+        payload=text,
         expires_at_ms=expires_at_ms,
         tries=attempt - row.attempts_before,
         asked_at_ms=row.asked_at_ms,
@@ -239,6 +268,7 @@ def set_aside(tx: Tx, outbox_no: int, reason: str) -> bool:
     """
     if not tx.run("outbox.set_aside", outbox_no=outbox_no, now_ms=tx.now_ms, reason=reason):
         return False
+    changes.line_up_replies(tx, outbox_no)
     events.emit(
         tx,
         "reply_failed",
@@ -302,15 +332,8 @@ def release(
         uncounted=int(not counts),
         reason=reason,
     )
-    if released and pause_ms:
-        tx.run(
-            "outbox.wait_behind",
-            session_no=reply.session_no,
-            channel=reply.channel,
-            outbox_no=reply.outbox_no,
-            available_at_ms=tx.now_ms + pause_ms,
-            limit=SESSION_WAITING_MAX,
-        )
+    if released:
+        changes.line_up_replies(tx, reply.outbox_no)
     return released == 1
 
 
@@ -343,6 +366,7 @@ def lose_track(
         "outbox.lose_track", outbox_no=outbox_no, attempt=attempt, now_ms=tx.now_ms, reason=reason
     ):
         return False
+    changes.line_up_replies(tx, outbox_no)
     events.emit(
         tx,
         "reply_unknown",
@@ -385,6 +409,12 @@ def decide(tx: Tx, outbox_no: int, state: Literal["sent", "pending"]) -> None:
             "list them with `sessiondb outbox DB`",
             outbox_no=outbox_no,
         )
+    changes.line_up_replies(tx, outbox_no)
+
+
+def line_up_all(tx: Tx) -> int:
+    """Mark again which replies wait for others. Return how many marks were wrong."""
+    return tx.run("outbox.line_up_all")
 
 
 def replies(
@@ -416,4 +446,6 @@ def _settle(
         receipt=receipt,
         reason=reason,
     )
+    if settled:
+        changes.line_up_replies(tx, reply.outbox_no)
     return settled == 1

@@ -88,7 +88,7 @@ ADVICE: Final[dict[str, str]] = {
     "inbox": "See `sessiondb inbox DB` and the table `turn`. "
     "Have the sender of a stuck message send it again.",
     "unanswered": "Somebody waits for an answer that does not come. Have its sender send it again.",
-    "queue": "Run `sessiondb inbox DB --line-up`: it marks again which messages wait.",
+    "queue": "Run `sessiondb inbox DB --line-up`: it marks again who waits.",
     "turn": "Its lease ends it: a running lane takes the session over, and so does the next start.",
     "outbox": "See `sessiondb outbox DB`, and settle the reply by hand.",
     "event": "Use another name for the consumer, or restore a backup.",
@@ -305,6 +305,12 @@ class Walk:
                 "outbox",
                 row.session_id,
                 f"{name} its turn {row.turn_no} is {row.turn_state}, or another session's",
+            )
+        if row.waits_in_vain:
+            self.add(
+                "queue",
+                row.session_id,
+                f"{name} it is marked to wait for another reply, and there is none",
             )
         if row.state == "sending" and (row.instance_no is None or row.expires_at_ms is None):
             self.add("outbox", row.session_id, f"{name} nobody is sending it")

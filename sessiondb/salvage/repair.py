@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from sessiondb.backend import Row
-from sessiondb.gateway import dead_letters, inbox
+from sessiondb.gateway import dead_letters, inbox, outbox
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 from sessiondb.maintenance import verify_inbox
 
@@ -216,6 +216,7 @@ def settle_states(work: Workspace) -> None:
     work.write(inbox.line_up_all)
     for row in work.pages("outbox", "outbox_no"):
         _settle_reply(work, row)
+    work.write(outbox.line_up_all)
     for row in work.pages("events", "event_no"):
         if row.session_no is not None and row.found_session_no is None:
             work.change("set_event", event_no=row.event_no)

@@ -380,7 +380,8 @@ async def test_a_claim_reads_no_text_under_the_write_lock(
     reads_a_text = re.compile(r"\bpayload\b.*\bFROM (inbox|outbox)\b", re.DOTALL)
     known = transaction.statements()
     assert "inbox.candidate" in ran
-    assert [name for name in ran if reads_a_text.search(known[name].sql)] == []
+    reads = [name for name in ran if known[name].sql.lstrip().startswith("SELECT")]
+    assert [name for name in reads if reads_a_text.search(known[name].sql)] == []
 
 
 async def test_the_claim_looks_again_at_what_was_seen(tmp_db: Path) -> None:

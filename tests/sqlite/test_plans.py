@@ -21,6 +21,7 @@ ALLOWED = {
     "inbox.ahead": "what it counts is bounded by a limit, and found by an index",
     "inbox.accept": "lanes: a handful of rows, made by hand",
     "inbox.line_up": "lanes: a handful of rows, made by hand",
+    "outbox.line_up": "the two rows that its search returns",
     "inbox.line_up_all": "the partial index of waiting messages; a lane got another priority",
     "turns.pace_of_session": "the few rows that its search returns; a sender is refused",
     "turns.pace_of_lane": "the last turns, bounded by a limit; a sender is refused",
@@ -191,10 +192,10 @@ HOT = {
         "CORRELATED SCALAR SUBQUERY 5",
         (
             "SEARCH o USING INDEX outbox_waiting"
-            " (channel=? AND available_at_ms>? AND available_at_ms<?)"
+            " (channel=? AND waits=? AND available_at_ms>? AND available_at_ms<?)"
         ),
         "CORRELATED SCALAR SUBQUERY 4",
-        "SEARCH e USING INDEX outbox_of_session (session_no=? AND outbox_no<?)",
+        "SEARCH e USING INDEX outbox_of_session (session_no=? AND channel=? AND outbox_no<?)",
         "USE TEMP B-TREE FOR ORDER BY",
     ],
     "outbox.candidate": [
@@ -209,7 +210,7 @@ HOT = {
         "CORRELATED SCALAR SUBQUERY 4",
         (
             "SEARCH o USING COVERING INDEX outbox_waiting"
-            " (channel=? AND available_at_ms>? AND available_at_ms<?)"
+            " (channel=? AND waits=? AND available_at_ms>? AND available_at_ms<?)"
         ),
     ],
     "channels.full": ["SEARCH outbox USING COVERING INDEX outbox_waiting (channel=?)"],
@@ -300,7 +301,8 @@ INDEXES = {
     "inbox.interrupted": ["inbox_interrupted"],
     "inbox.dead": ["inbox_interrupted"],
     "channels.full": ["outbox_waiting"],
-    "outbox.wait_behind": ["outbox_of_session"],
+    "outbox.add": ["outbox_of_session"],
+    "outbox.line_up": ["outbox_of_session"],
     "outbox.overdue": ["outbox_unsent"],
     "outbox.of_instance": ["outbox_unsent"],
     "outbox.list": ["outbox_unsent"],

@@ -91,7 +91,7 @@ DEFAULTS = {
         "stops": 0,
         "delayed": 0,
     },
-    "outbox": {"attempts": 0, "attempts_before": 0},
+    "outbox": {"attempts": 0, "attempts_before": 0, "waits": 0},
     "archive": {"rows": 0, "bytes": 0, "bytes_stored": 0},
 }
 # What a copy of a row needs to be another row.

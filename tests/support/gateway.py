@@ -34,7 +34,7 @@ LOOK = {
         FROM turn ORDER BY turn_no""",
     "look.outbox": """
         SELECT outbox_no, session_no, target, state, attempts, receipt, reason, payload,
-               available_at_ms
+               available_at_ms, waits
         FROM outbox ORDER BY outbox_no""",
     "look.pauses": "SELECT channel, pauses, until_ms FROM channel_pause ORDER BY channel",
     "look.reply": "SELECT attempts FROM outbox WHERE outbox_no = :outbox_no",

@@ -128,6 +128,7 @@ CREATE TABLE outbox (
   expires_at_ms     INTEGER,
   created_at_ms     INTEGER NOT NULL,
   available_at_ms   INTEGER NOT NULL,
+  waits             INTEGER NOT NULL DEFAULT 0,
   asked_at_ms       INTEGER,
   finished_at_ms    INTEGER,
   event_no          INTEGER,
@@ -151,9 +152,13 @@ SELECT 'outbox', seq FROM sqlite_sequence WHERE name = 'outbox_before';
 DROP TABLE outbox_before;
 CREATE INDEX outbox_unsent ON outbox (state, outbox_no)
 WHERE state IN ('pending', 'sending', 'unknown', 'failed');
-CREATE INDEX outbox_of_session ON outbox (session_no, outbox_no)
+CREATE INDEX outbox_of_session ON outbox (session_no, channel, outbox_no)
 WHERE state IN ('pending', 'sending');
-CREATE INDEX outbox_waiting ON outbox (channel, available_at_ms) WHERE state = 'pending';
+UPDATE outbox SET waits = 1 WHERE state = 'pending'
+  AND EXISTS (SELECT 1 FROM outbox AS e
+              WHERE e.session_no = outbox.session_no AND e.channel = outbox.channel
+                AND e.state IN ('pending', 'sending') AND e.outbox_no < outbox.outbox_no);
+CREATE INDEX outbox_waiting ON outbox (channel, waits, available_at_ms) WHERE state = 'pending';
 CREATE UNIQUE INDEX outbox_event_once ON outbox (event_no, consumer) WHERE event_no IS NOT NULL;
 CREATE VIEW outbox_open AS
 SELECT o.outbox_no, s.session_id, o.turn_no, o.target, o.state, o.attempts,

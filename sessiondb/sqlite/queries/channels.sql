@@ -6,7 +6,7 @@ WHERE state = 'pending' AND channel = :channel LIMIT 1 OFFSET :fewer;
 -- name: next_try
 -- Return when the first waiting reply of a channel is to be tried.
 SELECT min(available_at_ms) AS at_ms FROM outbox INDEXED BY outbox_waiting
-WHERE state = 'pending' AND channel = :channel;
+WHERE state = 'pending' AND channel = :channel AND waits = 0;
 
 -- name: pause_of
 -- Return the last pause of a channel that has taken no reply since, in force or not.

@@ -1,9 +1,13 @@
 -- name: add, one row
 -- Add a reply, in the transaction that completes its turn. With a reason why not, it is failed.
 INSERT INTO outbox (session_no, turn_no, target, channel, state, created_at_ms, available_at_ms,
-                    finished_at_ms, reason, payload)
+                    waits, finished_at_ms, reason, payload)
 VALUES (:session_no, :turn_no, :target, substr(:target, 1, instr(:target || ':', ':') - 1),
         CASE WHEN :reason IS NULL THEN 'pending' ELSE 'failed' END, :now_ms, 0,
+        EXISTS (SELECT 1 FROM outbox AS e INDEXED BY outbox_of_session
+                WHERE e.session_no = :session_no
+                  AND e.channel = substr(:target, 1, instr(:target || ':', ':') - 1)
+                  AND e.state IN ('pending', 'sending')),
         CASE WHEN :reason IS NOT NULL THEN :now_ms END, :reason, :payload)
 RETURNING outbox_no;
 
@@ -11,9 +15,13 @@ RETURNING outbox_no;
 -- Add the reply that forwards an event for a consumer, once. With a reason why not, it is
 -- failed.
 INSERT INTO outbox (session_no, turn_no, target, channel, state, created_at_ms, available_at_ms,
-                    finished_at_ms, event_no, consumer, reason, payload)
+                    waits, finished_at_ms, event_no, consumer, reason, payload)
 VALUES (:session_no, NULL, :target, substr(:target, 1, instr(:target || ':', ':') - 1),
         CASE WHEN :reason IS NULL THEN 'pending' ELSE 'failed' END, :now_ms, 0,
+        EXISTS (SELECT 1 FROM outbox AS e INDEXED BY outbox_of_session
+                WHERE e.session_no = :session_no
+                  AND e.channel = substr(:target, 1, instr(:target || ':', ':') - 1)
+                  AND e.state IN ('pending', 'sending')),
         CASE WHEN :reason IS NOT NULL THEN :now_ms END, :event_no, :consumer, :reason, :payload)
 ON CONFLICT (event_no, consumer) WHERE event_no IS NOT NULL DO NOTHING;
 
@@ -22,7 +30,8 @@ ON CONFLICT (event_no, consumer) WHERE event_no IS NOT NULL DO NOTHING;
 -- the channels that are not in a JSON array. From 0 to 0 are those without a pause, in the
 -- order in which they were written. Replies of one session to one channel keep their
 -- order. Each channel that has a waiting reply is searched by itself, so those that
--- wait for a channel in the array, or for their retry, are not read.
+-- wait for a channel in the array, or for their retry, are not read. Neither are those that
+-- are marked: they wait for another reply.
 WITH RECURSIVE waiting (channel) AS (
   SELECT min(channel) FROM outbox WHERE state = 'pending'
   UNION ALL
@@ -32,7 +41,7 @@ WITH RECURSIVE waiting (channel) AS (
 ),
 first_of (outbox_no) AS (
   SELECT (SELECT o.outbox_no FROM outbox AS o INDEXED BY outbox_waiting
-          WHERE o.state = 'pending' AND o.channel = w.channel
+          WHERE o.state = 'pending' AND o.channel = w.channel AND o.waits = 0
             AND o.available_at_ms BETWEEN :low_ms AND :high_ms
             AND NOT EXISTS (SELECT 1 FROM outbox AS e
                             WHERE e.session_no = o.session_no AND e.channel = o.channel
@@ -44,11 +53,26 @@ first_of (outbox_no) AS (
 SELECT o.outbox_no FROM first_of AS f CROSS JOIN outbox AS o ON o.outbox_no = f.outbox_no
 ORDER BY o.available_at_ms, o.outbox_no LIMIT 1;
 
+-- name: ready
+-- Return a row if a reply that a look has found may be sent now, too.
+SELECT 1 AS ready FROM outbox AS o
+WHERE o.outbox_no = :outbox_no AND o.state = 'pending'
+  AND o.available_at_ms NOT BETWEEN :now_ms + 1 AND :now_ms + 60000
+  AND o.channel NOT IN (SELECT value FROM json_each(:full))
+  AND NOT EXISTS (SELECT 1 FROM outbox AS e INDEXED BY outbox_of_session
+                  WHERE e.session_no = o.session_no AND e.channel = o.channel
+                    AND e.state IN ('pending', 'sending') AND e.outbox_no < o.outbox_no);
+
 -- name: candidate
 -- Return what sending a reply needs.
 SELECT o.outbox_no, s.session_id, o.session_no, o.target, o.channel, o.attempts, o.attempts_before,
-       coalesce(o.asked_at_ms, o.created_at_ms) AS asked_at_ms, o.payload
+       coalesce(o.asked_at_ms, o.created_at_ms) AS asked_at_ms
 FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no WHERE o.outbox_no = :outbox_no;
+
+-- name: payload
+-- Return the text of a reply. Not under the write lock, if that can be helped: it may be
+-- large.
+SELECT payload FROM outbox WHERE outbox_no = :outbox_no;
 
 -- name: due
 -- Return when the next reply that waits for its retry becomes available, of the channels
@@ -62,7 +86,7 @@ WITH RECURSIVE waiting (channel) AS (
   FROM waiting WHERE waiting.channel IS NOT NULL
 )
 SELECT min((SELECT min(o.available_at_ms) FROM outbox AS o INDEXED BY outbox_waiting
-            WHERE o.state = 'pending' AND o.channel = w.channel
+            WHERE o.state = 'pending' AND o.channel = w.channel AND o.waits = 0
               AND o.available_at_ms BETWEEN :now_ms + 1 AND :now_ms + 60000)) AS at_ms
 FROM waiting AS w
 WHERE w.channel IS NOT NULL AND w.channel NOT IN (SELECT value FROM json_each(:full));
@@ -97,22 +121,35 @@ WHERE outbox_no = :outbox_no AND state IN ('sending', 'unknown') AND instance_no
 -- Retry a reply: -> pending, by the attempt that was sending it, because the channel
 -- refused it. Without a pause, 0, it keeps its place. `uncounted` attempts do not count.
 UPDATE outbox SET state = 'pending', finished_at_ms = NULL, reason = :reason,
-       available_at_ms = :available_at_ms, attempts_before = attempts_before + :uncounted
+       available_at_ms = :available_at_ms, attempts_before = attempts_before + :uncounted,
+       waits = EXISTS (SELECT 1 FROM outbox AS e INDEXED BY outbox_of_session
+                      WHERE e.session_no = outbox.session_no AND e.channel = outbox.channel
+                        AND e.state IN ('pending', 'sending') AND e.outbox_no < outbox.outbox_no)
 WHERE outbox_no = :outbox_no AND state IN ('sending', 'unknown') AND instance_no = :instance_no
   AND attempts = :attempt;
 
--- name: wait_behind, any rows
--- Delay the next replies of a session to the same channel behind one that waits for its
--- retry, for as long. They cannot
--- be sent before it, so no search reads them in vain. Bounded, so that it is one short
--- transaction.
-UPDATE outbox SET available_at_ms = :available_at_ms
-WHERE available_at_ms < :available_at_ms AND outbox_no IN (
-  SELECT outbox_no FROM outbox
-  WHERE session_no = :session_no AND channel = :channel
-    AND state IN ('pending', 'sending') AND state = 'pending'
-    AND outbox_no > :outbox_no ORDER BY outbox_no LIMIT :limit
+-- name: line_up, any rows
+-- Mark the first two open replies of a session to the channel of one of them: the first
+-- waits for none, the second does. The others are marked, and stay so. So this reads no more
+-- however many wait.
+UPDATE outbox SET waits = 1 - waits WHERE state = 'pending' AND outbox_no IN (
+  SELECT place.outbox_no FROM (
+    SELECT e.outbox_no, e.waits, row_number() OVER (ORDER BY e.outbox_no) > 1 AS is_behind
+    FROM outbox AS own CROSS JOIN outbox AS e INDEXED BY outbox_of_session
+      ON e.session_no = own.session_no AND e.channel = own.channel
+    WHERE own.outbox_no = :outbox_no AND e.state IN ('pending', 'sending')
+    ORDER BY e.outbox_no LIMIT 2
+  ) AS place WHERE place.waits <> place.is_behind
 );
+
+-- name: line_up_all, any rows
+-- Mark every reply that waits, and no other. For rows that another program wrote, or that
+-- were salvaged.
+UPDATE outbox SET waits = 1 - waits
+WHERE state IN ('pending', 'sending', 'unknown', 'failed') AND state = 'pending' AND waits <>
+  EXISTS (SELECT 1 FROM outbox AS e INDEXED BY outbox_of_session
+          WHERE e.session_no = outbox.session_no AND e.channel = outbox.channel
+            AND e.state IN ('pending', 'sending') AND e.outbox_no < outbox.outbox_no);
 
 -- name: overdue
 -- Return the replies whose lease has expired.
@@ -137,6 +174,9 @@ WHERE outbox_no = :outbox_no AND state = 'sending' AND attempts = :attempt;
 -- pending one is tried as if it were new. Its attempts keep counting, because their
 -- number is the fence against an older attempt that answers late.
 UPDATE outbox SET state = :state, available_at_ms = 0, reason = :reason,
+       waits = EXISTS (SELECT 1 FROM outbox AS e INDEXED BY outbox_of_session
+                      WHERE e.session_no = outbox.session_no AND e.channel = outbox.channel
+                        AND e.state IN ('pending', 'sending') AND e.outbox_no < outbox.outbox_no),
        finished_at_ms = CASE WHEN :state = 'sent' THEN :now_ms END,
        asked_at_ms = CASE WHEN :state = 'sent' THEN asked_at_ms ELSE :now_ms END,
        attempts_before = CASE WHEN :state = 'sent' THEN attempts_before ELSE attempts END

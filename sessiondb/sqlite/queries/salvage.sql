@@ -121,11 +121,13 @@ ON CONFLICT DO NOTHING;
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO outbox (outbox_no, session_no, turn_no, target, channel, state, attempts,
                     attempts_before, instance_no, expires_at_ms, created_at_ms, available_at_ms,
-                    asked_at_ms, finished_at_ms, event_no, consumer, receipt, reason, payload)
+                    waits, asked_at_ms, finished_at_ms, event_no, consumer, receipt, reason,
+                    payload)
 VALUES (:outbox_no, :session_no, :turn_no, :target,
         coalesce(:channel, substr(:target, 1, instr(:target || ':', ':') - 1)), :state, :attempts,
         :attempts_before, :instance_no, :expires_at_ms, :created_at_ms, :available_at_ms,
-        :asked_at_ms, :finished_at_ms, :event_no, :consumer, :receipt, :reason, :payload)
+        coalesce(:waits, 0), :asked_at_ms, :finished_at_ms, :event_no, :consumer, :receipt,
+        :reason, :payload)
 ON CONFLICT DO NOTHING;
 
 -- name: put_channel_pause, one row or none

@@ -241,7 +241,11 @@ WHERE t.turn_no > :after_no ORDER BY t.turn_no LIMIT :limit;
 -- name: outbox
 -- Return replies with the turns that wrote them, a page at a time.
 SELECT o.outbox_no, o.session_no, s.session_id, o.state, o.turn_no, o.instance_no, o.expires_at_ms,
-       o.finished_at_ms, t.state AS turn_state, t.session_no AS turn_session_no
+       o.finished_at_ms, t.state AS turn_state, t.session_no AS turn_session_no,
+       CASE WHEN o.state = 'pending' AND o.waits THEN NOT EXISTS (
+         SELECT 1 FROM outbox AS e WHERE e.session_no = o.session_no AND e.channel = o.channel
+           AND e.state IN ('pending', 'sending') AND e.outbox_no < o.outbox_no)
+       ELSE 0 END AS waits_in_vain
 FROM outbox AS o LEFT JOIN session AS s ON s.session_no = o.session_no
 LEFT JOIN turn AS t ON t.turn_no = o.turn_no
 WHERE o.outbox_no > :after_no ORDER BY o.outbox_no LIMIT :limit;

@@ -424,13 +424,6 @@ class Gateway:
                 "pending",
                 now_ms + min(1_000 * 2 ** (reply.tries - 1), 60_000),
             )
-            for other in self.replies:
-                if (
-                    other.session == reply.session
-                    and other.number > reply.number
-                    and other.state == "pending"
-                ):
-                    other.available_ms = max(other.available_ms, reply.available_ms)
         else:
             reply.state = "failed"
             self.events.append("reply_failed")

@@ -74,6 +74,7 @@ LONG = os.environ.get("SESSIONDB_HYPOTHESIS") == "long"
 EXAMPLES, STEPS = (1_000, 60) if LONG else (20, 40)
 SESSIONS = 3
 LEASE_MS, TIMEOUT_MS = 5_000, 20_000
+OPEN_REPLIES = ("pending", "sending")
 
 # What a sender reports.
 OUTCOMES = ["sent", "refused", "refused with a time", "refused for good", "lost"]
@@ -629,6 +630,13 @@ class Machine(RuleBasedStateMachine):
         assert [tuple(row) for row in await look(self.db, "pauses")] == sorted(
             (channel, pause.pauses, pause.until_ms) for channel, pause in model.pauses.items()
         )
+        open_ones = [row for row in await look(self.db, "outbox") if row.state in OPEN_REPLIES]
+        for row in open_ones:
+            is_behind = any(
+                other.session_no == row.session_no and other.outbox_no < row.outbox_no
+                for other in open_ones
+            )
+            assert row.state == "sending" or bool(row.waits) == is_behind
         assert [row.kind for row in await look(self.db, "events")] == model.events
         await self._nobody_waits_in_vain()
 
@@ -877,6 +885,14 @@ def _requeued_goes_before_those_that_are_not_marked(patch: pytest.MonkeyPatch) -
     change_statement(patch, "inbox.wait_behind", "AND waits = 0", "AND waits = 2")
 
 
+def _no_reply_is_called_up(patch: pytest.MonkeyPatch) -> None:
+    change_statement(patch, "outbox.line_up", "WHERE place.waits <> place.is_behind", "WHERE 0")
+
+
+def _no_reply_lines_up(patch: pytest.MonkeyPatch) -> None:
+    change_statement(patch, "outbox.add", "EXISTS (", "0 AND EXISTS (")
+
+
 def _limits_count_all_lanes(patch: pytest.MonkeyPatch) -> None:
     lane = "AND coalesce(lane_before, lane) = :lane"
     change_statement(patch, "inbox.waiting_in_session", lane, "")
@@ -958,6 +974,8 @@ ENOUGH_RULES = {
         _nobody_is_called_up,
         _nobody_lines_up,
         _requeued_goes_before_those_that_are_not_marked,
+        _no_reply_is_called_up,
+        _no_reply_lines_up,
         _limits_count_all_lanes,
         _a_resume_has_a_minute_in_all,
         _a_resume_has_no_minute,

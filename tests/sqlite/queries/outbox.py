@@ -55,6 +55,55 @@ NEW = {
     "available_at_ms": 0,
 }
 
+LATER = {
+    "session_no": "reply-retried",
+    "state": "pending",
+    "created_at_ms": NOW,
+    "available_at_ms": 0,
+    "payload": "0",
+}
+
+
+def mark(w: World, waits: int, *targets: str) -> None:
+    """Mark pending replies, or all of them."""
+    w.connection.execute(
+        "UPDATE outbox SET waits = ? WHERE state = 'pending' "
+        "AND (? = '[]' OR target IN (SELECT value FROM json_each(?)))",
+        (waits, json.dumps(targets), json.dumps(targets)),
+    )
+
+
+def decide_in_front_and_behind(w: World, tx: Recorder) -> None:
+    first, last = w.no("outbox web:failed"), w.no("outbox web:pending-too")
+    w.connection.execute(
+        "UPDATE outbox SET session_no = ? WHERE outbox_no = ?",
+        (w.no("session reply-retried"), first),
+    )
+    w.connection.execute(
+        "UPDATE outbox SET state = 'failed', waits = 0 WHERE outbox_no = ?", (last,)
+    )
+    for outbox_no in (first, last):
+        outbox.decide(tx, outbox_no, "pending")
+
+
+def retry_behind(w: World, tx: Recorder) -> None:
+    outbox_no, instance_no = w.no("outbox web:pending-too"), w.no("instance other")
+    w.connection.execute(
+        "UPDATE outbox SET state = 'unknown', waits = 0, instance_no = ? WHERE outbox_no = ?",
+        (instance_no, outbox_no),
+    )
+    changed = tx.run(
+        "outbox.retry",
+        outbox_no=outbox_no,
+        instance_no=instance_no,
+        attempt=0,
+        available_at_ms=NOW,
+        uncounted=0,
+        reason="refused",
+    )
+    assert changed == 1
+
+
 CHANGES = [
     Change(
         "outbox.add",
@@ -172,7 +221,10 @@ CHANGES = [
         "outbox.settle",
         "one reply of several",
         lambda w, tx: outbox.sent(tx, outgoing(w, "web:sending"), "42"),
-        {"outbox web:sending": {"state": "sent", "finished_at_ms": NOW, "receipt": "42"}},
+        {
+            "outbox web:sending": {"state": "sent", "finished_at_ms": NOW, "receipt": "42"},
+            "outbox web:behind": {"waits": 0},
+        },
     ),
     Change(
         "outbox.settle",
@@ -180,12 +232,13 @@ CHANGES = [
         lambda w, tx: outbox.refused(tx, outgoing(w, "web:sending"), "no", retry=False),
         {
             "outbox web:sending": {"state": "failed", "finished_at_ms": NOW, "reason": "no"},
+            "outbox web:behind": {"waits": 0},
             "+event reply_failed/operator": ANY,
         },
     ),
     Change(
         "outbox.retry",
-        "one reply, and those of its session behind it",
+        "one reply. Those of its session stay behind it",
         lambda w, tx: outbox.refused(tx, outgoing(w, "web:sending"), "later", retry=True),
         {
             "outbox web:sending": {
@@ -193,8 +246,6 @@ CHANGES = [
                 "available_at_ms": NOW + SECOND,
                 "reason": "later",
             },
-            "outbox web:behind": {"available_at_ms": NOW + SECOND},
-            "outbox web:behind-too": {"available_at_ms": NOW + SECOND},
         },
     ),
     Change(
@@ -232,57 +283,83 @@ CHANGES = [
         },
     ),
     Change(
-        "outbox.wait_behind",
-        "a bounded number of replies, the next first",
-        lambda w, tx: tx.run(
-            "outbox.wait_behind",
-            session_no=w.no("session reply-sending"),
-            channel="web",
-            outbox_no=w.no("outbox web:done-old"),
-            available_at_ms=NOW,
-            limit=1,
-        ),
-        {"outbox web:behind": {"available_at_ms": NOW}},
-    ),
-    Change(
-        "outbox.wait_behind",
-        "no reply before it, and none that waits longer",
-        lambda w, tx: [
-            tx.run(
-                "outbox.wait_behind",
-                session_no=w.no("session reply-sending"),
-                channel="web",
-                outbox_no=w.no(f"outbox web:{name}"),
-                available_at_ms=at_ms,
-                limit=9,
-            )
-            for name, at_ms in (
-                ("behind", NOW + SECOND),
-                ("sending", NOW),
-            )
-        ],
+        "outbox.decide",
+        "one in front of another, and one behind another",
+        decide_in_front_and_behind,
         {
-            "outbox web:behind": {"available_at_ms": NOW},
-            "outbox web:behind-too": {"available_at_ms": NOW + SECOND},
+            "outbox web:failed": ANY,
+            "outbox web:retried": {"waits": 1},
+            "outbox web:pending-too": {"reason": "decided by an operator", "asked_at_ms": NOW},
         },
     ),
     Change(
-        "outbox.wait_behind",
-        "no reply to another channel",
+        "outbox.retry",
+        "one that was unknown, behind another",
+        retry_behind,
+        {
+            "outbox web:pending-too": {
+                "instance_no": "other",
+                "available_at_ms": NOW,
+                "reason": "refused",
+            }
+        },
+    ),
+    Change(
+        "outbox.line_up",
+        "the first two: one that is sent holds up the next, and one that may be sent does not",
         lambda w, tx: [
-            set_columns("outbox web:behind", channel="another")(w, tx),
-            tx.run(
-                "outbox.wait_behind",
-                session_no=w.no("session reply-sending"),
-                channel="web",
-                outbox_no=w.no("outbox web:sending"),
-                available_at_ms=NOW,
-                limit=9,
+            mark(w, 0, "web:behind", "web:behind-too", "web:pending-too"),
+            mark(w, 1, "web:retried", "telegram:pending"),
+            *(
+                tx.run("outbox.line_up", outbox_no=w.no(f"outbox {target}"))
+                for target in ("web:behind-too", "web:pending", "web:retried-behind")
             ),
         ],
         {
-            "outbox web:behind": {"channel": "another"},
-            "outbox web:behind-too": {"available_at_ms": NOW},
+            "outbox web:behind-too": {"waits": 0},  # the third
+            "outbox telegram:pending": {"waits": 1},  # of another session
+        },
+    ),
+    *(
+        Change(
+            "outbox.line_up_all",
+            f"the marks of all, after all were {waits}",
+            lambda w, tx, waits=waits: [mark(w, waits), outbox.line_up_all(tx)],
+            {},
+        )
+        for waits in (0, 1)
+    ),
+    Change(
+        "outbox.add",
+        "behind one that is open, of its channel only",
+        lambda w, tx: [
+            later_reply(w, tx),
+            later_reply_elsewhere(w, tx),
+        ],
+        {
+            "+outbox web:later": LATER | {"target": "web:later", "channel": "web", "waits": 1},
+            "+outbox mail:later": LATER | {"target": "mail:later", "channel": "mail"},
+        },
+    ),
+    Change(
+        "outbox.forward",
+        "behind one that is open",
+        lambda w, tx: outbox.forward_event(
+            tx, Event(90, "k", "user", "reply-retried", NOW, "text", "{}"), "pager", "web:f", "0"
+        ),
+        {
+            "+outbox web:f": {
+                "session_no": "reply-retried",
+                "target": "web:f",
+                "channel": "web",
+                "event_no": 90,
+                "consumer": "pager",
+                "state": "pending",
+                "created_at_ms": NOW,
+                "available_at_ms": 0,
+                "waits": 1,
+                "payload": "0",
+            },
         },
     ),
     Change(
@@ -501,6 +578,31 @@ def retried_at(at_ms: int, *targets: str) -> Any:
 
 
 READS = [
+    *(
+        Read(
+            "outbox.ready",
+            f"{target} at {now_ms} without {full}",
+            lambda w, target=target, now_ms=now_ms, full=full: {
+                "outbox_no": w.no(f"outbox {target}"),
+                "now_ms": now_ms,
+                "full": json.dumps(full),
+            },
+            [{"ready": 1}] if ready else [],
+        )
+        for target, now_ms, full, ready in (
+            ("web:pending", NOW, ["mail"], True),
+            ("web:pending", NOW, ["mail", "web"], False),
+            ("web:pending-too", NOW, [], False),  # behind it
+            ("web:sending", NOW, [], False),
+            ("web:behind", NOW, [], False),  # behind one that is being sent
+            ("web:failed", NOW, [], False),
+            ("web:retried", NOW, [], False),
+            ("web:retried", NOW + 349, [], False),
+            ("web:retried", NOW + 350, [], True),
+            ("web:retried", NOW + 350 - 60 * SECOND, [], False),
+            ("web:retried", NOW + 349 - 60 * SECOND, [], True),  # its clock was set back since
+        )
+    ),
     Read("outbox.next", "behind a retry", between(NOW, NOW), [], later_reply),
     Read(
         "outbox.next",
