@@ -582,7 +582,7 @@ channel_waiting (channel) AS (
 ), lane_idle (lane, inbox_no) AS (
   -- A lane has room, and has begun or ended no turn of late: the message that could run.
   SELECT l.lane,
-         (SELECT i.inbox_no FROM inbox AS i INDEXED BY inbox_waiting
+         (SELECT i.inbox_no FROM inbox AS i INDEXED BY inbox_queued
           JOIN lane AS own ON own.lane = coalesce(i.lane_before, i.lane)
           WHERE i.state = 'queued' AND i.lane = l.lane AND i.available_at_ms <= c.now_ms - 90000
             AND i.queued_at_ms <= c.now_ms - 90000

@@ -33,7 +33,8 @@ from measure import (
 import sessiondb
 from sessiondb import SessionDB
 from sessiondb.backend import Tx
-from sessiondb.gateway import claims, turns
+from sessiondb.clock import now_ms
+from sessiondb.gateway import claims, outbox, turns
 from sessiondb.maintenance.retention import RetentionPolicy
 from sessiondb.transcript import append, registry
 from sessiondb.transcript.entries import prepare
@@ -123,6 +124,82 @@ def test_claiming_and_completing_beside_a_raw_transaction(
             [(percentile(floor, 0.5), percentile(done[what], 0.5)) for floor, done in pairs],
             unit="us",
         )
+
+
+@pytest.mark.parametrize("kind", ["a hundred a session", "behind turns", "behind a lane"])
+def test_messages_that_wait_for_others_cost_a_look_and_a_claim_nothing(
+    bench: Bench, db: SessionDB, tmp_path: Path, kind: str
+) -> None:
+    """The floor is the same beside an empty queue, in a database of its own.
+
+    A look of each lane, as each loop makes one after every commit, and a claim with its end.
+    """
+    waiting = size(10_000, 40)
+    path = tmp_path / "waiting.db"
+
+    async def measured(of: SessionDB) -> dict[str, list[float]]:
+        took: dict[str, list[float]] = {"look": [], "claim": []}
+        for number in range(size(200, 5)):
+            began = perf_counter()
+            for lane in ("main", "cron", "resume"):
+                await of.read("bench.look", partial(claims.peek, lane=lane, now_ms=now_ms()))
+            took["look"].append((perf_counter() - began) * 1e6)
+            await of.accept("bench", f"new {next(_events)}", _key(number), USER_MESSAGE, lane="new")
+            began = perf_counter()
+            turn = await _claim(of, "new")
+            took["claim"].append((perf_counter() - began) * 1e6)
+            await _complete(of, turn)
+            await of.write("bench.sent", _send_all)
+        return took
+
+    async def fill() -> None:
+        for of in (db, full):
+            await of.set_lane("new", concurrency=4, priority=-1)
+            await of.set_lane("wide", concurrency=20_000, priority=1)
+        await _fill(full, kind, waiting)
+
+    full = bench.run(_opened(path))
+    bench.run(fill())
+    pairs = bench.rounds(lambda: measured(db), lambda: measured(full), 10)
+    bench.run(full.close())
+    for what in ("look", "claim"):
+        bench.say(
+            f"{what}, {waiting:,} waiting {kind} to none, p50",
+            [(percentile(a[what], 0.5), percentile(b[what], 0.5)) for a, b in pairs],
+            unit="us",
+            target="<= 1.5",
+        )
+
+
+def test_replies_that_wait_for_others_cost_a_look_nothing(
+    bench: Bench, db: SessionDB, tmp_path: Path
+) -> None:
+    """A channel that hangs has 9,000 replies of one session. Another one is looked at."""
+    waiting = size(9_000, 40)
+
+    async def looks(of: SessionDB) -> list[float]:
+        look = partial(outbox.peek, now_ms=now_ms(), closed='["mail"]')
+        return await latencies(lambda: of.read("bench.look", look), size(500, 20))
+
+    async def fill() -> None:
+        session = await full.session(_key(0))
+        for start in range(0, waiting, 500):
+            add = partial(
+                _reply_to, session_no=session.ref.session_no, count=min(500, waiting - start)
+            )
+            await full.write("bench.fill", add)
+        await full.write("bench.begin", partial(outbox.begin_sending, lease_ms=600_000))
+
+    full = bench.run(_opened(tmp_path / "replies.db"))
+    bench.run(fill())
+    pairs = bench.rounds(lambda: looks(db), lambda: looks(full), 10)
+    bench.run(full.close())
+    bench.say(
+        f"look for replies, {waiting:,} waiting to none, p50",
+        _at(pairs, 0.5),
+        unit="us",
+        target="<= 1.5",
+    )
 
 
 def test_a_running_compaction_does_not_slow_accepting(bench: Bench, db: SessionDB) -> None:
@@ -403,14 +480,54 @@ async def _settle(db: SessionDB) -> None:
         pass
 
 
-async def _claim(db: SessionDB) -> int:
+async def _opened(path: Path) -> SessionDB:
+    return await sessiondb.open(path).__aenter__()
+
+
+async def _fill(db: SessionDB, kind: str, waiting: int) -> None:
+    """Accept messages that wait for others. A session has at most 100 of a lane."""
+    lanes = {
+        "a hundred a session": ("wide",) * 100 + ("cron",) * 100,
+        "behind turns": ("wide",) * 5,
+        "behind a lane": ("wide",) + ("cron",) * 4,
+    }[kind]
+    for start in range(0, waiting, len(lanes)):
+        for place, lane in enumerate(lanes):
+            key = f"agent:main:bench:waits:{start}"
+            await db.accept("bench", f"w{start + place}", key, USER_MESSAGE, lane=lane)
+        if kind != "behind a lane":
+            await _claim(db, "wide")
+    if kind == "behind a lane":
+        await db.set_lane("wide", concurrency=1, priority=1)
+        await _claim(db, "wide")
+
+
+def _reply_to(tx: Tx, *, session_no: int, count: int) -> None:
+    for _ in range(count):
+        tx.run(
+            "outbox.add",
+            session_no=session_no,
+            turn_no=None,
+            target="mail:1",
+            now_ms=tx.now_ms,
+            reason=None,
+            payload=REPLY,
+        )
+
+
+def _send_all(tx: Tx) -> None:
+    while (reply := outbox.begin_sending(tx, lease_ms=30_000)) is not None:
+        outbox.sent(tx, reply, None)
+
+
+async def _claim(db: SessionDB, lane: str = "main") -> int:
     """Claim the next message as `run_lane` does. Return the turn."""
-    candidate = await db.read("bench.peek", lambda tx: claims.peek(tx, "main", 2**62))
+    candidate = await db.read("bench.peek", lambda tx: claims.peek(tx, lane, 2**62))
     assert candidate is not None
     draft = await prepare(candidate.payload)
     started = await db.write(
         "bench.claim",
-        lambda tx: claims.claim(tx, "main", candidate, draft, lease_ms=30_000, timeout_ms=600_000),
+        lambda tx: claims.claim(tx, lane, candidate, draft, lease_ms=30_000, timeout_ms=600_000),
     )
     assert started is not None
     return started.turn_no
