@@ -57,6 +57,7 @@ LOOKING: tuple[tuple[tuple[str, ...], tuple[int, ...]], ...] = (
     (("dead",), (0,)),
     (("resume", "--plan"), (0,)),
     (("events", "-n", "100"), (0,)),
+    (("stuck",), (0, 1)),
     (("sessions",), (0,)),
     (("compactions",), (0,)),
     (("verify", "--quick"), (0,)),
