@@ -172,6 +172,13 @@ READS = [
             (w.no("turn silent#1"),),
         ),
     ),
+    Read(
+        "status.stuck",
+        "whose process is lost",
+        {"limit": 1},
+        [{"program": None}],
+        without("instance"),
+    ),
     Read("status.relations", "views first", {}, relations),
     *(
         Read(
