@@ -64,6 +64,9 @@ class Drill:
 
     def start(self) -> Gateway:
         self.at_start = set(self.acknowledged)
+        # A kill loses what it was about to say, so some of these turns had begun, and after a
+        # hundred kills nobody would speak any more.
+        self.waiting.clear()
         channel = str(self.folder / "channel.jsonl")
         seed = self.chance.getrandbits(32)
         gateway = Gateway(self.path, Settings(channel, seed=seed, refuse=0.0, policy=POLICY))
