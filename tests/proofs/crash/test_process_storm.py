@@ -408,7 +408,10 @@ def test_the_storm_finds_an_acknowledgement_before_commit(
     broken: dict[str, Storm],
 ) -> None:
     storm = broken["early acknowledgement"]
-    assert any("acknowledged and not there" in what for what in storm.violations), storm.violations
+    # An entry that a reader does not find, or the session itself that a writer has just made.
+    signs = ("acknowledged and not there", "there is no session number")
+    found = [what for what in storm.violations if any(sign in what for sign in signs)]
+    assert found, storm.violations
     assert compare_entries(storm) == [], (
         "all of it was committed later; only the readers could tell"
     )
