@@ -161,6 +161,8 @@ class _Context:
                 return chosen
             calls.add(row)
             kept_tokens += row.tokens
+            if candidate is not None and kept_tokens >= keep_tokens and not _may_begin(row):
+                return candidate  # the row itself is covered
             newer = row
         return None
 

@@ -94,6 +94,25 @@ async def test_it_is_summarised(db: sessiondb.SessionDB, end: End, trigger: str)
         assert (await session.info()).context_tokens < 100
 
 
+async def test_it_is_summarised_where_the_context_begins_with_it(db: sessiondb.SessionDB) -> None:
+    """It was kept while its turn was at work, and nothing is left before it."""
+    session = await conversation(db, ONE, is_at_work)
+    other = await conversation(db, OTHER, is_at_work)
+    for kept in (session, other):
+        async with kept.compact(trigger="threshold", keep_recent_tokens=KEEP) as job:
+            await job.commit("S1")
+        assert short(await seen(kept)) == ["<S1>", "giant"]
+    await is_dead(db, 2)
+    await say(db, "again", ONE, text="again")
+    await claimed(db)
+    async with session.compact(trigger="threshold", keep_recent_tokens=KEEP) as job:
+        await job.commit("S2")
+    assert short(await seen(session)) == ["<S2>", "again"]
+    with pytest.raises(NothingToCompact):  # its turn is still at work
+        async with other.compact(trigger="threshold", keep_recent_tokens=KEEP):
+            pass
+
+
 @pytest.mark.parametrize("end", OPEN)
 async def test_one_that_may_still_be_answered_stays(db: sessiondb.SessionDB, end: End) -> None:
     sessions = [await conversation(db, ONE, end), await conversation(db, OTHER, is_dead)]

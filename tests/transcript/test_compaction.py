@@ -391,7 +391,7 @@ async def test_a_summary_for_every_message_ends_after_three(
             refused += 1
     assert (paid, refused) == (COOL_DOWN_AFTER, 12 - COOL_DOWN_AFTER)
     assert [(line.session_id, line.what) for line in (await db.status()).stuck] == [
-        (session.id, "compaction cool-down")
+        (session.id, "compaction")
     ]
     await begin(other, 100)
     clock.now_ms += COOL_DOWN_MS

@@ -59,6 +59,7 @@ CUTS = [
     ("qcaqcrRaqa", 70, "qcaqcrR|aqa"),
     # A result without a call in the context separates nothing.
     ("rqaqa", 20, "rqa|qa"),
+    ("rqa", 30, "r|qa"),
     # A call that nobody answered any more does not stay for good.
     ("qcaqa", 20, "qca|qa"),
     # The working turn stays: a call is no answer, whether or not its result is there.

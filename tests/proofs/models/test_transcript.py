@@ -722,7 +722,7 @@ ENOUGH_RULES = {
     _key_forgotten: ("append",),
     _an_undo_is_forgotten_on_the_way: ("converse", "compact", "undo", "branch", "fork"),
     _a_fork_cannot_go_back: ("converse", "branch", "fork"),
-    _any_count_is_of_this_context: ("append", "ask", "reset", "compact"),
+    _any_count_is_of_this_context: ("append", "reset"),
     _counts_are_forgotten_on_the_way: ("append", "branch", "fork"),
     _undo_forgets_the_boundary_before: ("append", "converse", "compact", "time_passes", "undo"),
 }

@@ -197,7 +197,7 @@ def place_to_cut(messages: Sequence[Item], keep_tokens: int) -> int | None:
         for n in range(len(messages) + 1)
         if sum(item.tokens for item in messages[n:]) >= keep_tokens
     ]
-    if not enough or enough[-1] == 0:
+    if not messages or not enough or (enough[-1] == 0 and may_begin(messages[0])):
         return None
     budget = min(enough[-1], stays)
     return min((n for n in places if n >= budget), default=None) or max(
