@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -97,7 +97,7 @@ class Turn:
     watch: cancellation.Watch
     stopped: bool = False
     """True: it was aborted or taken over. Nothing can be written in its name any more."""
-    _alive_until: float = 0.0
+    _alive_until: float = field(init=False)
     """Until then the lease holds in this process, whatever the wall clock says.
 
     By the monotonic clock, which nobody sets."""
@@ -108,7 +108,7 @@ class Turn:
     unsigned: str = "its end was not written"
     """Why its end is not in the database. Empty once it is."""
     _ended: bool = False  # its outcome is written, or was given up
-    _ends: float = 0.0
+    _ends: float = field(init=False)
     _scope: anyio.CancelScope | None = None
     _home: cancellation.Home | None = None
     _deadline: anyio.CancelScope | None = None

@@ -230,6 +230,8 @@ async def test_a_full_lane_is_busy_and_stores_nothing(
 @pytest.mark.parametrize(
     ("message", "says"),
     [
+        ([user("in a list")], "a message is a dict, a typed message, or JSON text, not list"),
+        (None, "not NoneType"),
         ({"content": "no role"}, "role"),
         ({"type": "session_info", "name": "n"}, "are appended to their session, not accepted"),
         ("{not json", "the entry is"),

@@ -634,3 +634,20 @@ async def test_a_replys_target_has_bounds() -> None:
         outbox.encoded_reply(f"{longest}x", "hi")
     with pytest.raises(sessiondb.InvalidInput, match="a reply's target is a str, not int"):
         outbox.encoded_reply(4711, "hi")  # type: ignore[arg-type]
+
+
+async def test_a_reply_that_cannot_be_read_is_set_aside_while_it_waits(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await write_replies(db, "a1")
+        await write_replies(db, "b1", key="agent:main:web:2")
+        reply = await begin(db)
+        assert reply.outbox_no == 1
+
+        async def set_aside(outbox_no: int) -> bool:
+            return await db.write(
+                "set aside", partial(outbox.set_aside, outbox_no=outbox_no, reason="damaged")
+            )
+
+        assert [await set_aside(number) for number in (1, 2, 2, 3)] == [False, True, False, False]
+        assert await states(db) == ["sending", "failed"]
+        assert await kinds(db, "operator") == ["reply_failed"]

@@ -332,3 +332,49 @@ def test_a_loop_sleeps_until_the_first_time_within_its_bounds(
     now_ms = 1_800_000_000_000
     due = [at_ms if at_ms is None else now_ms + at_ms for at_ms in due_ms]
     assert retry.sleep_s(now_ms, due) == seconds
+
+
+class _Writes:
+    """A database whose writes end as given: with an error, or at all."""
+
+    def __init__(self, *ends: BaseException | None) -> None:
+        self.ends = [*ends]
+
+    async def write(self, op: str, body: Any, *, size: int = 0) -> None:
+        end = self.ends.pop(0)
+        if end is not None:
+            raise end
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio's do not pass a shield
+@pytest.mark.parametrize(
+    ("ends", "slept"),
+    [
+        (["busy", "busy", None], [0.01, 0.02]),
+        (["cancelled", None], []),
+        (["busy", "cancelled", None], [0.01]),
+        (["cancelled", "busy", None], [0.01]),
+    ],
+)
+async def test_a_write_that_was_cancelled_is_tried_again_at_once(
+    monkeypatch: pytest.MonkeyPatch, ends: list[Any], slept: list[float]
+) -> None:
+    found: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        found.append(seconds)
+
+    kinds = {
+        "busy": lambda: StoreBusy("the disk is busy", retry_after_ms=1),
+        "cancelled": asyncio.CancelledError,
+        None: lambda: None,
+    }
+    db: Any = _Writes(*(kinds[end]() for end in ends))
+    monkeypatch.setattr(retry.anyio, "sleep", sleep)
+    write = partial(retry.write_with_retry, db, "op", lambda tx: None, for_s=60, name="a turn")
+    if "cancelled" in ends:
+        with pytest.raises(asyncio.CancelledError):
+            await write()
+    else:
+        await write()
+    assert (found, db.ends) == (slept, [])

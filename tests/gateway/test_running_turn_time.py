@@ -9,6 +9,7 @@ import anyio
 import pytest
 from pydantic import ValidationError
 
+from sessiondb.errors import InvalidInput, StoreBusy, TurnLost
 from sessiondb.gateway import claims, running_turn
 from sessiondb.gateway.running_turn import LaneSettings, Turn
 from sessiondb.limits import INBOX_ATTEMPTS_MAX, LEASE_GRACE_MS
@@ -35,7 +36,8 @@ def a_turn(*, lease_s: float, timeout_ms: int, progress_ms: int | None = None) -
         notified=False,
     )
     nothing: Any = None
-    return Turn(nothing, nothing, started, {}, LaneSettings(lease_s=lease_s), nothing)
+    session: Any = SimpleNamespace(id="s")
+    return Turn(nothing, session, started, {}, LaneSettings(lease_s=lease_s), nothing)
 
 
 @pytest.mark.parametrize(
@@ -146,3 +148,56 @@ async def test_a_sender_is_notified_so_long_after_the_message_was_accepted(
     with pytest.raises(Over):
         await running_turn._notify_delay(a_turn(lease_s=30, timeout_ms=600_000))
     assert slept == [sleeps_s]
+
+
+async def test_a_lease_is_renewed_for_the_length_that_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[int, int, str | None]] = []
+
+    def renew(tx: Any, turn_no: int, *, lease_ms: int, operation: str | None) -> None:
+        asked.append((turn_no, lease_ms, operation))
+
+    class _Db:
+        async def write(self, op: str, body: Any) -> None:
+            body(None)
+
+    monkeypatch.setattr(running_turn.leases, "renew", renew)
+    turn = a_turn(lease_s=12.5, timeout_ms=600_000)
+    turn.db = _Db()  # type: ignore[assignment]
+    await turn.renew("thinking")
+    await turn._renew_lease()
+    assert asked == [(1, 12_500, "thinking"), (1, 12_500, None)]
+
+
+async def test_a_notice_is_tried_again_after_errors_that_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    busy, fatal = StoreBusy("the disk is busy", retry_after_ms=1), InvalidInput("no")
+    slept: list[float] = []
+
+    class _Db:
+        def __init__(self, *ends: Exception | None) -> None:
+            self.ends = [*ends]
+
+        async def write(self, op: str, body: Any) -> None:
+            end = self.ends.pop(0)
+            if end is not None:
+                raise end
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(running_turn.clock, "now_ms", lambda: 0)
+    monkeypatch.setattr(running_turn.anyio, "sleep", sleep)
+    for ends, pauses in (
+        ((busy, busy, None), 2),
+        ((busy, fatal), 1),
+        ((fatal,), 0),
+        ((TurnLost("it has ended"),), 0),
+    ):
+        slept.clear()
+        turn = a_turn(lease_s=30, timeout_ms=600_000)
+        turn.db = db = _Db(*ends)  # type: ignore[assignment]
+        await running_turn._notify_delay(turn)
+        assert (db.ends, len(slept)) == ([], 1 + pauses)
