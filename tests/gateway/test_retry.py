@@ -15,7 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import anyio
@@ -24,7 +24,7 @@ import pytest
 import sessiondb
 from sessiondb.errors import OutcomeUnknown, StoreBusy
 from sessiondb.gateway import claims, dispatcher, retry, worker
-from sessiondb.gateway.running_turn import Answer, Turn
+from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from tests.support.cancellation import WHERE, Gate, by_scope, by_task, cancelled_at
 from tests.support.core import reply
 from tests.support.gateway import claimed, complete, eventually, inbox_states, look, running, say
@@ -378,3 +378,32 @@ async def test_a_write_that_was_cancelled_is_tried_again_at_once(
     else:
         await write()
     assert (found, db.ends) == (slept, [])
+
+
+class _Bodies:
+    """A database whose write runs its body, and then ends with an error."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    async def write(self, op: str, body: Any, *, size: int = 0) -> None:
+        assert body(None) is None
+        raise self.error
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # its cancellations can be made
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), OutcomeUnknown("who knows")])
+async def test_nothing_is_released_where_another_process_was_faster(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """The write took nothing. It was cancelled, or its outcome is unknown, all the same."""
+    nothing: Any = None
+    db: Any = _Bodies(error)
+    monkeypatch.setattr(claims, "claim", lambda *_, **__: None)
+    monkeypatch.setattr(dispatcher.outbox, "begin_sending", lambda *_, **__: None)
+    payload = json.dumps({"role": "user", "content": "hello"})
+    candidate: Any = SimpleNamespace(inbox_no=1, session_no=1, payload=payload)
+    with pytest.raises(type(error)):
+        await worker._claim(db, "main", candidate, LaneSettings(), nothing)
+    with pytest.raises(type(error)):
+        await dispatcher._begin_sending(db, 1.0, [], seen=nothing, watch=nothing)
