@@ -225,6 +225,13 @@ def test_what_ran_at_the_import_meets_tests_that_run_its_use() -> None:
     }
 
 
+def test_a_class_that_only_has_fields_meets_the_tests_of_its_file() -> None:
+    [mutant] = of_python("a.py", "class Settings:\n    size = [6]\n")
+    tests = [Reach(f"tests/test_{name}.py::test_x", 0.1) for name in ("a", "a_time", "b")]
+    found = [test.name for test in chosen(mutant, tests, budget_s=5.0, tests_max=9)]
+    assert found == ["tests/test_a.py::test_x", "tests/test_a_time.py::test_x"]
+
+
 def test_a_number_that_a_module_names_is_no_rule() -> None:
     text = "A = 3\nB: Final = -2 * 1.5\nC = max(4, A)\nD = 'x' * 5\n"
     found = [one for one in of_python("a.py", text) if one.kind == "constant"]

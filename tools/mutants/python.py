@@ -5,7 +5,8 @@ texts of messages: none of them is a rule. Nor are the numbers that a module nam
 `limits.py` (how many at a time, how long). The rules that use one are met where they use it.
 
 A default is evaluated, and a class's or module's body runs, at the import. No test does that, so
-these mutants meet the tests that run the function, or anything of the module.
+these mutants meet the tests that run the function, or anything of the module, and those of the
+file that is named after it.
 """
 
 from __future__ import annotations

@@ -63,7 +63,9 @@ def chosen(mutant: Mutant, tests: Iterable[Test], budget_s: float, tests_max: in
     def place(test: Test) -> tuple[bool, bool, float, str]:
         return not is_named(test), not is_mirrored(test), test.seconds, test.name
 
-    reaching = [test for test in tests if test.reaches(mutant)]
+    reaching = [
+        test for test in tests if test.reaches(mutant) or (mutant.run_by and is_mirrored(test))
+    ]
     if mutant.path == "schema.sql":
         reaching = [test for test in reaching if not test.name.startswith(BY_TEXT)]
     if mutant.is_about_plans:  # other tests see the same rows
