@@ -243,3 +243,21 @@ def test_an_older_file_knows_the_messages_of_main_as_peoples() -> None:
     )
     drain(connection, scripts[4])
     assert drain(connection, "SELECT inbox_no FROM inbox WHERE by_person") == [(3,), (4,)]
+
+
+async def test_only_an_end_without_an_answer_is_incomplete(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(5):
+            await say(db, f"e{number}", f"agent:main:web:{number}")
+        await complete(db, (await claimed(db)).turn_no, "answer")
+        await fail(db, (await claimed(db)).turn_no, retry=False)
+        await interrupt(db, (await claimed(db)).turn_no)
+        await db.abort_turn((await claimed(db)).turn_no, "stop")
+        await complete(db, (await claimed(db)).turn_no, incomplete="the model said nothing")
+        assert [(row.state, row.incomplete) for row in await look(db, "turns")] == [
+            ("completed", 0),
+            ("failed", 0),
+            ("interrupted", 0),
+            ("aborted", 0),
+            ("completed", 1),
+        ]
