@@ -38,7 +38,7 @@ UPDATE inbox SET waits = 1 - waits WHERE state = 'queued' AND inbox_no IN (
     OR EXISTS (SELECT 1 FROM lane AS before CROSS JOIN inbox AS o INDEXED BY inbox_queued
                WHERE before.lane <> 'resume' AND before.priority <= place.priority
                  AND o.state = 'queued' AND o.lane = before.lane
-                 AND o.session_no = :session_no AND o.inbox_no < first.inbox_no)
+                 AND o.session_no = :session_no AND o.inbox_no < first.inbox_no LIMIT 1)
   )
 );
 
@@ -50,7 +50,7 @@ WHERE session_no = :session_no AND state IN ('queued', 'claimed', 'interrupted')
   AND state = 'queued' AND waits = 0 AND lane <> 'resume'
   AND EXISTS (SELECT 1 FROM inbox AS o INDEXED BY inbox_queued
               WHERE o.state = 'queued' AND o.lane = inbox.lane AND o.session_no = inbox.session_no
-                AND o.inbox_no < inbox.inbox_no);
+                AND o.inbox_no < inbox.inbox_no LIMIT 1);
 
 -- name: line_up_all, any rows
 -- Mark every message that waits, and no other. For lanes whose order has changed, and for
