@@ -13,6 +13,7 @@ import pytest
 import sessiondb
 from sessiondb import events
 from sessiondb.backend import Tx
+from sessiondb.limits import CONSUMER_CHARS_MAX
 from tests.support.compaction import begin_in
 from tests.support.core import reply, user
 from tests.support.engine import other_process
@@ -458,3 +459,14 @@ async def test_a_sessions_newest_events_are_read_oldest_first(
         assert await session.events(audience="operator") == []
         monkeypatch.setattr(events, "LOOK_BACK", 4)
         assert [event.text for event in await session.events()] == ["number 2", "number 3"]
+
+
+@pytest.mark.parametrize("length", [1, CONSUMER_CHARS_MAX])
+async def test_a_consumers_name_has_a_bounded_length(tmp_db: Path, length: int) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await db.write("emit", emit("first"))
+        assert await take(db, "c" * length, 1, from_start=True) == ["first"]
+        for wrong in ("", "c" * (CONSUMER_CHARS_MAX + 1)):
+            with pytest.raises(sessiondb.InvalidInput, match="the name of a consumer has 1 to"):
+                await take(db, wrong, 1, from_start=True)
+        assert await look(db, "cursors")

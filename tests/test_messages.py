@@ -11,6 +11,7 @@ from pydantic import ValidationError
 import sessiondb
 from sessiondb.messages import (
     AssistantMessage,
+    Cost,
     OtherMessage,
     Text,
     ToolCall,
@@ -37,6 +38,21 @@ def test_only_what_was_set_is_stored_under_the_names_on_disk() -> None:
         "stopReason": "toolUse",
         "usage": {"input": 1, "output": 2, "totalTokens": 3},
     }
+
+
+def test_what_a_provider_does_not_count_is_nothing() -> None:
+    usage = Usage(input=7, output=2, cost=Cost(total=0.5))
+    assert (usage.cache_read, usage.cache_write, usage.total_tokens) == (0, 0, None)
+    assert usage.cost is not None
+    assert usage.cost.model_dump() == {
+        "input": 0,
+        "output": 0,
+        "cache_read": 0,
+        "cache_write": 0,
+        "total": 0.5,
+    }
+    result = ToolResultMessage(tool_call_id="c", tool_name="ls", content=[])
+    assert (result.is_error, result.details) == (False, None)
 
 
 def test_unknown_fields_and_roles_are_kept() -> None:

@@ -206,11 +206,17 @@ def test_an_impossible_setting_is_an_error_that_names_it(
     assert f"session.maintenance.{key}" in str(caught.value)
 
 
-def test_a_high_water_mark_above_the_limit_is_an_error() -> None:
-    with pytest.raises(InvalidInput, match=r"session\.maintenance\.highWaterBytes"):
+@pytest.mark.parametrize("mark", ["2gb", "101%", "0%", 0])
+def test_a_high_water_mark_of_nothing_or_above_the_limit_is_an_error(mark: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"session\.maintenance\.highWaterBytes.*not between"):
         retention_policy(
-            {"session": {"maintenance": {"maxDiskBytes": "1gb", "highWaterBytes": "2gb"}}}
+            {"session": {"maintenance": {"maxDiskBytes": "1gb", "highWaterBytes": mark}}}
         )
+
+
+def test_the_high_water_mark_may_be_the_limit_itself() -> None:
+    policy = retention_policy({"maintenance": {"maxDiskBytes": "1gb", "highWaterBytes": "1gb"}})
+    assert policy.high_water == 1
 
 
 @pytest.mark.parametrize(
@@ -228,6 +234,7 @@ def test_a_length_of_time_has_a_unit_or_is_days(text: str, days: float) -> None:
         ("500MB", 500 * 1024**2),
         ("1.5kb", 1536),
         ("12", 12),
+        ("12b", 12),
         ("1 tb", 1024**4),
     ],
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,3 +44,13 @@ def test_without_proc_it_has_no_boot_and_no_start_time(
     me = process.identity()
     assert (me.boot_id, me.pid_started) == ("", 0)
     assert me.pid == os.getpid()
+
+
+def test_a_row_that_found_no_whole_instance_names_no_holder() -> None:
+    row = process.Owner(1, "gateway", "host", 7, "boot", "1:2", "1:3")
+    assert process.owner(row) == row
+    outside = dataclasses.replace(row, boot_id="", database_file=None, lock_file=None)
+    assert process.owner(outside) == outside, "a system may not tell these"
+    for name in ("instance_no", "program", "host", "pid", "boot_id"):
+        missing: Any = dataclasses.replace(row, **{name: None})
+        assert process.owner(missing) is None, name
