@@ -22,7 +22,12 @@ import pytest
 
 from sessiondb import sync
 from sessiondb.errors import StoreDamaged
-from sessiondb.limits import ARCHIVE_BINDINGS_MAX, ARCHIVE_PAGE_BYTES_MAX, ARCHIVE_ROW_BYTES_MAX
+from sessiondb.limits import (
+    ARCHIVE_BINDINGS_MAX,
+    ARCHIVE_PAGE_BYTES_MAX,
+    ARCHIVE_ROW_BYTES_MAX,
+    ENTRY_VALUES_MAX,
+)
 from sessiondb.maintenance import archive_format
 from sessiondb.maintenance.retention import RetentionPolicy
 from sessiondb.sqlite.schema import schema_text
@@ -238,6 +243,7 @@ def leave_out(lines: list[Any]) -> None:
     del lines[3]
 
 
+MANY_VALUES = f"[{'0,' * ENTRY_VALUES_MAX}0]"
 ROWS: dict[str, tuple[str, Callable[[list[Any]], None]]] = {
     "a text for a number": ("entry", changed("position", "1")),
     "a fraction for a number": ("entry", changed("tokens", 1.5)),
@@ -263,6 +269,7 @@ ROWS: dict[str, tuple[str, Callable[[list[Any]], None]]] = {
     "a branch that leaves from one that is not there": ("branch", from_nowhere),
     "a branch that leaves from itself": ("branch", from_itself),
     "details that are not JSON": ("binding", changed("details", "{", 1)),
+    "details of too many values": ("binding", changed("details", MANY_VALUES, 1)),
 }
 
 

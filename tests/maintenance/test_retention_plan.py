@@ -14,7 +14,7 @@ import sessiondb.sync
 from sessiondb.gateway.running_turn import Answer
 from sessiondb.maintenance import archive, retention, retention_plan
 from sessiondb.maintenance.retention_plan import DAY_MS, RetentionPolicy
-from tests.support.core import change, one_loop, reply, user
+from tests.support.core import change, one_loop, query, reply, user
 from tests.support.maintenance import (
     Dying,
     aged,
@@ -304,3 +304,23 @@ async def test_an_unpinned_session_may_go(tmp_db: Path) -> None:
         await session.pin()
         await session.unpin()
         assert removed(await retained(db, max_age_days=30)) == ["old"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5_000])
+async def test_every_entry_is_weighed_however_many_are_read_at_a_time(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(retention_plan, "SIZE_ROWS", rows)
+    async with sessiondb.open(tmp_db) as db:
+        for name in ("one", "two"):
+            session = await db.session(f"agent:main:web:{name}")
+            await session.append_many([user("x" * 10 ** (number % 4)) for number in range(7)])
+        report = await db.gc(RetentionPolicy(max_sessions=0, idle_days=0), dry_run=True)
+    weighed = {decision.session_no: decision.bytes for decision in report.decisions}
+    assert weighed == dict(
+        query(
+            tmp_db,
+            "SELECT entry_no >> 32, sum(octet_length(payload)) FROM entry GROUP BY 1",
+        )
+    )
