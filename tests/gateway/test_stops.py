@@ -168,7 +168,8 @@ async def test_what_a_stop_could_not_sign_off_is_said(
             assert turn.startswith("turn 2 of session ")
             assert reply.startswith("reply 1 to web:0: ")
             for told in (turn, reply):
-                assert "held the write lock" in told
+                # On a busy machine its time is up before its turn for the lock comes.
+                assert "held the write lock" in told or "before it began" in told
             await db.close()
         assert len(db.unsigned()) == 3
         assert "could not sign off from" in db.unsigned()[2]

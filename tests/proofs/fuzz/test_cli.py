@@ -93,6 +93,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             '{"role":"assistant","model":"\\ud83d","content":'
             '[{"type":"\\u009b","text":"\\ud83d"},{"type":"toolCall","name":"\\u202e"}]}'
         )
+        session.append({"role": "assistant", "content": EVIL * 100})
         with session.compact(trigger=f"by {EVIL}", keep_recent_tokens=1) as job:
             job.commit(f"short {EVIL}")
         opened.accept(f"s{EVIL}", f"e{EVIL}", EVIL_KEY, {"role": "user", "content": EVIL})

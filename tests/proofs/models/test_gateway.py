@@ -987,7 +987,7 @@ def test_a_broken_rule_is_noticed(
     monkeypatch: pytest.MonkeyPatch, break_rule: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
     break_rule(monkeypatch)
-    with pytest.raises(NOTICED):
+    with pytest.raises((*NOTICED, claims.CannotBegin)):
         run(
             Machine,
             "asyncio",

@@ -45,7 +45,15 @@ from sessiondb.sqlite import transaction, writer
 from sessiondb.transcript import append, compaction, context, cut, registry
 from tests.proofs.crash.breakage import miscounting
 from tests.proofs.models.machine import FIRST_FAILURE, NOTICED, run
-from tests.proofs.models.transcript import Item, Job, Refused, Session, message, shown
+from tests.proofs.models.transcript import (
+    COOL_DOWN_AFTER,
+    Item,
+    Job,
+    Refused,
+    Session,
+    message,
+    shown,
+)
 from tests.support.compaction import begin_in
 
 LONG = os.environ.get("SESSIONDB_HYPOTHESIS") == "long"
@@ -424,6 +432,16 @@ class Machine(RuleBasedStateMachine):
             self._commit(pair, then, self._summary("S"))
         self._commit(pair, first, self._summary(sort))
 
+    @rule(pick=numbers, keep=keeps)
+    def compact_in_vain(self, pick: int, keep: int) -> None:
+        """Compact, and stay above the threshold, until the cool-down begins."""
+        pair = self.pair(pick)
+        for _ in range(COOL_DOWN_AFTER + 1):
+            self._converse(pair, 1, 30)
+            job = self._begin(pair, "threshold", keep, threshold=1)
+            if job is not None:
+                self._commit(pair, job, self._summary("S"))
+
     @rule(pick=numbers, state=st.sampled_from(["failed", "cancelled", "expired", "abandoned"]))
     @precondition(lambda self: self.jobs(lambda job: True))
     def give_up(self, pick: int, state: str) -> None:
@@ -714,7 +732,7 @@ ENOUGH_RULES = {
     _cut_moved_by_one: ("append", "converse", "compact"),
     _calls_and_results_are_not_matched: ("append", "converse", "compact"),
     _a_failed_reply_is_an_answer: ("append", "converse", "compact"),
-    _a_committed_job_is_never_in_vain: ("append", "begin", "commit"),
+    _a_committed_job_is_never_in_vain: ("compact_in_vain",),
     _late_commit_ignored: ("converse", "begin", "give_up", "commit_late"),
     _overtaken_is_not_noticed: ("converse", "overtake"),
     _epoch_not_bumped: ("converse", "begin", "commit"),
