@@ -201,3 +201,15 @@ def test_a_salvage_that_changes_a_text_is_caught(sound: Truth, broken: Path, new
         " WHERE payload GLOB '*question 3 of 1*'",
     )
     assert any("came out as" in sentence for sentence in complaints(sound, set(), new, report))
+
+
+def test_each_step_is_named_before_it_begins(broken: Path, new: Path) -> None:
+    steps: list[str] = []
+    salvaged(broken, new, progress=steps.append)
+    assert steps == [
+        "reading pages",
+        "mending references",
+        "checking sessions",
+        "settling messages, turns and replies",
+        "verifying the new database",
+    ]

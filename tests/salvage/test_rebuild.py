@@ -8,10 +8,12 @@ from pathlib import Path
 
 import anyio
 import apsw
+import pytest
 
 import sessiondb
 from sessiondb import sync
-from tests.support.core import change, user
+from sessiondb.salvage import workspace
+from tests.support.core import change, query, texts, user
 from tests.support.damage import (
     Truth,
     complaints,
@@ -88,3 +90,81 @@ def test_the_lost_header_of_an_import_is_reported(sound: Truth, broken: Path, ne
         put_page(broken, page, bytes(page_of(sound.path, page)))
     report = salvaged(broken, new)
     assert number in reported(report)
+
+
+def test_an_undone_compaction_stays_undone_and_the_one_before_stays_in_force(
+    tmp_path: Path, new: Path
+) -> None:
+    path = tmp_path / "gateway.db"
+    with sync.open(path) as db:
+        session = db.create_session("undone")
+        for round_no in range(2):
+            for number in range(4):
+                session.append(user(f"{round_no} {number} " * 50))
+            with session.compact(keep_recent_tokens=1) as job:
+                assert job.commit(f"summary {round_no}").outcome == "committed"
+        session.append(user("seen"))
+        session.undo_compaction()
+        lost = session.append(user("lost"))
+        session.append(user("last"))
+        before = texts(session.context())
+    change(path, f"DELETE FROM entry WHERE entry_no = {lost.entry_no}")
+    report = salvaged(path, new)
+    assert [one.missing for one in report.damaged_sessions] == [((lost.seq, lost.seq),)]
+    assert not report.findings
+    with sync.open(new) as db:
+        after = texts(db.session_by_id("undone").context())
+    assert "<summary 0>" in before
+    assert after == [text for text in before if text != "lost"]
+    reasons = "SELECT reason FROM epoch JOIN session USING (session_no) ORDER BY epoch.epoch"
+    assert query(new, reasons) == ["start", "compaction", "compaction", "undo"]
+
+
+def test_a_mark_never_takes_the_id_of_an_entry_that_is_there(tmp_path: Path, new: Path) -> None:
+    """The text of a lost entry's child is damaged, too: it names another entry."""
+    path = tmp_path / "gateway.db"
+    with sync.open(path) as db:
+        session = db.create_session("one")
+        entries = [session.append(user(f"{number}")) for number in range(5)]
+    change(
+        path,
+        f"DELETE FROM entry WHERE entry_no = {entries[2].entry_no}",
+        f"UPDATE entry SET payload = replace(payload, '{entries[2].entry_id}', "
+        f"'{entries[0].entry_id}') WHERE entry_no = {entries[3].entry_no}",
+    )
+    report = salvaged(path, new)
+    assert not report.findings
+    ids = query(new, "SELECT entry_id FROM entry ORDER BY entry_no")
+    assert len(set(ids)) == len(ids)
+    assert ids[1] == entries[0].entry_id
+    with sync.open(new) as db:
+        assert texts(db.session_by_id("one").context()) == ["0", "3", "4"]
+
+
+def test_only_a_gap_that_the_file_had_no_room_for_ends_a_session(
+    tmp_path: Path, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long sessions have large numbers: only how many are missing in a row counts."""
+    path = tmp_path / "gateway.db"
+    with sync.open(path) as db:
+        session = db.create_session("one")
+        for number in range(60):
+            session.append(user(f"{number}"))
+        number = session.ref.session_no << 32
+    room = path.stat().st_size // 64
+    monkeypatch.setattr(workspace, "GAP_FLOOR", 10 - room)
+    change(
+        path,
+        f"DELETE FROM entry WHERE entry_no = {number + 20}",
+        f"DELETE FROM entry WHERE entry_no BETWEEN {number + 40} AND {number + 49}",
+    )
+    report = salvaged(path, new)
+    [damage] = report.damaged_sessions
+    assert damage.missing == ((20, 20), (40, 49))
+    with sync.open(new) as db:
+        assert texts(db.session_by_id("one").context())[-1] == "59"
+    change(path, f"DELETE FROM entry WHERE entry_no = {number + 50}")
+    [damage] = salvaged(path, new).damaged_sessions
+    assert any("was left out" in note for note in damage.notes)
+    with sync.open(new) as db:
+        assert texts(db.session_by_id("one").context())[-1] == "38"
