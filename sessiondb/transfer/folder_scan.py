@@ -198,7 +198,7 @@ def _walk(root: str, found: Scan) -> list[tuple[str, list[tuple[str, os.stat_res
                 )
             )
         listed.append((folder, files))
-    return sorted(listed, key=lambda item: item[0])
+    return listed
 
 
 def _left_alone(base: str, path: str, reason: str, *, failed: bool = False) -> SkippedFile:

@@ -14,7 +14,9 @@ import apsw
 import pytest
 
 import sessiondb
+from sessiondb.transfer import exporter
 from sessiondb.transfer.exporter import safe_name
+from sessiondb.transfer.jsonl_reader import UnreadableFile
 from sessiondb.transfer.roundtrip import _context_of
 from tests.support.transfer import (
     differing,
@@ -430,3 +432,43 @@ async def test_an_archive_is_compressed_again_under_its_name(tmp_path: Path) -> 
     )
     assert unpacked == transcript(50)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+
+
+class Unwritable:
+    """A compressor that is missing."""
+
+    def __init__(self, *_: object) -> None:
+        raise UnreadableFile("compressed; to write it, install the extra")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> exporter._Files:
+    (tmp_path / "out").mkdir()
+    return exporter._Files(
+        str(tmp_path / "out"), overwrite=False, protect=frozenset(), redactor=None
+    )
+
+
+def test_a_file_that_cannot_be_begun_leaves_nothing(
+    files: exporter._Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "_compressor", Unwritable)
+    with pytest.raises(UnreadableFile, match="install the extra"):
+        exporter._Output.begin(files, str(tmp_path / "out/a.jsonl.zst"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_file_that_is_discarded_is_closed_and_gone(
+    files: exporter._Files, tmp_path: Path
+) -> None:
+    for is_placed in (False, True):
+        output = exporter._Output.begin(files, str(tmp_path / "out/a.jsonl"))
+        output.add([b"line\n"])
+        assert not output.file.closed
+        if is_placed:
+            assert output.place() == "written"
+        for _ in range(2):  # it may be repeated
+            output.discard()
+        assert output.file.closed
+        names = [path.name for path in (tmp_path / "out").iterdir()]
+        assert names == (["a.jsonl"] if is_placed else [])

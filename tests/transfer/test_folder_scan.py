@@ -58,6 +58,7 @@ def test_a_session_id_from_a_file_name_can_be_one() -> None:
         stem_of(f"{ID}.jsonl.reset.2026-05-17T07-35-46.420Z")
         == f"{ID}.reset.2026-05-17T07-35-46.420Z"
     )
+    assert stem_of("a.jsonl.b.jsonl") == "a.b.jsonl"
     assert stem_of("a:b\x01c\\d.jsonl.zst") == "a-b-c-d"
     assert agent_of("/home/x/.openclaw/agents/Ops/sessions") == "ops"
     assert agent_of("/home/x/sessions") is None

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 import sessiondb
+from sessiondb.transcript.keys import parse_key
+from sessiondb.transfer import import_index
+from sessiondb.transfer.openclaw_index import Binding
 from tests.support.transfer import (
     by_name,
     differing,
@@ -150,3 +153,55 @@ async def test_a_key_in_two_spellings_is_bound_once(tmp_path: Path) -> None:
         await db.export(tmp_path / "out")
     assert "more than once" in by_name(report)["sessions.json"].note
     assert differing(folder, tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "rows", "bound"),
+    [
+        # The folder tells the agent, whatever agent most of its keys have.
+        ("agents/lab/sessions", {"main": "s1", "agent:ops:a": "s2", "agent:ops:b": "s2"}, "lab"),
+        # Without such a folder it is the agent of most keys, or main.
+        ("copied", {"main": "s1", "agent:ops:a": "s2", "agent:ops:b": "s2"}, "ops"),
+        ("copied", {"main": "s1", "discord:channel:9": "s2"}, "main"),
+    ],
+)
+async def test_a_key_without_an_agent_belongs_to_the_agent_of_its_index(
+    tmp_path: Path, folder: str, rows: dict[str, str], bound: str
+) -> None:
+    index = {key: {"sessionId": session_id} for key, session_id in rows.items()}
+    write(
+        tmp_path / folder,
+        {f"{name}.jsonl": transcript(1, name) for name in ("s1", "s2")}
+        | {"sessions.json": json.dumps(index).encode()},
+    )
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        await db.import_path(tmp_path / folder)
+        keys = {key for name in ("s1", "s2") for key in (await one(db, name)).keys}
+    assert keys == {key if key.startswith("agent:") else f"agent:{bound}:{key}" for key in rows}
+
+
+async def one(db: sessiondb.SessionDB, session_id: str) -> sessiondb.SessionInfo:
+    return await (await db.session_by_id(session_id)).info()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "pages"),
+    [
+        ([], []),
+        ([40, 40, 40], [2, 1]),
+        ([50, 50, 1], [2, 1]),
+        ([500, 1, 500], [1, 1, 1]),
+        ([1] * 7, [3, 3, 1]),
+    ],
+)
+def test_keys_are_bound_in_pages_of_bounded_size(
+    monkeypatch: pytest.MonkeyPatch, sizes: list[int], pages: list[int]
+) -> None:
+    monkeypatch.setattr(import_index, "IMPORT_BATCH_BYTES", 100)
+    monkeypatch.setattr(import_index, "IMPORT_BATCH_ENTRIES", 3)
+    bindings = [
+        Binding(parse_key(f"agent:main:{at}"), 1, "x" * size, None) for at, size in enumerate(sizes)
+    ]
+    found = list(import_index._pages(bindings))
+    assert [len(page) for page in found] == pages
+    assert [binding for page in found for binding in page] == bindings

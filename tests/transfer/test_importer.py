@@ -14,8 +14,10 @@ import anyio
 import pytest
 
 import sessiondb
+from sessiondb.errors import NotExecuted, StoreBusy
 from sessiondb.limits import IMPORT_BATCH_ENTRIES, MIB
 from sessiondb.sqlite import throttle
+from sessiondb.transfer import import_run
 from tests.support.transfer import (
     by_name,
     differing,
@@ -424,3 +426,41 @@ async def test_no_imported_file_is_opened_for_writing(tmp_path: Path) -> None:
     assert all(
         flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC) == 0 for _, flags in opened
     )
+
+
+@pytest.mark.parametrize("trouble", [StoreBusy("busy", retry_after_ms=1), NotExecuted("too late")])
+@pytest.mark.parametrize("times", [2, 3])
+async def test_a_database_without_room_is_asked_again_and_then_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: sessiondb.SessionDBError, times: int
+) -> None:
+    monkeypatch.setattr(import_run, "RETRIES_MAX", 3)
+    source = write(tmp_path / "in", {"one.jsonl": transcript(2), "two.jsonl": transcript(2, "s-2")})
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        step, refused = db.backend.step, []
+
+        async def busy(fn: Any, **options: Any) -> Any:
+            if len(refused) < times:
+                refused.append(1)
+                raise trouble
+            return await step(fn, **options)
+
+        monkeypatch.setattr(db.backend, "step", busy)
+        report = await db.import_path(source)
+        ids = {info.session_id async for info in db.sessions()}
+    # After the third time the pack is refused, and each of its files is tried alone.
+    assert (ids, len(refused), report.ok) == ({"s-1", "s-2"}, times, True)
+
+
+async def test_a_second_header_is_an_entry_in_a_dry_run_too(tmp_path: Path) -> None:
+    lines = [header(), message("a", None), header("again"), message("b", "a"), ""]
+    files = {
+        "twice.jsonl": "\n".join(lines).encode(),
+        "late.jsonl": "\n".join([message("a", None), header("late"), ""]).encode(),
+        "once.jsonl": transcript(2, "once"),
+    }
+    source = write(tmp_path / "in", files)
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        dry = await db.import_path(source, dry_run=True)
+        real = await db.import_path(source)
+    assert counts(dry) == counts(real)
+    assert [file.entries for file in real.files] == [2, 2, 3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -302,3 +303,15 @@ async def test_a_file_that_unpacks_without_end_is_refused(
         [receipt] = (await db.import_path(tmp_path / "in")).files
     assert receipt.status == "failed"
     assert "unpacks to more than 50,000 bytes" in receipt.note
+
+
+@pytest.mark.parametrize(("limit", "is_refused"), [(10, False), (9, True)])
+def test_a_file_may_unpack_to_its_limit_and_no_further(limit: int, is_refused: bool) -> None:
+    unpacked = jsonl_reader._Unpacked(io.BytesIO(b"0123456789"), ValueError, limit)
+    assert unpacked.read(4) == b"0123"
+    if is_refused:
+        with pytest.raises(jsonl_reader.UnreadableFile, match="unpacks to more than 9 bytes"):
+            unpacked.read(6)
+    else:
+        assert unpacked.read(7) == b"456789"
+        assert unpacked.read(1) == b""

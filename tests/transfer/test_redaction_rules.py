@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from sessiondb.errors import InvalidInput
 from sessiondb.transfer import redaction, redaction_rules
 from sessiondb.transfer.redaction import EMAIL, RULES, Redactor
-from sessiondb.transfer.redaction_rules import read_rules, rule_from, why_slow
+from sessiondb.transfer.redaction_rules import (
+    read_rules,
+    redactor_from,
+    rule_from,
+    why_slow,
+)
 from tests.support.redaction import (
     EXAMPLES_MAX,
     redacted,
@@ -78,6 +83,55 @@ def test_a_rule_that_is_bounded_is_accepted(pattern: str) -> None:
 def test_a_rule_that_could_be_slow_is_refused_with_a_reason(pattern: str, reason: str) -> None:
     with pytest.raises(InvalidInput, match=re.escape(reason)):
         rule_from("mine", pattern)
+
+
+@pytest.mark.parametrize(
+    ("at_most", "above"),
+    [
+        (r"a{1000}", r"a{1001}"),
+        # How long a match may be: 10,000 characters.
+        (r"(?:a{1000}){10}", r"(?:a{1000}){10}b"),
+        (r"(?:a{999}b){10}", r"(?:a{999}bc){10}"),
+        (r"(?:(?:a{10}){10}){100}", r"(?:(?:a{10}){10}){101}"),
+        (r"(?:a{998}[bc]\.){10}", r"(?:a{999}[bc]\.){10}"),
+        # In how many ways it may be divided: 10,000.
+        (r"a{1,100}b{1,100}", r"a{1,100}b{1,101}"),
+        (r"a{1,100}b{1,50}(?:c|d)", r"a{1,100}b{1,50}(?:c|d|e)"),
+        (r"a{1,1000}b{1,5}c?d", r"a{1,1000}b{1,5}c?d?e"),
+        (r"a{,99}b{1,100}c", r"a{,100}b{1,100}c"),
+    ],
+)
+def test_a_rule_may_be_as_large_as_its_bounds_and_no_larger(at_most: str, above: str) -> None:
+    assert why_slow(at_most) is None
+    assert why_slow(above) is not None
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(?:(?:a|b)c){2}",
+        r"(?:x(?:a?b)){2}",
+        r"(?:(?:ab){1,2}c){3}",
+        r"(?:(?:(?:a|b))){2}",
+    ],
+)
+def test_a_group_varies_if_one_within_it_does(pattern: str) -> None:
+    assert "in several ways" in str(why_slow(pattern))
+
+
+def test_the_rules_are_the_built_in_ones_unless_more_are_asked_for(tmp_path: Path) -> None:
+    text = "me@example.org knows STAFF-1"
+    file = tmp_path / "rules"
+    file.write_text("staff = STAFF-[0-9]", encoding="utf-8")
+    assert redacted(text, redactor_from()) == (text, {})
+    assert redacted(text, redactor_from(emails=True)) == (
+        "[redacted:email] knows STAFF-1",
+        {"email": 1},
+    )
+    assert redacted(text, redactor_from(rules_file=file)) == (
+        "me@example.org knows [redacted:staff]",
+        {"staff": 1},
+    )
 
 
 @settings(max_examples=EXAMPLES_MAX)

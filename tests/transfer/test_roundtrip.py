@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -10,6 +12,7 @@ import pytest
 import sessiondb
 from tests.support.transfer import (
     by_name,
+    round_trip,
     transcript,
     write,
 )
@@ -44,3 +47,130 @@ async def test_verify_finds_what_was_changed_behind_its_back(tmp_path: Path) -> 
     assert "its export differs from the file" in files["one.jsonl"].notes
     assert "its context has 2 messages here and 3 in the file" in files["two.jsonl"].notes
     assert not report.ok
+
+
+def said(entry_id: str | None, parent_id: str | None = None, **fields: Any) -> dict[str, Any]:
+    """Return an entry with a user message. Its text is its id, or `text`."""
+    names = {} if entry_id is None else {"id": entry_id, "parentId": parent_id}
+    body = {"role": "user", "content": fields.pop("text", entry_id)}
+    return {"type": "message", **names, "message": body, **fields}
+
+
+def line_of(*texts: str) -> list[dict[str, Any]]:
+    """Return entries as version 1 writes them: without ids, each behind the one before."""
+    return [said(None, text=text) for text in texts]
+
+
+def head(version: Any) -> dict[str, Any]:
+    return {"type": "session", "id": "s-1", "version": version}
+
+
+def leaf(entry_id: str, target: str | None, **fields: Any) -> dict[str, Any]:
+    return {"type": "leaf", "id": entry_id, "parentId": None, "targetId": target, **fields}
+
+
+def summary(index: Any) -> dict[str, Any]:
+    return {"type": "compaction", "summary": "so far", "firstKeptEntryIndex": index}
+
+
+# What the file says, and the texts of its context. A summary is in brackets.
+SHAPES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
+    "version 1 has no ids": ([head(1), *line_of("a", "b")], ["a", "b"]),
+    "a version that is true": ([head(True), *line_of("a", "b")], ["a", "b"]),
+    "a version that is a text": ([head("3"), *line_of("a", "b")], ["a", "b"]),
+    "no version": ([{"type": "session", "id": "s-1"}, *line_of("a", "b")], ["a", "b"]),
+    "version 3 without a parent": ([head(3), said("a"), {**said("b")}], ["b"]),
+    "no header and no ids": (line_of("a", "b"), ["a", "b"]),
+    "no header and ids": ([said("a"), said("b", "a")], ["a", "b"]),
+    "a leaf goes back": (
+        [head(3), said("a"), said("b", "a"), leaf("l", "a"), said("c", "a")],
+        ["a", "c"],
+    ),
+    "the file ends at a leaf": ([head(3), said("a"), said("b", "a"), leaf("l", "a")], ["a"]),
+    "a parent that is a leaf": (
+        [head(3), said("a"), said("b", "a"), leaf("l", "a"), said("c", "l")],
+        ["a", "c"],
+    ),
+    "a leaf of a leaf": (
+        [head(3), said("a"), said("b", "a"), leaf("l", "a"), leaf("m", "l"), said("c", "m")],
+        ["a", "c"],
+    ),
+    "the file ends at a leaf of a leaf": (
+        [head(3), said("a"), said("b", "a"), said("c", "b"), leaf("l", "a"), leaf("m", "l")],
+        ["a"],
+    ),
+    "a leaf of nothing": ([head(3), said("a"), leaf("l", None)], []),
+    "a leaf of an entry that is lost": ([head(3), said("a"), leaf("l", "lost")], ["a"]),
+    "a leaf at the side": (
+        [head(3), said("a"), said("b", "a"), leaf("l", "a", appendMode="side")],
+        ["a", "b"],
+    ),
+    "an entry at the side": (
+        [head(3), said("a"), said("b", "a", appendMode="side"), said("c", "a")],
+        ["a", "c"],
+    ),
+    "the file ends at the side": (
+        [head(3), said("a"), said("b", "a", appendMode="side")],
+        ["a"],
+    ),
+    "everything is kept": (
+        [head(1), *line_of("a", "b"), summary(1), *line_of("c")],
+        ["<so far>", "a", "b", "c"],
+    ),
+    "the last is kept": (
+        [head(1), *line_of("a", "b"), summary(2), *line_of("c")],
+        ["<so far>", "b", "c"],
+    ),
+    "the first that is kept is the summary": (
+        [head(1), *line_of("a", "b"), summary(3), *line_of("c")],
+        ["<so far>", "c"],
+    ),
+    "the first that is kept is no entry": (
+        [head(1), *line_of("a", "b"), summary(0), *line_of("c")],
+        ["<so far>", "c"],
+    ),
+    "the first that is kept comes later": (
+        [head(1), *line_of("a", "b"), summary(9), *line_of("c")],
+        ["<so far>", "c"],
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_the_independent_reader_agrees_on_every_shape(tmp_path: Path, shape: str) -> None:
+    lines, expected = SHAPES[shape]
+    content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    receipt, messages = await round_trip(tmp_path, content)
+    assert receipt.verified, receipt
+    assert [
+        f"<{one['summary']}>" if "summary" in one else one["content"] for one in messages
+    ] == expected
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "ms"),
+    [
+        ("2026-01-01T00:00:01.234Z", 1_767_225_601_234),
+        ("2026-01-01T01:00:01+01:00", 1_767_225_601_000),
+        ("2026-01-01T00:00:01", 1_767_225_601_000),
+        ("yesterday", None),
+        (7, None),
+    ],
+)
+async def test_the_independent_reader_agrees_on_times(
+    tmp_path: Path, timestamp: Any, ms: int | None
+) -> None:
+    kinds: dict[str, dict[str, Any]] = {
+        "custom_message": {"customType": "note", "content": "c", "display": True},
+        "branch_summary": {"summary": "b", "fromId": "m0"},
+    }
+    lines: list[dict[str, Any]] = [
+        {"type": kind, "id": kind, "parentId": None, "timestamp": timestamp, **fields}
+        for kind, fields in kinds.items()
+    ]
+    lines[1]["parentId"] = "custom_message"
+    content = "".join(json.dumps(line) + "\n" for line in [head(3), *lines]).encode()
+    receipt, messages = await round_trip(tmp_path, content)
+    assert receipt.verified, receipt
+    assert [one["timestamp"] for one in messages] == [ms, ms]
+    assert [one["role"] for one in messages] == ["custom", "branchSummary"]
