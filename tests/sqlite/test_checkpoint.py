@@ -154,3 +154,53 @@ def test_a_reset_blocked_for_long_gets_its_full_time_again() -> None:
         assert len(waits) < 100, "it never gets enough time"
     assert len(waits) == 9
     assert sum(waits) / len(waits) < 0.4
+
+
+class Passing:
+    """A connection whose passive checkpoint does what a test wants."""
+
+    def __init__(self, *outcomes: tuple[int, int] | apsw.Error) -> None:
+        self.outcomes = list(outcomes)
+
+    def wal_checkpoint(self, *, mode: int) -> tuple[int, int]:
+        assert mode == apsw.SQLITE_CHECKPOINT_PASSIVE
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, apsw.Error):
+            raise outcome
+        return outcome
+
+
+def test_an_idle_database_is_folded_and_tried_again_after_a_pause() -> None:
+    """A reader, another process and a disk that fails: each is counted, and none is final."""
+    now = 100.0
+    limits = Limits(wal_bytes_max=64 * KIB, wal_fold_s=5.0, wal_retry_ms=2_000)
+    checkpoints = Checkpointer(limits, clock=lambda: now)
+    assert (checkpoints.due_in_s, checkpoints.wal_bytes) == (None, 0)
+    stats = checkpoints.stats
+    assert (stats.ok, stats.folded, stats.folds_blocked, stats.blocked, stats.failed) == (0,) * 5
+    connection: Any = Passing((3, 2), apsw.BusyError("x"), apsw.IOError("disk"), (3, 3))
+    checkpoints.on_commit(connection, "main", 3)
+    assert checkpoints.wal_bytes == 3 * (4096 + 24)
+    assert checkpoints.due_in_s == 5.0
+    now += 6.0
+    assert checkpoints.due_in_s == 0
+    for blocked in (1, 2, 3):
+        checkpoints.run_due(connection)
+        assert (stats.folds_blocked, stats.folded) == (blocked, 0)
+        assert checkpoints.due_in_s == 2.0
+        now += 1.5
+        assert checkpoints.due_in_s == 0.5
+        now += 0.5
+    assert (stats.failed, stats.last_error) == (1, "disk")
+    checkpoints.run_due(connection)
+    assert (stats.folded, stats.folds_blocked, checkpoints.due_in_s) == (1, 3, None)
+
+
+def test_what_cannot_be_done_now_is_postponed() -> None:
+    now = 100.0
+    limits = Limits(wal_bytes_max=64 * KIB, wal_fold_s=1.0, wal_retry_ms=3_000)
+    for pages in (3, 100):  # below the limit and above it
+        checkpoints = Checkpointer(limits, clock=lambda: now)
+        checkpoints.on_commit(apsw.Connection(":memory:"), "main", pages)
+        checkpoints.postpone()
+        assert checkpoints.due_in_s == 3.0

@@ -12,10 +12,10 @@ import anyio
 import apsw
 import pytest
 
-from sessiondb.errors import NotExecuted, StoreBusy, outcome_of
-from sessiondb.limits import Limits
+from sessiondb.errors import NotExecuted, StoreBusy, StoreClosed, outcome_of
+from sessiondb.limits import MAINTENANCE_TASKS_MAX, Limits
 from sessiondb.sqlite import SqliteBackend
-from sessiondb.sqlite.request_queue import CANCELLED, FINISHED, Request
+from sessiondb.sqlite.request_queue import CANCELLED, FINISHED, RUNNING, Request, RequestQueue
 from sessiondb.sqlite.waiter import Waiter
 from sessiondb.sqlite.writer import Writer
 from tests.support.engine import (
@@ -190,3 +190,44 @@ def test_every_request_is_either_cancelled_or_executed(tmp_db: Path) -> None:
     assert len(cancelled) + len(kept) == 1_000
     assert cancelled, "the race never went this way; the proof proves nothing"
     assert kept, "the race never went this way; the proof proves nothing"
+
+
+def test_a_refused_task_names_the_one_that_runs_and_a_queue_begins_at_nothing() -> None:
+    queue = RequestQueue("x.db", Limits())
+    counts = queue.snapshot()
+    assert {name: counts[name] for name in counts if name != "running_op"} == {
+        "requests_refused": 0,
+        "requests_expired": 0,
+        "queue_items": 0,
+        "queue_bytes": 0,
+    }
+    for number in range(MAINTENANCE_TASKS_MAX):
+        queue.add_task(Request(None, f"task-{number}", 0, 0.0, SilentWaiter()))
+    with pytest.raises(StoreBusy, match=r"running: task-0\. Nothing was done") as refused:
+        queue.add_task(Request(None, "one more", 0, 0.0, SilentWaiter()))
+    assert (refused.value.holder, refused.value.queue_items) == ("task-0", MAINTENANCE_TASKS_MAX)
+    assert queue.snapshot()["requests_refused"] == 1
+
+
+def test_the_end_fails_what_waits_and_cleans_up_what_has_begun() -> None:
+    queue = RequestQueue("x.db", Limits())
+    waiting, given_up = (Request(None, name, 5, 0.0, SilentWaiter()) for name in ("a", "b"))
+    step = Request(None, "step", 5, 0.0, SilentWaiter(), in_background=True)
+    for request in (waiting, given_up, step):
+        queue.put(request)
+    assert queue.try_cancel(given_up)
+    begun, dropped, fresh = (Request(None, name, 0, 0.0, SilentWaiter()) for name in "xyz")
+    for task in (begun, dropped, fresh):
+        queue.add_task(task)
+    for task in (begun, dropped):
+        task.state = RUNNING
+        task.task = iter(())  # type: ignore[assignment]  # only whether there is one counts
+    queue.abandon_task(dropped)
+    left, cleaned = queue.take_all()
+    assert left == [waiting, step, begun, fresh]
+    assert cleaned == [begun, dropped]
+    assert {request.state for request in left} == {FINISHED}
+    assert (given_up.state, dropped.state) == (CANCELLED, CANCELLED)
+    assert (queue.snapshot()["queue_items"], queue.snapshot()["queue_bytes"]) == (0, 0)
+    with pytest.raises(StoreClosed):
+        queue.put(Request(None, "late", 0, 0.0, SilentWaiter()))
