@@ -472,3 +472,34 @@ def test_a_file_that_is_discarded_is_closed_and_gone(
         assert output.file.closed
         names = [path.name for path in (tmp_path / "out").iterdir()]
         assert names == (["a.jsonl"] if is_placed else [])
+
+
+async def test_a_fork_takes_lines_as_they_are_if_they_are_of_the_current_version(
+    tmp_path: Path,
+) -> None:
+    """A line without an id, or without its parent's, could not be found under its new parents."""
+    kept = [message("a", None, "first"), message("b", "a", "second")]
+    body = {"role": "user", "content": "third"}
+    lacking = [
+        json.dumps({"type": "message", "parentId": "b", "message": body}),
+        json.dumps({"type": "message", "id": "d", "message": body}),
+    ]
+    source = write(
+        tmp_path / "in", {"one.jsonl": "\n".join([header(), *kept, *lacking, ""]).encode()}
+    )
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        await db.import_path(source)
+        session = await db.session_by_id("s-1")
+        entries = await session.arrivals()
+        for at, entry in enumerate(entries[2:]):
+            await session.fork(entry_id=entry.entry_id, session_id=f"fork-{at}")
+        lines = [
+            (await export_of(db, f"fork-{at}", tmp_path)).decode().splitlines() for at in (0, 1)
+        ]
+        for at in (0, 1, 2):
+            content = await export_of(db, f"fork-{at}", tmp_path)
+            assert await same_context(await db.session_by_id(f"fork-{at}"), content)
+    assert lines[0][1:] == kept
+    assert lines[1][1:3] == kept
+    third = json.loads(lines[1][3])
+    assert (third["parentId"], third["id"]) == ("b", entries[3].entry_id)

@@ -11,7 +11,7 @@ import pytest
 import sessiondb
 from sessiondb.transcript.keys import parse_key
 from sessiondb.transfer import import_index
-from sessiondb.transfer.openclaw_index import Binding
+from sessiondb.transfer.openclaw_index import Binding, read_index, write_index
 from tests.support.transfer import (
     by_name,
     differing,
@@ -205,3 +205,21 @@ def test_keys_are_bound_in_pages_of_bounded_size(
     found = list(import_index._pages(bindings))
     assert [len(page) for page in found] == pages
     assert [binding for page in found for binding in page] == bindings
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ('{"a":{}}', '{"a":{},"b": 1}'),
+        ('{\n    "a": {}\n}\n', '{\n    "a": {},\n    "b": 1\n}\n'),
+        ('{ "a":{},\n\n"c":{}}', '{ "a":{},\n\n"c":{}, "b": 1}'),
+    ],
+)
+def test_a_new_row_stands_as_the_first_one_does(text: str, written: str) -> None:
+    _, entries = read_index(text.encode())
+    assert write_index(text, entries, {}, {"b": "1"}) == written
+    assert write_index(text, entries, {}, {}) == text
+
+
+def test_an_index_without_rows_is_written_anew() -> None:
+    assert write_index("", [], {}, {"a": "1", "b": "2"}) == '{\n  "a": 1,\n  "b": 2\n}\n'

@@ -144,6 +144,17 @@ async def test_a_line_end_that_arrives_late_belongs_to_its_entry(tmp_path: Path)
     assert rows["quarantine"] == []
 
 
+async def test_entries_behind_a_late_line_end_are_entries(tmp_path: Path) -> None:
+    whole = transcript(6)
+    cut = whole.index(b"\n", whole.index(b'"m2"'))
+    receipts, rows, _ = await in_steps(tmp_path / "a", whole, [cut])
+    assert [(receipt.status, receipt.entries_new) for receipt in receipts] == [
+        ("imported", 3),
+        ("grown", 3),
+    ]
+    assert rows["quarantine"] == []
+
+
 async def test_only_the_new_part_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write(tmp_path / "in", {"one.jsonl": transcript(20)}) / "one.jsonl"
     async with sessiondb.open(tmp_path / "one.db") as db:
