@@ -297,6 +297,7 @@ INDEXES = {
     "inbox.waiting_in_lane": ["inbox_queued"],
     "inbox.accept": ["inbox_queued", "turn_one_running"],
     "inbox.line_up": ["inbox_queued", "turn_one_running"],
+    "inbox.line_up_all": ["inbox_queued", "turn_one_running", "inbox_of_session"],
     "inbox.interrupted_before": ["inbox_of_session"],
     "inbox.interrupted": ["inbox_interrupted"],
     "inbox.dead": ["inbox_interrupted"],

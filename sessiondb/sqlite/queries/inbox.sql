@@ -25,7 +25,7 @@ RETURNING inbox_no;
 -- session's turn, or for an older message in a lane at or before its own. The others are
 -- marked, and stay so: they wait for it. So this reads no more however many wait. A resume
 -- is never marked.
-UPDATE inbox SET waits = 1 - waits WHERE state = 'queued' AND inbox_no IN (
+UPDATE inbox SET waits = 1 - waits WHERE inbox_no IN (
   SELECT first.inbox_no FROM (
     SELECT own.priority,
            (SELECT min(q.inbox_no) FROM inbox AS q INDEXED BY inbox_queued
@@ -278,7 +278,7 @@ UPDATE inbox SET delayed = 1 WHERE inbox_no = :inbox_no AND delayed = 0;
 -- name: requeue, one row or none
 -- Requeue a dead letter, for an operator: dead -> queued, in the lane that accepted it,
 -- with no attempts counted. A resume is a message again, with all of its lane's time.
-UPDATE inbox SET state = 'queued', attempts = 0, stops = 0, waits = 0, available_at_ms = 0,
+UPDATE inbox SET state = 'queued', attempts = 0, stops = 0, available_at_ms = 0,
        queued_at_ms = :now_ms, lane = coalesce(lane_before, lane), lane_before = NULL,
        timeout_ms = NULL, told_no = NULL, reason = 'requeued by an operator'
 WHERE inbox_no = :inbox_no AND state = 'dead';

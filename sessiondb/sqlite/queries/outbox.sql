@@ -119,12 +119,10 @@ WHERE outbox_no = :outbox_no AND state IN ('sending', 'unknown') AND instance_no
 
 -- name: retry, one row or none
 -- Retry a reply: -> pending, by the attempt that was sending it, because the channel
--- refused it. Without a pause, 0, it keeps its place. `uncounted` attempts do not count.
+-- refused it. Without a pause, 0, it keeps its place. `uncounted` attempts do not count. It is
+-- marked until line_up, in the same transaction, finds that it is the first.
 UPDATE outbox SET state = 'pending', finished_at_ms = NULL, reason = :reason,
-       available_at_ms = :available_at_ms, attempts_before = attempts_before + :uncounted,
-       waits = EXISTS (SELECT 1 FROM outbox AS e INDEXED BY outbox_of_session
-                      WHERE e.session_no = outbox.session_no AND e.channel = outbox.channel
-                        AND e.state IN ('pending', 'sending') AND e.outbox_no < outbox.outbox_no)
+       available_at_ms = :available_at_ms, attempts_before = attempts_before + :uncounted, waits = 1
 WHERE outbox_no = :outbox_no AND state IN ('sending', 'unknown') AND instance_no = :instance_no
   AND attempts = :attempt;
 
@@ -172,11 +170,10 @@ WHERE outbox_no = :outbox_no AND state = 'sending' AND attempts = :attempt;
 -- name: decide, one row or none
 -- Decide about a reply, for an operator: unknown or failed -> sent or pending. A
 -- pending one is tried as if it were new. Its attempts keep counting, because their
--- number is the fence against an older attempt that answers late.
+-- number is the fence against an older attempt that answers late. It is marked until line_up,
+-- in the same transaction, finds that it is the first.
 UPDATE outbox SET state = :state, available_at_ms = 0, reason = :reason,
-       waits = EXISTS (SELECT 1 FROM outbox AS e INDEXED BY outbox_of_session
-                      WHERE e.session_no = outbox.session_no AND e.channel = outbox.channel
-                        AND e.state IN ('pending', 'sending') AND e.outbox_no < outbox.outbox_no),
+       waits = :state = 'pending',
        finished_at_ms = CASE WHEN :state = 'sent' THEN :now_ms END,
        asked_at_ms = CASE WHEN :state = 'sent' THEN asked_at_ms ELSE :now_ms END,
        attempts_before = CASE WHEN :state = 'sent' THEN attempts_before ELSE attempts END

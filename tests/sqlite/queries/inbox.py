@@ -22,7 +22,7 @@ from tests.support.statement_cases import (
     nothing,
     set_columns,
 )
-from tests.support.world import Recorder, World
+from tests.support.world import Changes, Recorder, World
 from tests.support.world_build import DAY, NOW, SECOND
 
 OPEN = ("queued", "claimed", "interrupted")
@@ -90,7 +90,7 @@ def replace_text_of_a_dead_letter(w: World, tx: Recorder) -> None:
 def requeue_after_stops(w: World, tx: Recorder) -> None:
     """Requeue a message that stops had sent back before. None of them counts any more."""
     inbox_no = w.no("inbox dead-resume")
-    set_columns("inbox dead-resume", stops=3, available_at_ms=5)(w, tx)
+    set_columns("inbox dead-resume", stops=3, available_at_ms=5, waits=1)(w, tx)
     inbox.requeue(tx, inbox_no)
 
 
@@ -103,7 +103,132 @@ def edit_twice(w: World, _tx: Recorder) -> None:
         )
 
 
+def lined_up(
+    what: str, session_id: str, moved: Changes, marked: int, given: Given = nothing
+) -> list[Change]:
+    """Return the cases of one message that has come into a session, and had the wrong mark."""
+    [(label, columns)] = moved.items()
+
+    def place(w: World, tx: Recorder) -> None:
+        given(w, tx)
+        to_session = {"session_no": f"session {session_id}"}
+        set_columns(label, **columns, **to_session, waits=1 - marked)(w, tx)
+
+    def line_up(w: World, tx: Recorder) -> None:
+        place(w, tx)
+        tx.run("inbox.line_up", session_no=w.no(f"session {session_id}"))
+
+    def line_up_all(w: World, tx: Recorder) -> None:
+        place(w, tx)
+        inbox.line_up_all(tx)
+
+    def rows(w: World) -> Changes:
+        with w.undone() as tx:
+            given(w, tx)
+            set_columns(label, **columns, session_no=f"session {session_id}", waits=marked)(w, tx)
+            return w.changed()
+
+    return [
+        Change("inbox.line_up", what, line_up, rows),
+        Change("inbox.line_up_all", what, line_up_all, rows),
+    ]
+
+
+def behind_a_resume(w: World, tx: Recorder) -> None:
+    """Leave a resume alone in its session, and put lane slow behind that of resumes."""
+    set_columns("inbox resumed-next", session_no="session live")(w, tx)
+    w.connection.execute("UPDATE lane SET priority = 30 WHERE lane = 'slow'")
+
+
+def accept_behind_a_resume(w: World, tx: Recorder) -> None:
+    behind_a_resume(w, tx)
+    inbox.accept(tx, incoming("web", "new", "agent:main:chat:resumed", "new", "slow"))
+
+
+def wait_behind(session_id: str, writes: int, given: Given) -> Callable[[World, Recorder], None]:
+    """Return the rule over a session. It writes so many rows."""
+
+    def rule(w: World, tx: Recorder) -> None:
+        given(w, tx)
+        session_no = w.no(f"session {session_id}")
+        assert tx.run("inbox.wait_behind", session_no=session_no) == writes
+
+    return rule
+
+
 CHANGES = [
+    *lined_up("before a message of a later lane", "cron-session", {"inbox told": {}}, 0),
+    *lined_up(
+        "behind one of another lane with its priority",
+        "slow-session",
+        {"inbox told": {"lane": "slower"}},
+        1,
+    ),
+    *lined_up(
+        "a resume lets a message go first", "resumed", {"inbox slow-next": {}}, 0, behind_a_resume
+    ),
+    *(
+        Change(
+            statement,
+            "a resume beside a turn has no mark",
+            lambda w, tx, statement=statement, params=params: [
+                set_columns("inbox resumed", session_no="session running")(w, tx),
+                tx.run(statement, **params(w)),
+            ],
+            {"inbox resumed": {"session_no": "running"}},
+        )
+        for statement, params in (
+            ("inbox.line_up", lambda w: {"session_no": w.no("session running")}),
+            ("inbox.line_up_all", lambda _: {}),
+        )
+    ),
+    Change(
+        "inbox.accept",
+        "a resume lets it go first",
+        accept_behind_a_resume,
+        {
+            "inbox resumed-next": {"session_no": "live"},
+            "lane slow": {"priority": 30},
+            "+inbox new": {
+                "channel": "web",
+                "event_id": "new",
+                "session_no": "resumed",
+                "session_key": "agent:main:chat:resumed",
+                "digest": digest(user("new")),
+                "lane": "slow",
+                "state": "queued",
+                "accepted_at_ms": NOW,
+                "available_at_ms": 0,
+                "queued_at_ms": NOW,
+                "payload": '{"role": "user", "content": "new"}',
+            },
+        },
+    ),
+    Change(
+        "inbox.wait_behind",
+        "no resume behind another one",
+        wait_behind(
+            "resumed", 0, set_columns("inbox resumed-next", lane="resume", lane_before="main")
+        ),
+        {"inbox resumed-next": {"lane": "resume", "lane_before": "main"}},
+    ),
+    Change(
+        "inbox.wait_behind",
+        "no message that does not wait",
+        wait_behind(
+            "told",
+            0,
+            set_columns("inbox untold-too", state="interrupted", session_no="session told"),
+        ),
+        {"inbox untold-too": {"state": "interrupted", "session_no": "told"}},
+    ),
+    Change(
+        "inbox.wait_behind",
+        "none of another session",
+        wait_behind("told", 0, lambda w, _: mark(w, 0, "retried-behind", "retried-too-behind")),
+        {"inbox retried-behind": {"waits": 0}, "inbox retried-too-behind": {"waits": 0}},
+    ),
+    Change("inbox.wait_behind", "no row that has its mark", wait_behind("retried", 0, nothing), {}),
     Change(
         "inbox.accept",
         "a message is one new row",
@@ -727,6 +852,31 @@ READS = [
     next_in("main", "cut-next"),
     next_in("main", "cut-next", 0, 0),
     next_in("main", None, 1, NOW),
+    next_in("main", "resumed-next", given=lambda w, _: mark(w, 1, "cut-next"), what=", not marked"),
+    Read(
+        "inbox.next",
+        "a message without a mark, beside a turn of a later lane",
+        {"lane": "main", "low_ms": NOW, "high_ms": NOW},
+        [],
+        set_columns("inbox told", session_no="session running-too", available_at_ms=NOW),
+    ),
+    Read(
+        "inbox.payload",
+        "its text",
+        lambda w: {"inbox_no": w.no("inbox told")},
+        [{"payload": '{"role": "user", "content": "told"}'}],
+    ),
+    Read(
+        "inbox.due",
+        "none that is marked, and none that a turn works on",
+        {"lane": "wide", "now_ms": NOW},
+        [{"at_ms": NOW + 400}],
+        lambda w, tx: [
+            set_columns("inbox retried-behind", available_at_ms=NOW + 100)(w, tx),
+            set_columns("inbox running", available_at_ms=NOW + 200, lane="wide")(w, tx),
+        ],
+    ),
+    next_in("wide", None, given=lambda w, _: mark(w, 0), what=", although no mark is there"),
     retried_now("resumed-next", runs=True),
     retried_now("running-next", runs=False),
     retried_now("resuming-next", runs=False),  # behind a resume that runs

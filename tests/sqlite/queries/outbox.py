@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import ANY
 
@@ -12,6 +13,8 @@ from sessiondb.models import Event
 from tests.support.statement_cases import Change, Guard, Page, Read, run, set_columns
 from tests.support.world import Recorder, World
 from tests.support.world_build import DAY, NOW, SECOND
+
+Rule = Callable[[World, Recorder], object]
 
 
 def outgoing(w: World, target: str) -> Outgoing:
@@ -74,7 +77,7 @@ def mark(w: World, waits: int, *targets: str) -> None:
 
 
 def decide_in_front_and_behind(w: World, tx: Recorder) -> None:
-    first, last = w.no("outbox web:failed"), w.no("outbox web:pending-too")
+    first, last = w.no("outbox web:failed"), w.no("outbox web:behind-too")
     w.connection.execute(
         "UPDATE outbox SET session_no = ? WHERE outbox_no = ?",
         (w.no("session reply-retried"), first),
@@ -87,7 +90,7 @@ def decide_in_front_and_behind(w: World, tx: Recorder) -> None:
 
 
 def retry_behind(w: World, tx: Recorder) -> None:
-    outbox_no, instance_no = w.no("outbox web:pending-too"), w.no("instance other")
+    outbox_no, instance_no = w.no("outbox web:behind-too"), w.no("instance other")
     w.connection.execute(
         "UPDATE outbox SET state = 'unknown', waits = 0, instance_no = ? WHERE outbox_no = ?",
         (instance_no, outbox_no),
@@ -104,7 +107,80 @@ def retry_behind(w: World, tx: Recorder) -> None:
     assert changed == 1
 
 
+def beside_another_channel(w: World, tx: Recorder) -> None:
+    """Put a reply to telegram behind one to web, in one session. It has a wrong mark."""
+    set_columns("outbox telegram:ahead", session_no="session done-old", waits=1)(w, tx)
+
+
+def add_to(session_id: str) -> Rule:
+    return lambda w, tx: tx.run(
+        "outbox.add",
+        session_no=w.no(f"session {session_id}"),
+        turn_no=None,
+        target="web:later",
+        now_ms=NOW,
+        reason=None,
+        payload="0",
+    )
+
+
+def forward_to(session_id: str) -> Rule:
+    event = Event(90, "k", "user", session_id, NOW, "text", "{}")
+    return lambda w, tx: outbox.forward_event(tx, event, "pager", "web:later", "0")
+
+
 CHANGES = [
+    *(
+        Change(
+            statement,
+            "the first to its channel, behind one to another",
+            lambda w, tx, statement=statement, params=params: [
+                beside_another_channel(w, tx),
+                tx.run(statement, **params(w)),
+            ],
+            {"outbox telegram:ahead": {"session_no": "done-old"}},
+        )
+        for statement, params in (
+            ("outbox.line_up", lambda w: {"outbox_no": w.no("outbox telegram:ahead")}),
+            ("outbox.line_up_all", lambda _: {}),
+        )
+    ),
+    *(
+        Change(
+            statement,
+            f"behind one that is {'being sent' if waits else 'sent'}",
+            rule(session_id),
+            {
+                "+outbox web:later": LATER
+                | {"session_no": session_id, "target": "web:later", "channel": "web"}
+                | event
+                | waits
+            },
+        )
+        for statement, rule, event in (
+            ("outbox.add", add_to, {}),
+            ("outbox.forward", forward_to, {"event_no": 90, "consumer": "pager"}),
+        )
+        for session_id, waits in (("sent", {}), ("reply-held", {"waits": 1}))
+    ),
+    Change(
+        "outbox.line_up",
+        "nothing that is being sent",
+        lambda w, tx: [
+            set_columns("outbox web:pending-too", state="sending", waits=0)(w, tx),
+            tx.run("outbox.line_up", outbox_no=w.no("outbox web:pending")),
+        ],
+        {"outbox web:pending-too": {"state": "sending", "waits": 0}},
+    ),
+    Change(
+        "outbox.line_up_all",
+        "nothing that an operator is to decide",
+        lambda w, tx: [
+            set_columns("outbox web:pending-too", state="failed", waits=0)(w, tx),
+            outbox.line_up_all(tx),
+        ],
+        {"outbox web:pending-too": {"state": "failed", "waits": 0}},
+    ),
     Change(
         "outbox.add",
         "the replies of a turn",
@@ -264,6 +340,7 @@ CHANGES = [
             "outbox telegram:unknown": {
                 "state": "pending",
                 "available_at_ms": NOW,
+                "waits": 1,
                 "finished_at_ms": None,
                 "reason": "refused",
             }
@@ -284,20 +361,20 @@ CHANGES = [
     ),
     Change(
         "outbox.decide",
-        "one in front of another, and one behind another",
+        "one in front of another, and one behind two others",
         decide_in_front_and_behind,
         {
             "outbox web:failed": ANY,
             "outbox web:retried": {"waits": 1},
-            "outbox web:pending-too": {"reason": "decided by an operator", "asked_at_ms": NOW},
+            "outbox web:behind-too": {"reason": "decided by an operator", "asked_at_ms": NOW},
         },
     ),
     Change(
         "outbox.retry",
-        "one that was unknown, behind another",
+        "one that was unknown, behind two others",
         retry_behind,
         {
-            "outbox web:pending-too": {
+            "outbox web:behind-too": {
                 "instance_no": "other",
                 "available_at_ms": NOW,
                 "reason": "refused",
@@ -341,26 +418,31 @@ CHANGES = [
             "+outbox mail:later": LATER | {"target": "mail:later", "channel": "mail"},
         },
     ),
-    Change(
-        "outbox.forward",
-        "behind one that is open",
-        lambda w, tx: outbox.forward_event(
-            tx, Event(90, "k", "user", "reply-retried", NOW, "text", "{}"), "pager", "web:f", "0"
-        ),
-        {
-            "+outbox web:f": {
-                "session_no": "reply-retried",
-                "target": "web:f",
-                "channel": "web",
-                "event_no": 90,
-                "consumer": "pager",
-                "state": "pending",
-                "created_at_ms": NOW,
-                "available_at_ms": 0,
-                "waits": 1,
-                "payload": "0",
+    *(
+        Change(
+            "outbox.forward",
+            f"to {channel}, behind one that is open to web",
+            lambda w, tx, channel=channel: outbox.forward_event(
+                tx,
+                Event(90, "k", "user", "reply-retried", NOW, "text", "{}"),
+                *("pager", f"{channel}:f", "0"),
+            ),
+            {
+                f"+outbox {channel}:f": {
+                    "session_no": "reply-retried",
+                    "target": f"{channel}:f",
+                    "channel": channel,
+                    "event_no": 90,
+                    "consumer": "pager",
+                    "state": "pending",
+                    "created_at_ms": NOW,
+                    "available_at_ms": 0,
+                    "payload": "0",
+                }
+                | waits
             },
-        },
+        )
+        for channel, waits in (("web", {"waits": 1}), ("mail", {}))
     ),
     Change(
         "outbox.lose_track",
@@ -603,6 +685,40 @@ READS = [
             ("web:retried", NOW + 349 - 60 * SECOND, [], True),  # its clock was set back since
         )
     ),
+    Read(
+        "outbox.ready",
+        "behind one to another channel",
+        lambda w: {"outbox_no": w.no("outbox telegram:ahead"), "now_ms": NOW, "full": "[]"},
+        [{"ready": 1}],
+        beside_another_channel,
+    ),
+    Read(
+        "outbox.payload",
+        "its text",
+        lambda w: {"outbox_no": w.no("outbox web:pending")},
+        [{"payload": '{"text": "web:pending"}'}],
+    ),
+    Read(
+        "outbox.next",
+        "the first in its order, although no mark is there",
+        between(0, 0, "telegram"),
+        of_target("web:pending"),
+        lambda w, _: mark(w, 0),
+    ),
+    Read(
+        "outbox.next",
+        "none that is marked",
+        between(0, 0, "telegram"),
+        of_target("web:ahead"),
+        lambda w, _: mark(w, 1, "web:pending"),
+    ),
+    Read(
+        "outbox.due",
+        "none that is marked",
+        after(NOW, "telegram"),
+        [{"at_ms": NOW + 350}],
+        set_columns("outbox web:retried-behind", available_at_ms=NOW + 100),
+    ),
     Read("outbox.next", "behind a retry", between(NOW, NOW), [], later_reply),
     Read(
         "outbox.next",
@@ -625,6 +741,19 @@ READS = [
         between(1, NOW),
         of_target("web:pending"),
         retried_at(NOW - DAY, "web:pending", "telegram:pending"),
+    ),
+    *(
+        Read(
+            "outbox.next",
+            f"{first} before {second}, although it is younger",
+            between(1, NOW),
+            of_target(first),
+            lambda w, tx, first=first, second=second: [
+                retried_at(NOW - 2, first)(w, tx),
+                retried_at(NOW - 1, second)(w, tx),
+            ],
+        )
+        for first, second in (("telegram:pending", "web:pending"), ("web:ahead", "web:pending"))
     ),
     Read(
         "outbox.next",
