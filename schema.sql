@@ -640,10 +640,10 @@ channel_waiting (channel) AS (
 ), unread (consumer, event_no, since_ms, known_ms) AS (
   -- A reader asks for events of one audience, which is not stored. What both audiences miss,
   -- or so many of one as no reader leaves behind, is missed by every reader.
-  SELECT r.consumer, min(coalesce(u.event_no, o.event_no), coalesce(o.event_no, u.event_no)),
-         min(coalesce(u.at_ms, o.at_ms), coalesce(o.at_ms, u.at_ms)),
-         coalesce(max(u.at_ms, o.at_ms), m.at_ms)
+  SELECT r.consumer, f.event_no, f.at_ms, coalesce(max(u.at_ms, o.at_ms), m.at_ms)
   FROM event_cursor AS r
+  JOIN event AS f ON f.event_no = (SELECT min(e.event_no) FROM event AS e
+                                   WHERE e.event_no > r.event_no)
   LEFT JOIN event AS u ON u.event_no = (SELECT min(e.event_no) FROM event AS e
                                         WHERE e.audience = 'user' AND e.event_no > r.event_no)
   LEFT JOIN event AS o ON o.event_no = (SELECT min(e.event_no) FROM event AS e
@@ -651,7 +651,16 @@ channel_waiting (channel) AS (
   LEFT JOIN event AS m ON m.event_no = (SELECT e.event_no FROM event AS e
                                         WHERE e.event_no > r.event_no
                                         ORDER BY e.event_no LIMIT 1 OFFSET 400)
-  WHERE u.event_no IS NOT NULL OR o.event_no IS NOT NULL
+), cool_down (compaction_no, finished_at_ms) AS (
+  -- The rule of transcript/compaction.py: only jobs in vain have moved the context.
+  SELECT max(r.compaction_no), max(r.finished_at_ms)
+  FROM compaction AS r JOIN session AS s ON s.session_no = r.session_no
+  WHERE r.compaction_no IN (SELECT l.compaction_no FROM compaction AS l
+                            WHERE l.session_no = r.session_no
+                            ORDER BY l.compaction_no DESC LIMIT 3)
+  GROUP BY r.session_no
+  HAVING count(*) = 3 AND min(r.in_vain) = 1
+     AND min(r.base_epoch) + sum(r.state = 'committed') = s.epoch
 ), found (what, name, problem, session_no, place, since_ms, until_ms, instance_no, why, next_step)
 AS (
   SELECT 'turn', t.turn_no, 'past its lease', t.session_no, 'lane ' || t.lane, t.expires_at_ms,
@@ -672,7 +681,8 @@ AS (
          'trigger ' || k.trigger, k.deadline_ms, NULL, k.instance_no,
          'its process did not end it. A late commit is still reconciled',
          'sessiondb resume DB --run'
-  FROM clock AS c JOIN compaction AS k ON k.state = 'running' AND k.deadline_ms < c.now_ms - 2000
+  FROM clock AS c JOIN compaction AS k INDEXED BY compaction_one_running
+    ON k.state = 'running' AND k.deadline_ms < c.now_ms - 2000
   UNION ALL
   SELECT 'lane', f.lane, 'not run', i.session_no, 'inbox item ' || i.inbox_no,
          max(i.queued_at_ms, i.available_at_ms), NULL, NULL,
@@ -734,18 +744,14 @@ AS (
    AND a.begun_at_ms <= c.now_ms - 3600000
   JOIN session AS s ON s.session_no = a.session_no
   UNION ALL
-  SELECT 'compaction', max(r.compaction_id), 'in cool-down', s.session_no, NULL,
-         max(r.finished_at_ms), max(r.finished_at_ms) + 600000, NULL,
+  SELECT 'compaction', r.compaction_id, 'in cool-down', r.session_no, NULL, f.finished_at_ms,
+         f.finished_at_ms + 600000, NULL,
          'the last three made the context hardly smaller. It ends by itself',
          'sessiondb compactions DB --session ' || s.session_id
-  FROM clock AS c CROSS JOIN session AS s JOIN compaction AS r ON r.session_no = s.session_no
-  WHERE r.compaction_no IN
-        (SELECT l.compaction_no FROM compaction AS l WHERE l.session_no = s.session_no
-         ORDER BY l.compaction_no DESC LIMIT 3)
-  GROUP BY s.session_no
-  HAVING count(*) = 3 AND min(r.in_vain) = 1
-     AND min(r.base_epoch) + sum(r.state = 'committed') = s.epoch
-     AND max(r.finished_at_ms) + 600000 > max(c.now_ms)
+  FROM clock AS c JOIN cool_down AS f ON f.finished_at_ms > c.now_ms - 600000
+   AND f.finished_at_ms < c.now_ms + 1000
+  JOIN compaction AS r ON r.compaction_no = f.compaction_no
+  JOIN session AS s ON s.session_no = r.session_no
   UNION ALL
   SELECT 'reply', o.outbox_no, o.state, o.session_no, 'to ' || o.target, o.finished_at_ms, NULL,
          NULL, coalesce(o.reason, 'the reason is not recorded')

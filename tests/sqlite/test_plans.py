@@ -308,6 +308,17 @@ INDEXES = {
     "outbox.of_instance": ["outbox_unsent"],
     "outbox.list": ["outbox_unsent"],
     "recovery.idle": ["outbox_unsent"],
+    "status.stuck": [
+        *["turn_by_expiry", "turn_by_session", "turn_one_running", "inbox_of_session"],
+        *["turn_running"] * 2,
+        *["inbox_queued"] * 3,
+        *["inbox_interrupted"] * 2,
+        *["outbox_unsent"] * 3,
+        *["outbox_waiting"] * 6,
+        *["event_by_audience"] * 2,
+        *["compaction_by_session"] * 2,
+        *["outbox_of_session", "compaction_one_running", "archive_unfinished"],
+    ],
     "status.work": ["inbox_interrupted"] * 2 + ["outbox_unsent"] * 4,
     "recovery.held": ["turn_by_expiry", "compaction_one_running", "outbox_unsent"],
 }

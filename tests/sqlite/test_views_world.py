@@ -17,9 +17,6 @@ from sessiondb.transcript import context
 from tests.support.statement_cases import Given, set_columns
 from tests.support.world import Recorder, Row, World, make_world
 
-FAR_MS = 2**45  # later than any test runs
-PAST_MS = 1
-
 
 @pytest.fixture(scope="module")
 def world() -> World:
@@ -286,78 +283,3 @@ def test_views_of_files_and_archives_name_what_is_theirs(world: World) -> None:
         "archive",
         lambda row: (session_id(w, row), row["state"], row["rows"], at(row["finished_at_ms"])),
     )
-
-
-# -- what needs an operator. Its view compares with the machine's clock
-
-
-def stuck(w: World, *changes: str) -> list[tuple[Any, ...]]:
-    """Return what the view shows when two jobs are overdue and one session is in cool-down."""
-    rejected_lately = (
-        f"UPDATE compaction SET finished_at_ms = {FAR_MS} + compaction_no"
-        " WHERE compaction_id LIKE 'tired-rejected%'"
-    )
-    with w.undone():
-        for sql in (
-            f"UPDATE compaction SET deadline_ms = iif(state = 'running', {FAR_MS}, {PAST_MS})",
-            f"UPDATE compaction SET deadline_ms = {PAST_MS} WHERE compaction_id LIKE 'overdue%'",
-            f"UPDATE compaction SET finished_at_ms = {PAST_MS} WHERE finished_at_ms IS NOT NULL",
-            rejected_lately,
-            f"UPDATE channel_pause SET begun_at_ms = {PAST_MS}, until_ms = {PAST_MS}",
-            *changes,
-        ):
-            w.connection.execute(sql).fetchall()
-        shown = seen(w, "stuck", "session_id", "what", "problem", "name", "since")
-        return [(row[0], *row[2:]) for row in shown if (row[1], row[2]) in KINDS]
-
-
-KINDS = {
-    ("compaction", "past its deadline"),
-    ("compaction", "in cool-down"),
-    ("channel", "waits"),
-}
-
-
-OVERDUE = [
-    ("job-overdue", "past its deadline", "overdue", iso_from_ms(PAST_MS)),
-    ("job-overdue-too", "past its deadline", "overdue-too", iso_from_ms(PAST_MS)),
-]
-
-
-def test_stuck_shows_jobs_past_their_deadline_and_a_cool_down(world: World) -> None:
-    last = world.row("compaction tired-rejected-2")["compaction_no"]
-    cool_down = ("job-tired", "in cool-down", "tired-rejected-2", at(FAR_MS + last))
-    assert stuck(world) == sorted([*OVERDUE, cool_down], key=repr)
-
-
-def test_stuck_shows_channels_that_wait(world: World) -> None:
-    """Not one whose pause is over, is short, or begins later: a clock was set back."""
-    waits = (
-        "UPDATE channel_pause SET refused_since_ms = {}, begun_at_ms = {}, until_ms = {}"
-        " WHERE channel = '{}'"
-    ).format
-    found = stuck(
-        world,
-        waits(PAST_MS, PAST_MS, FAR_MS, "signal"),
-        waits(PAST_MS, PAST_MS, FAR_MS, "matrix"),
-        waits(PAST_MS, FAR_MS, FAR_MS + 1, "fax"),
-        waits(FAR_MS - 60_000, PAST_MS, FAR_MS, "sms"),
-        "UPDATE session SET epoch = epoch + 1 WHERE session_id = 'job-tired'",
-    )
-    assert [row for row in found if row not in OVERDUE] == [
-        (None, "waits", channel, iso_from_ms(PAST_MS)) for channel in ("matrix", "signal")
-    ]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        f"UPDATE compaction SET finished_at_ms = {PAST_MS} WHERE compaction_id LIKE 'tired%'",
-        "UPDATE compaction SET in_vain = 0 WHERE compaction_id = 'tired-rejected-0'",
-        "UPDATE compaction SET base_epoch = -1 WHERE compaction_id = 'tired-rejected-0'",
-        "UPDATE session SET epoch = epoch + 1 WHERE session_id = 'job-tired'",
-        "DELETE FROM compaction WHERE compaction_id IN ('tired-failed', 'tired-rejected-0')",
-    ],
-)
-def test_there_is_no_cool_down_without_three_fresh_rejections(world: World, change: str) -> None:
-    assert stuck(world, change) == OVERDUE
