@@ -129,8 +129,7 @@ async def healthy(db: DB) -> None:
     await replying(db, "moody:2")
     change(
         path,
-        "UPDATE outbox SET state = 'sent', finished_at_ms = "
-        f"{AGO_MS + HOUR_MS} WHERE target = 'moody:1'",
+        f"UPDATE outbox SET state = 'sent', finished_at_ms = {now_ms()} WHERE target = 'moody:1'",
         f"UPDATE outbox SET attempts = 9, created_at_ms = {AGO_MS} WHERE target = 'moody:2'",
     )
     # A channel that said when to try again.
