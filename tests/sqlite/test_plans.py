@@ -308,6 +308,7 @@ INDEXES = {
     "outbox.of_instance": ["outbox_unsent"],
     "outbox.list": ["outbox_unsent"],
     "recovery.idle": ["outbox_unsent"],
+    "verify.inbox": ["inbox_of_session"],
     "status.stuck": [
         *["turn_by_expiry", "turn_by_session", "turn_one_running", "inbox_of_session"],
         *["turn_running"] * 2,

@@ -341,7 +341,7 @@ NO_RUNNING = sql("UPDATE turn SET lane = 'main' WHERE state = 'running' AND lane
 MINUTE = NOW - 60 * SECOND
 
 
-def missed(count: int) -> Given:
+def missed(count: int, audience: str = "operator") -> Given:
     """Let web miss so many events. All are of one audience, and the last one is of now."""
     return all_of(
         sql(
@@ -350,7 +350,7 @@ def missed(count: int) -> Given:
             "INSERT INTO event (event_no, kind, audience, at_ms, text, data) "
             "SELECT n, 'note', 'operator', 1, 'n', '{}' FROM number"
         ),
-        sql("UPDATE event SET audience = 'operator', at_ms = 1"),
+        sql("UPDATE event SET audience = :audience, at_ms = 1", audience=audience),
         sql(
             "DELETE FROM event WHERE event_no > (SELECT event_no FROM event WHERE event_no > 5 "
             "ORDER BY event_no LIMIT 1 OFFSET :count - 1)",
@@ -432,6 +432,20 @@ OTHERS: list[Case] = [
         NOTHING,
     ),
     ("so many that every reader misses some", missed(402), NOTHING, NOTHING),
+    ("so many of the other audience", missed(402, "user"), NOTHING, NOTHING),
+    *(
+        (
+            f"of one audience, all of the other, {handled}, were before",
+            sql(
+                "UPDATE event SET audience = iif(event_no > 5, :missed, :handled)",
+                missed=missed,
+                handled=handled,
+            ),
+            of("consumer", "behind", "web: event 6"),
+            NOTHING,
+        )
+        for missed, handled in (("user", "operator"), ("operator", "user"))
+    ),
     (
         "so many, the last of them just now",
         missed(401),

@@ -199,7 +199,7 @@ SELECT i.inbox_no, i.session_no, s.session_id, s.archived_at_ms, i.state, i.atte
          SELECT 1 FROM inbox AS o JOIN lane AS before ON before.lane = o.lane
          WHERE o.session_no = i.session_no AND o.state IN ('queued', 'claimed', 'interrupted')
            AND o.state <> 'interrupted' AND o.lane <> 'resume'
-           AND (o.inbox_no < i.inbox_no OR i.lane = 'resume') AND o.inbox_no <> i.inbox_no
+           AND (o.inbox_no < i.inbox_no OR i.lane = 'resume')
            AND before.priority <= (SELECT own.priority FROM lane AS own
                                    WHERE own.lane = coalesce(i.lane_before, i.lane)))
        ELSE 0 END AS waits_in_vain,

@@ -198,6 +198,15 @@ READS = [
             "UPDATE outbox SET available_at_ms = 5 WHERE state = 'pending'"
         ),
     ),
+    Read(
+        "channels.next_try",
+        "of those without a mark",
+        {"channel": "web"},
+        [{"at_ms": 6}],
+        lambda w, _tx: w.connection.execute(
+            "UPDATE outbox SET available_at_ms = 6 - waits WHERE state = 'pending'"
+        ),
+    ),
     Read("channels.next_try", "none waits", {"channel": "signal"}, [{"at_ms": None}]),
     Read(
         "channels.in_force",

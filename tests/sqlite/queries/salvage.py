@@ -208,6 +208,11 @@ CHANGES = [
     put_old("outbox", {"target": "telegram:1", "channel": "another"}, "channel", "another"),
     put_old("inbox", {"available_at_ms": 7, "queued_at_ms": None}, "queued_at_ms", 7),
     put_old("inbox", {"available_at_ms": 7, "queued_at_ms": 5}, "queued_at_ms", 5),
+    *(
+        put_old(table, {"waits": waits}, "waits", waits or 0)
+        for table in ("inbox", "outbox")
+        for waits in (None, 1)
+    ),
     change(
         "lose_parent",
         "one fork of two",

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.support.statement_cases import Change, Guard, Page, Read, lost, set_columns, without
+from tests.support.statement_cases import (
+    Change,
+    Given,
+    Guard,
+    Page,
+    Read,
+    lost,
+    nothing,
+    set_columns,
+    without,
+)
 from tests.support.world import ENTRIES, Recorder, World
 
 CHANGES: list[Change] = []
@@ -171,7 +181,78 @@ def entry(label: str, **columns: Any) -> Read:
     return Read("verify.entries", label, params, rows)
 
 
+def marked(table: str, name: str, *, in_vain: bool, what: str, given: Given = nothing) -> Read:
+    """Return the read of a row that is marked, and may wait for nothing."""
+    label = f"{table} {name}"
+
+    def place(w: World, tx: Recorder) -> None:
+        set_columns(label, waits=1)(w, tx)
+        given(w, tx)
+
+    return Read(
+        f"verify.{table}",
+        f"{name}, marked, {what}",
+        lambda w: {"after_no": w.no(label) - 1, "limit": 1},
+        [{f"{table}_no": name, "waits_in_vain": int(in_vain)}],
+        place,
+    )
+
+
+def told_in(session_id: str, **columns: Any) -> Given:
+    return set_columns("inbox told", session_no=f"session {session_id}", **columns)
+
+
+def in_lane(event_id: str, lane: str) -> Given:
+    return set_columns(f"inbox {event_id}", lane=lane)
+
+
+def behind_a_resume(w: World, tx: Recorder) -> None:
+    """Leave a message alone behind a resume, whose lane goes before its own."""
+    set_columns("inbox resumed-next", session_no="session live")(w, tx)
+    set_columns("inbox slow-next", session_no="session resumed")(w, tx)
+    w.connection.execute("UPDATE lane SET priority = 30 WHERE lane = 'slow'")
+
+
+MARKED = [
+    *(
+        marked("inbox", name, in_vain=in_vain, what=what, given=given)
+        for name, in_vain, what, given in (
+            ("told", True, "alone", nothing),
+            ("told", False, "not any more", set_columns("inbox told", waits=0)),
+            ("told", False, "interrupted", set_columns("inbox told", state="interrupted")),
+            ("told", False, "beside a turn of a later lane", told_in("running-too")),
+            ("told", True, "beside a turn that has ended", told_in("done")),
+            ("told", False, "behind an older one", told_in("cut")),
+            ("cut-next", True, "before a newer one", told_in("cut")),
+            ("told", True, "behind an interrupted one", told_in("cut-too")),
+            ("told", True, "behind one of a later lane", told_in("cron-session")),
+            (
+                *("told", False, "behind one of a lane with its priority"),
+                told_in("slow-session", lane="slower"),
+            ),
+            ("slow-next", True, "behind a resume", behind_a_resume),
+            ("resumed", False, "before a newer one of its lane", nothing),
+            ("resumed", True, "before one of a later lane", in_lane("resumed-next", "cron")),
+        )
+    ),
+    *(
+        marked("outbox", name, in_vain=in_vain, what=what, given=given)
+        for name, in_vain, what, given in (
+            ("web:ahead", True, "alone", nothing),
+            ("web:ahead", False, "not any more", set_columns("outbox web:ahead", waits=0)),
+            ("web:failed", False, "failed", nothing),
+            ("web:pending", True, "behind one that is sent, before another one", nothing),
+            ("web:behind", False, "behind one that is being sent", nothing),
+            ("web:retried-behind", False, "behind one that waits for its retry", nothing),
+            (
+                *("telegram:ahead", True, "behind one to another channel"),
+                set_columns("outbox telegram:ahead", session_no="session done-old"),
+            ),
+        )
+    ),
+]
 READS = [
+    *MARKED,
     lost("", "agent:main:fork:live", "agent:main:fork:twin"),
     lost("agent:main:fork:live", "agent:main:fork:twin"),
     Read("verify.lost_bindings", "none", {"after_key": "", "limit": 9}, []),
