@@ -6,12 +6,18 @@ import json
 import struct
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import apsw
 import pytest
 
 from sessiondb import sync
 from sessiondb.errors import NewerSchema, NotASessionDB
+from sessiondb.sqlite import damaged_file
+from sessiondb.sqlite.damaged_cells import Cells
+from sessiondb.sqlite.damaged_pages import Pages
+from sessiondb.sqlite.file_format import BadCell
 from sessiondb.sqlite.schema import migrations
 from tests.support.damage import (
     Truth,
@@ -160,3 +166,81 @@ def test_newer_and_foreign_databases_are_not_damage(
     with pytest.raises(NotASessionDB, match="another program, with the tables customer"):
         salvaged(foreign, new)
     assert not new.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "is_taken"),
+    [
+        ({}, True),
+        ({"kind": "index"}, True),
+        ({"sql": None}, True),
+        ({"kind": "view"}, False),
+        ({"kind": 7}, False),
+        ({"name": None}, False),
+        ({"name": b"entry"}, False),
+        ({"owner": None}, False),
+        ({"root": "5"}, False),
+        ({"root": None}, False),
+        ({"root": 1}, False),
+        ({"root": 11}, False),
+        ({"sql": b"CREATE"}, False),
+        ({"sql": 5}, False),
+    ],
+)
+def test_a_row_of_the_schema_is_taken_if_it_is_one(change: dict[str, Any], is_taken: bool) -> None:
+    row = {"kind": "table", "name": "entry", "owner": "entry", "root": 5, "sql": "CREATE"}
+    reader: Any = SimpleNamespace(_pages=SimpleNamespace(in_range=lambda number: 1 < number <= 10))
+    roots = {"session": 3}
+    damaged_file.DamagedFile._add_root(reader, roots, list((row | change).values()))
+    assert roots == {"session": 3, **({"entry": 5} if is_taken else {})}
+    for cell in (BadCell("torn"), ["table", "entry", "entry", 5]):
+        taken = dict(roots)
+        damaged_file.DamagedFile._add_root(reader, taken, cell)
+        assert taken == roots
+
+
+@pytest.mark.parametrize(
+    ("pointers", "root"),
+    [
+        ({3: (1, 0)}, 3),
+        ({3: (5, 7), 7: (5, 8), 8: (1, 0)}, 8),
+        ({3: (5, 1)}, 1),  # the schema's, whose root no map names
+        ({3: (5, 7), 7: (5, 1)}, 1),
+        ({3: (5, 7)}, None),  # the map ends
+        ({3: (5, 7), 7: (2, 0)}, None),  # a free page
+        ({3: (4, 1)}, None),  # in a chain
+        ({3: (5, 99)}, None),  # the number of no page
+        ({3: (5, 7), 7: (5, 3)}, None),  # in a circle
+        ({}, None),
+    ],
+)
+def test_the_map_leads_from_a_page_to_the_root_of_its_tree(
+    pointers: dict[int, tuple[int, int]], root: int | None
+) -> None:
+    pages: Any = SimpleNamespace(pointer=pointers.get, in_range=lambda number: 1 < number <= 10)
+    assert Pages.root_of(pages, 3) == root
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "keys"),
+    [
+        (None, None, [1, 2, 3, 4, 5, 6]),
+        (0, 6, [1, 2, 3, 4, 5, 6]),
+        (1, 5, [None, 2, 3, 4, 5, None]),
+        (3, None, [None, None, None, 4, 5, 6]),
+        # Most rows lie outside of the bounds, so these are the damaged ones.
+        (4, None, [1, 2, 3, 4, 5, 6]),
+        (1_000, 2_000, [1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_bounds_that_most_rows_contradict_are_not_believed(
+    tmp_path: Path, low: int | None, high: int | None, keys: list[int | None]
+) -> None:
+    path = tmp_path / "one.db"
+    with closing(apsw.Connection(str(path))) as db:
+        db.execute("PRAGMA page_size = 4096; CREATE TABLE t (x)").fetchall()
+        db.execute("INSERT INTO t VALUES ('a'), ('b'), ('c'), ('d'), ('e'), ('f')").fetchall()
+    pages: Any = SimpleNamespace(usable=4096, page_size=4096, count=2)
+    rows = list(Cells(pages, 1).row_leaf(bytes(page_of(path, 2)), 2, low, high))
+    assert [key for key, _ in rows] == keys
+    assert [values for _, values in rows] == [[letter] for letter in "abcdef"]

@@ -5,6 +5,7 @@ SESSIONDB_DAMAGE is how many damaged WALs are tried, SESSIONDB_DAMAGE_SEED the s
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from pathlib import Path
@@ -106,3 +107,39 @@ def test_the_wal_of_another_database_is_left_out_and_reported(
     assert complaints(sound, set(), new, report) == []
     ignored = salvaged(path, new, use_wal=False)
     assert (ignored.wal, ignored.complete) == ("ignored", True)
+
+
+def test_a_wal_without_a_name_is_known_by_its_first_process_and_session(
+    sound: Truth, killed: Path, tmp_path: Path, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Databases of older releases have no names for their WALs."""
+    monkeypatch.setattr(damaged_file, "_continues_another", lambda _: False)
+    path = copy_of(sound.path, tmp_path / "broken.db")
+    other = die_with_wal(tmp_path / "other.db")
+    shutil.copy(f"{other}-wal", f"{path}-wal")
+    assert salvaged(path, new).wal == "foreign"
+    own = copy_of(killed, tmp_path / "own.db")
+    assert salvaged(own, new).wal not in ("foreign", "ignored")
+
+
+@pytest.mark.parametrize(("at", "count"), [(4, 4), (8, 4), (12, 4), (16, 8), (24, 8)])
+def test_whatever_is_damaged_in_a_wals_header_its_transactions_are_read(
+    killed: Path, tmp_path: Path, at: int, count: int
+) -> None:
+    path = copy_of(killed, tmp_path / "broken.db")
+    wal = Path(f"{path}-wal")
+    whole = read(path)
+    content = bytearray(wal.read_bytes())
+    content[at : at + count] = bytes(byte ^ 0xFF for byte in content[at : at + count])
+    wal.write_bytes(content)
+    found = read(path)
+    assert (whole.state, found.state) == ("whole", "torn")
+    assert (found.pages, found.size, found.loose) == (whole.pages, whole.size, whole.loose)
+
+
+def read(path: Path) -> damaged_wal.Wal:
+    """Read a WAL, and close it again."""
+    found = damaged_wal.read_wal(str(path), 4096)
+    assert found.fd is not None
+    os.close(found.fd)
+    return found

@@ -62,6 +62,22 @@ async def test_nothing_is_polled_while_no_task_waits(
     await stop(changes)
 
 
+async def test_the_thread_sleeps_without_an_end_while_no_task_waits(counting: Counting) -> None:
+    changes = Notifier(lambda: counting)  # type: ignore[arg-type,return-value]
+    limits: list[float | None] = []
+    original = changes._lock.wait_for
+
+    def wait_for(predicate: object, timeout: float | None = None) -> object:
+        limits.append(timeout)
+        return original(predicate, timeout)  # type: ignore[arg-type]
+
+    changes._lock.wait_for = wait_for  # type: ignore[method-assign,assignment]
+    changes.start()
+    await until(lambda: bool(limits))
+    await stop(changes)
+    assert limits[0] is None
+
+
 async def test_while_a_task_waits_there_is_one_poll_per_pause(counting: Counting) -> None:
     """Counted, not timed: there is one poll for each pause that the thread slept."""
     slept: list[float] = []

@@ -20,6 +20,7 @@ import pytest
 from sessiondb.errors import NewerSchema, NotASessionDB, OpenError
 from sessiondb.sqlite import SqliteBackend, guard, opening
 from sessiondb.sqlite.connection import is_open_here
+from sessiondb.sqlite.parts import Parts
 from sessiondb.sqlite.schema import APPLICATION_ID, SCHEMA_VERSION
 from tests.support.engine import (
     CHECKOUT,
@@ -334,3 +335,29 @@ async def test_an_opening_that_cannot_be_guarded_closes_again(
     assert not is_open_here(str(tmp_db))
     async with opened(tmp_db) as backend:
         assert await still_registered(backend) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [(["/opt/bin/gateway", "run"], "gateway"), (["-c"], "-c"), ([""], "python"), ([], "python")],
+)
+def test_a_process_is_known_by_the_name_of_its_program(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], name: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert opening.program_name() == name
+
+
+async def test_a_visit_ends_with_its_parts(tmp_db: Path) -> None:
+    async with opened(tmp_db):
+        pass
+    for end in (Parts.stop, Parts.close):
+        backend = await SqliteBackend.open(tmp_db, readonly=True)
+        parts = backend._parts
+        assert parts.visit is not None
+        connection, _ = parts.visit
+        end(parts)
+        assert parts.visit is None
+        with pytest.raises(apsw.ConnectionClosedError):
+            connection.pragma("user_version")
+        await backend.close()

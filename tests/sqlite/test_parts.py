@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import apsw
 import pytest
 
-from sessiondb.sqlite import SqliteBackend
+from sessiondb.sqlite import SqliteBackend, parts
 from tests.support.engine import PATIENCE_S, run_python
 
 pytestmark = pytest.mark.anyio
@@ -91,3 +93,28 @@ async def test_a_backend_that_is_dropped_warns_and_ends_its_threads(tmp_db: Path
     assert parts.writer is not None
     assert parts.writer.join(PATIENCE_S)
     assert parts.readers.join(PATIENCE_S)
+
+
+def test_at_the_exit_only_what_this_process_has_open_is_closed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed: list[str] = []
+
+    def parts_of(name: str, *, pid: int = os.getpid(), is_closed: bool = False) -> SimpleNamespace:
+        def close(timeout_s: float) -> bool:
+            assert timeout_s == parts.EXIT_S_MAX
+            closed.append(name)
+            return name != "slow"
+
+        return SimpleNamespace(path=name, pid=pid, closed=is_closed, close=close)
+
+    found = [
+        parts_of("open"),
+        parts_of("closed", is_closed=True),
+        parts_of("parent's", pid=1),
+        parts_of("slow"),
+    ]
+    monkeypatch.setattr(parts, "_open", found)
+    parts._close_all()
+    assert closed == ["open", "slow"]
+    assert [record.message.split(":")[0] for record in caplog.records] == ["slow"]
