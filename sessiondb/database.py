@@ -35,7 +35,7 @@ from .gateway import dispatcher, inbox, lanes, outbox, recovery, turns, worker
 from .gateway.dispatcher import Sender
 from .gateway.recovery import Decision, Recovered, ResumePolicy
 from .gateway.running_turn import Handler, LaneSettings, Turn
-from .limits import Limits
+from .limits import QUERY_TIMEOUT_S, Limits
 from .maintenance import archive, retention, status, verify
 from .maintenance.archive import Restored
 from .maintenance.retention import RetentionReport
@@ -844,7 +844,7 @@ def query(
     sql: str,
     parameters: Mapping[str, str] | None = None,
     *,
-    timeout_s: float = 60.0,
+    timeout_s: float = QUERY_TIMEOUT_S,
     is_unwanted: Callable[[], bool] = lambda: False,
 ) -> AbstractContextManager[tuple[list[str], Iterator[tuple[Any, ...]]]]:
     """Run one read-only statement of a person's own. Yield its columns and its rows.

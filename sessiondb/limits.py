@@ -178,6 +178,8 @@ QUERY_VALUE_BYTES_MAX = 2 * ENTRY_BYTES_MAX
 QUERY_MEMORY_BYTES_MAX = 1024 * MIB
 QUERY_OUTPUT_BYTES_MAX = 16 * 1024 * MIB
 QUERY_TABLE_ROWS_MAX = 100_000
+# How long a query may take, unless its caller says otherwise.
+QUERY_TIMEOUT_S = 60.0
 # A statement is interrupted between two steps. A single function can take longer
 # (instr() of two large values is quadratic). This long after the time limit the command
 # ends all the same.

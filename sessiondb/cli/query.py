@@ -37,6 +37,7 @@ from sessiondb.limits import (
     QUERY_OUTPUT_BYTES_MAX,
     QUERY_STOP_S,
     QUERY_TABLE_ROWS_MAX,
+    QUERY_TIMEOUT_S,
 )
 
 from .program import (
@@ -172,7 +173,7 @@ class Spool:
     "timeout_s",
     metavar="SECONDS",
     type=FiniteRange(0, 86400, min_open=True),
-    default=60.0,
+    default=QUERY_TIMEOUT_S,
     show_default=True,
     help="Stop the query after this.",
 )

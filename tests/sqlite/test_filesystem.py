@@ -92,6 +92,9 @@ async def test_opening_looks_at_the_file_system_unless_told_not_to(
     monkeypatch.setattr("sessiondb.sqlite.filesystem._MOUNTINFO", table)
     with pytest.raises(UnsafeFilesystem):
         await SqliteBackend.open(tmp_db)
+    with pytest.raises(UnsafeFilesystem):
+        async with sessiondb.open(tmp_db):
+            pass
     assert not tmp_db.exists()
     async with opened(tmp_db, allow_unsafe_filesystem=True) as backend:
         await backend.write(insert("x"), op="append")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,3 +149,62 @@ def test_a_statement_says_how_many_rows_it_changes(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match=rf"statement toy\.\w+: .*{says}"):
         load_statements(package.name)
+
+
+def toy_package(folder: Path, monkeypatch: pytest.MonkeyPatch, sql: str) -> str:
+    """Make a package with one file of statements. Return its name, which no other test imports."""
+    package = folder / f"toys_of_{folder.name}"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "notes.txt").write_text("-- name: not_sql\n")
+    (package / "toy.sql").write_text(sql)
+    monkeypatch.syspath_prepend(folder)
+    return package.name
+
+
+def test_a_statement_has_its_name_its_promise_and_its_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = toy_package(
+        tmp_path,
+        monkeypatch,
+        """-- Statements of the test.
+
+-- name: get
+-- Get it.
+SELECT 1 AS one;
+
+-- name: end, one row or none
+-- End it,
+-- once.
+UPDATE session SET name = 'x'
+WHERE name = ';';
+
+-- name: sweep, any rows
+-- Sweep.
+DELETE FROM lane;
+""",
+    )
+    found = load_statements(name)
+    assert {key: (one.name, one.promise, one.changes) for key, one in found.items()} == {
+        "toy.get": ("toy.get", "Get it.", None),
+        "toy.end": ("toy.end", "End it, once.", (0, 1)),
+        "toy.sweep": ("toy.sweep", "Sweep.", (0, math.inf)),
+    }
+    assert found["toy.end"].sql == "UPDATE session SET name = 'x'\nWHERE name = ';'"
+
+
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        ("-- name: get\nSELECT 1 AS one;\n", "no comment line under its name, or no semicolon"),
+        ("-- name: get\n-- Get it.\nSELECT 1 AS one\n", "or no semicolon"),
+        ("-- name: a\n-- A.\nSELECT 1;\n-- name: a\n-- A.\nSELECT 2;\n", "statements are named a"),
+    ],
+)
+def test_a_file_of_statements_holds_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sql: str, says: str
+) -> None:
+    name = toy_package(tmp_path, monkeypatch, sql)
+    with pytest.raises(ValueError, match=says):
+        load_statements(name)
