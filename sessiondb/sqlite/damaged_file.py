@@ -553,21 +553,22 @@ class DamagedFile:
             shape for shape in fitting if all(len(cell) == len(shape.columns) for _, cell in good)
         ]
         chosen = whole or fitting
-        if len(chosen) == 1 and not _is_index(chosen[0], [cell for _, cell in good]):
+        if len(chosen) == 1 and (
+            chosen[0].name != "lane" or _are_lanes([cell for _, cell in good])
+        ):
             for key, cell in good:
                 yield Found(chosen[0].name, name_values(chosen[0], key, cell), True)
 
 
-def _is_index(shape: Shape, cells: list[list[Value]]) -> bool:
-    """Tell whether rows that look like lanes are an index's.
+def _are_lanes(cells: list[list[Value]]) -> bool:
+    """Tell whether rows that look like lanes are lanes.
 
-    Indexes that begin with a lane or a state have the same types. But their last column is a
-    row's number, which comes twice or is large.
+    Indexes that begin with a lane or a channel have the same types. A lane has all columns, a
+    place at least, and a flag at the end. Those of older releases have no flag. Nothing tells
+    them from an index's rows, so both are left out: a lane with wrong places is worse than one
+    that is lost with a word.
     """
-    return shape.name == "lane" and (
-        all(cell[1] == cell[2] for cell in cells) or any(_wide(cell[1]) for cell in cells)
+    return all(
+        len(cell) == 4 and isinstance(cell[1], int) and cell[1] >= 1 and cell[3] in (0, 1)
+        for cell in cells
     )
-
-
-def _wide(value: Value) -> bool:
-    return isinstance(value, int) and value > 1_000_000

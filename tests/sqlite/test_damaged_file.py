@@ -53,6 +53,22 @@ def test_without_schema_and_map_rows_are_known_by_shape(
     assert tables_that_differ(sound.path, new, tables) == []
 
 
+@pytest.mark.parametrize(
+    ("rows", "are_lanes"),
+    [
+        ([["cron", 1, 10, 0], ["main", 4, 0, 1]], True),
+        ([["main", 15, 48]], False),  # a message that is queued, of session 15
+        ([["main", 4, 0, 1], ["cron", 2, 10]], False),
+        ([["web:1", 0, 0, 1]], False),  # the first reply that is pending
+        ([["web:1", 1, 0, 17]], False),  # one that waits for another
+        ([["web:1", 1, 0, 2], ["web:1", 1, 0, 3]], False),
+    ],
+)
+def test_rows_of_an_index_are_not_taken_for_lanes(rows: list[list[Any]], are_lanes: bool) -> None:
+    """A lane with a session's number for its places would run that many turns at once."""
+    assert damaged_file._are_lanes(rows) is are_lanes
+
+
 def test_a_schema_page_that_leads_into_a_tree_takes_no_rows(
     sound: Truth, broken: Path, new: Path
 ) -> None:
