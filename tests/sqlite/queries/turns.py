@@ -235,6 +235,12 @@ def pace_of_wide(w: World, _tx: Recorder) -> None:
 
 
 READS = [
+    Read(
+        "turns.session_of",
+        "its own",
+        lambda w: {"turn_no": w.no("turn held-too#1")},
+        [{"session_no": "held-too"}],
+    ),
     lane("main", 4, 0, 3),
     lane("cron", 1, 10, 1),
     lane("resume", 1, 20, 1),
