@@ -470,3 +470,43 @@ async def test_a_consumers_name_has_a_bounded_length(tmp_db: Path, length: int) 
             with pytest.raises(sessiondb.InvalidInput, match="the name of a consumer has 1 to"):
                 await take(db, wrong, 1, from_start=True)
         assert await look(db, "cursors")
+
+
+async def test_the_last_events_begin_behind_the_one_before_them(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+
+        async def last(count: int, audience: events.Audience | None = None) -> list[int]:
+            def read(tx: Any) -> list[int]:
+                after = events.before_last(tx, count=count, audience=audience)
+                return [one.event_no for one in events.after(tx, event_no=after, audience=audience)]
+
+            return await db.read("look", read)
+
+        assert await last(0) == []
+        assert await last(3) == []
+        audiences: list[events.Audience] = ["operator", "user", "operator", "user", "user"]
+        for number, audience in enumerate(audiences, 1):
+            await db.write("emit", emit(str(number), audience))
+        assert [await last(count) for count in (0, 1, 2, 5, 9)] == [
+            [],
+            [5],
+            [4, 5],
+            [1, 2, 3, 4, 5],
+            [1, 2, 3, 4, 5],
+        ]
+        assert [await last(count, "operator") for count in (0, 1, 2, 9)] == [
+            [],
+            [3],
+            [1, 3],
+            [1, 3],
+        ]
+        assert [await last(count, "user") for count in (1, 2, 3)] == [[5], [4, 5], [2, 4, 5]]
+
+
+async def test_a_database_that_is_not_open_says_so(tmp_db: Path) -> None:
+    db = sessiondb.open(tmp_db)
+    assert db.unsigned() == []
+    with pytest.raises(sessiondb.InvalidInput, match="is not open; use `async with"):
+        _ = db.backend
+    with pytest.raises(sessiondb.InvalidInput, match="is not open"):
+        await db.read("look", lambda tx: None)
