@@ -565,8 +565,8 @@ def _are_lanes(cells: list[list[Value]]) -> bool:
 
     Indexes that begin with a lane or a channel have the same types. A lane has all columns, a
     place at least, and a flag at the end. Those of older releases have no flag. Nothing tells
-    them from an index's rows, so both are left out: a lane with wrong places is worse than one
-    that is lost with a word.
+    them from an index's rows, so both are left out: the places that a new lane has are better
+    than a session's number.
     """
     return all(
         len(cell) == 4 and isinstance(cell[1], int) and cell[1] >= 1 and cell[3] in (0, 1)
