@@ -957,7 +957,7 @@ def _claim_without_compare() -> None:
     say so. That index is gone, too. So is what a turn's end asks: whether its message
     is still claimed by it.
     """
-    claim, peek, candidates = claims.claim, claims.peek, threading.local()
+    claim, choose, candidates = claims.claim, claims._choose, threading.local()
     sql = transaction.statements()["inbox.claim"].sql.replace(" AND state = 'queued'", "")
     transaction.statements()["inbox.claim"] = Prepared("inbox.claim", sql)
 
@@ -966,10 +966,10 @@ def _claim_without_compare() -> None:
         drain(tx._connection, "DROP INDEX IF EXISTS turn_one_running")
         return claim(tx, lane, candidate, *rest, **options)
 
-    def trusting_peek(tx: Any, lane: str, now_ms: int) -> Any:
-        return candidates.chosen if isinstance(tx, WriteTransaction) else peek(tx, lane, now_ms)
+    def trusting_choice(tx: Any, lane: str, now_ms: int) -> Any:
+        return candidates.chosen if isinstance(tx, WriteTransaction) else choose(tx, lane, now_ms)
 
-    claims.claim, claims.peek = trusting_claim, trusting_peek  # type: ignore[assignment]
+    claims.claim, claims._choose = trusting_claim, trusting_choice  # type: ignore[assignment]
     changes.require_one = lambda _changed, _what: None
 
 
