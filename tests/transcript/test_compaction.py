@@ -18,6 +18,7 @@ import pytest
 
 import sessiondb
 from sessiondb import process
+from sessiondb.clock import now_ms
 from sessiondb.errors import (
     CompactionCoolDown,
     CompactionRefused,
@@ -378,6 +379,7 @@ async def test_a_summary_for_every_message_ends_after_three(
     db: sessiondb.SessionDB, clock: Clock, kept: int, summary: int, threshold: int | None
 ) -> None:
     """A summariser that always writes about as much, and an agent that compacts by itself."""
+    clock.now_ms = now_ms()  # the view `stuck` asks SQLite's clock
     session, other = await talk(db, 20), await talk(db, 20)
     options = {"trigger": "threshold", "keep_recent_tokens": kept, "threshold_tokens": threshold}
     paid = refused = 0
