@@ -432,7 +432,7 @@ class SessionDB:
     async def requeue(self, inbox_no: int) -> None:
         """Put a dead letter back into its lane, its attempts forgotten. Durable.
 
-        A resume stays a resume.
+        A resume is a message of its own lane again, with all of its time.
 
         Raises:
             NotFound: it is not a dead letter, or not any more.

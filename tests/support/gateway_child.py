@@ -7,7 +7,8 @@ the process, so its reader may count on each line. `SETTINGS` (JSON, see `Settin
 how long the model and the summariser think.
 
     {"do": "accept", "id": ..., "talk": ..., "text": ...}
-        -> {"saw": "accepted", ...} once `accept` has returned
+        -> {"saw": "accepted", ...} once `accept` has returned, {"saw": "full", ...} if too many
+           messages of its conversation wait
     {"do": "settle"}
         -> {"saw": "settled"} once nothing is waiting or under way, but in lane `attic`, which
            no gateway of the tests runs
@@ -35,7 +36,7 @@ from typing import Any
 import anyio
 
 import sessiondb
-from sessiondb import CompactionRefused, Session
+from sessiondb import CompactionRefused, Session, SessionBusy
 from sessiondb.gateway import cancellation
 from sessiondb.gateway.dispatcher import RefusedBySender
 from sessiondb.gateway.outbox import Outgoing
@@ -157,12 +158,16 @@ class Child:
                 self.group.start_soon(self.settle)
 
     async def accept(self, command: dict[str, Any]) -> None:
-        receipt = await self.db.accept(
-            "fake",
-            command["id"],
-            f"agent:main:fake:channel:{command['talk']}",
-            {"role": "user", "content": command["text"]},
-        )
+        try:
+            receipt = await self.db.accept(
+                "fake",
+                command["id"],
+                f"agent:main:fake:channel:{command['talk']}",
+                {"role": "user", "content": command["text"]},
+            )
+        except SessionBusy:
+            say("full", id=command["id"], talk=command["talk"])
+            return
         say(
             "accepted",
             id=command["id"],

@@ -55,6 +55,8 @@ class Drill:
     acknowledged: set[str] = field(default_factory=set)
     waiting: Counter[str] = field(default_factory=Counter)
     """Messages of each conversation that are acknowledged, and whose turn has not begun."""
+    full: set[str] = field(default_factory=set)
+    """Conversations that were full. They go on when a turn has made room."""
     at_start: set[str] = field(default_factory=set)
     """What had been acknowledged when the gateway at hand was started."""
 
@@ -67,6 +69,7 @@ class Drill:
         # A kill loses what it was about to say, so some of these turns had begun, and after a
         # hundred kills nobody would speak any more.
         self.waiting.clear()
+        self.full.clear()
         channel = str(self.folder / "channel.jsonl")
         seed = self.chance.getrandbits(32)
         gateway = Gateway(self.path, Settings(channel, seed=seed, refuse=0.0, policy=POLICY))
@@ -89,6 +92,11 @@ class Drill:
         elif line["saw"] == "turn":
             talk = line["text"].split(" of ")[1].split(",")[0]
             self.waiting[talk] = max(0, self.waiting[talk] - 1)
+            if talk in self.full and goes_on:
+                self.full.remove(talk)
+                self.say(gateway, talk)
+        elif line["saw"] == "full":
+            self.full.add(line["talk"])
         else:
             return
         for talk in TALKS if goes_on else []:
