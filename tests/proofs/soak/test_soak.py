@@ -598,6 +598,28 @@ def test_the_audit_finds_what_is_lost_doubled_or_changed(
         assert getattr(findings, name) == found.get(name, []), name
 
 
+@pytest.mark.parametrize(
+    ("stored", "is_found"),
+    [
+        (["t0:cron1", "t0:1", "t0:cron2"], False),  # a person and a program spoke at once
+        (["t0:1", "t0:cron2", "t0:cron1"], True),
+    ],
+)
+def test_the_audit_knows_an_order_for_each_lane_and_who_speaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: list[str], is_found: bool
+) -> None:
+    heard = ["t0:1", "t0:cron1", "t0:cron2"]
+    ledger = Ledger(60, {"s-1": heard}, dict.fromkeys(heard, ""), dict.fromkeys(heard, "cron"))
+    monkeypatch.setattr(
+        "tests.proofs.soak.audit._said", lambda path, number: [text_of(one, 60) for one in stored]
+    )
+    monkeypatch.setattr(
+        "tests.proofs.soak.audit.query",
+        lambda path, sql, *values: [("s-1", 1)] if "session_id, session_no" in sql else [],
+    )
+    assert bool(compare(tmp_path, ledger).out_of_order) is is_found
+
+
 def test_an_acknowledged_message_without_its_session_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
