@@ -305,7 +305,18 @@ def _stuck(
         for row, owner in zip(snapshot.stuck, owners, strict=True)
     ]
     known = {(row.what, row.name) for row in rows if row.owner is not None}
-    left = [
+    left = _left_by_the_dead(path, running, held)
+    return [
+        *(one for one in left if (one.what, one.name) not in known),
+        *_dead_processes(path, processes),
+        *rows,
+    ]
+
+
+def _left_by_the_dead(
+    path: str, running: Sequence[RunningCompaction], held: Sequence[Holding]
+) -> list[Stuck]:
+    return [
         Stuck(
             holding.what,
             str(holding.number),
@@ -338,7 +349,10 @@ def _stuck(
         for job in running
         if job.owner_alive is False
     ]
-    dead = [
+
+
+def _dead_processes(path: str, processes: Sequence[Process]) -> list[Stuck]:
+    return [
         Stuck(
             "process",
             str(one.instance_no),
@@ -355,7 +369,6 @@ def _stuck(
         for one in processes
         if one.alive is False
     ]
-    return [*(one for one in left if (one.what, one.name) not in known), *dead, *rows]
 
 
 def _owner_name(program: str, pid: int, host: str) -> str:
