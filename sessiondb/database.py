@@ -264,7 +264,7 @@ class SessionDB:
 
         Raises:
             InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
-            SessionArchived: its entries are in an archive. `restore` brings them back.
+            SessionArchived: its entries are in an archive. `unarchive` brings them back.
         """
         parsed = parse_key(key)
         await self.write("bind", lambda tx: registry.bind(tx, parsed, session.ref.session_no))
@@ -739,7 +739,7 @@ class SessionDB:
         """
         return await retention.gc(self.backend, policy, dry_run=dry_run, every=every)
 
-    async def restore(self, session_id: str) -> Restored:
+    async def unarchive(self, session_id: str) -> Restored:
         """Bring an archived session back exactly as it was. Durable.
 
         Keys that point elsewhere by now are left so. `session_id` may be a unique prefix.

@@ -24,7 +24,7 @@
     |   |-- InvalidKey             a session key outside the grammar
     |   `-- IdentityConflict       an event id or idempotency key that stands for something else
     |-- SessionEnded               an ended transcript accepts no append
-    |   `-- SessionArchived        its entries are in an archive: restore it to read or continue it
+    |   `-- SessionArchived        its entries are in an archive: `unarchive` brings them back
     `-- CompactionRefused
         |-- CompactionRunning      a live job exists: its owner, operation and age are in the error
         |-- CompactionCoolDown     repeated compactions made no progress. Try after `until_ms`
@@ -206,8 +206,8 @@ class SessionEnded(SessionDBError):
 
 
 class SessionArchived(SessionEnded):
-    """The session is archived. Restore it with `sessiondb restore DB SESSION`, or
-    `db.restore(session_id)`.
+    """The session is archived. Bring it back with `sessiondb unarchive DB SESSION`, or
+    `db.unarchive(session_id)`.
     """
 
 

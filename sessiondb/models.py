@@ -80,7 +80,7 @@ class SessionInfo:
     pinned_at_ms: int | None = None
     """Not None: retention leaves it alone."""
     archived_at_ms: int | None = None
-    """Not None: its entries are in an archive. `db.restore` brings them back."""
+    """Not None: its entries are in an archive. `db.unarchive` brings them back."""
 
 
 @dataclass(frozen=True, slots=True)

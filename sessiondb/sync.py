@@ -412,7 +412,7 @@ class SessionDB(_Proxy[database.SessionDB]):
     import_path = _call(database.SessionDB.import_path)
     backup = _call(database.SessionDB.backup)
     gc = _call(database.SessionDB.gc)
-    restore = _call(database.SessionDB.restore)
+    unarchive = _call(database.SessionDB.unarchive)
 
     # A gateway's loops (`run_lane`, `run_outbox`, `run_resumes`) are asynchronous by
     # nature. Its other calls are here.

@@ -62,7 +62,7 @@ async def test_a_full_thread_pool_of_the_application_holds_nothing_up(
             await db.export(tmp_path / "out")
             report = await db.gc(RetentionPolicy(max_sessions=0, idle_days=0))
             assert report.count("done") == 2, "the third has a message that waits"
-            await db.restore(session.id)
+            await db.unarchive(session.id)
             assert (await db.verify()).ok
         async with sessiondb.open(tmp_db, readonly=True) as db:
             assert len([info async for info in db.sessions()]) == 2, "one is archived"

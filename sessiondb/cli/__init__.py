@@ -4,7 +4,7 @@
     lazy.py       a group that imports a command when it is used
     terminal.py   escaping, tables that fit, times, JSON
     gateway.py    events, held, inbox, dead, outbox, resume, stuck
-    retention.py  gc, restore, pin, unpin
+    retention.py  gc, unarchive, pin, unpin
     overview.py   sessions, context, compactions, status, verify
     show.py       show, tail: transcripts for people
     transfer.py   import, export, append
@@ -14,7 +14,7 @@
 Commands that read open the file read-only and hold no snapshot while they print, so a slow
 terminal or a pager never keeps a gateway's WAL from being reset. Text from the database is
 escaped before it reaches a terminal. The commands that write are `import`, `append`, `gc`,
-`restore`, `pin`, `unpin`, and an operator's decisions about what a gateway left behind.
+`unarchive`, `pin`, `unpin`, and an operator's decisions about what a gateway left behind.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ COMMANDS = {
         "sessiondb.cli.retention": {
             "gc": "Archive old sessions by limits. --dry-run only lists them.",
             "pin": "Protect a session from retention.",
-            "restore": "Restore an archived session, exactly as it was.",
+            "unarchive": "Bring an archived session back, exactly as it was.",
             "unpin": "End the protection of a session from retention.",
         },
         "sessiondb.cli.salvage": {

@@ -1,4 +1,4 @@
-"""Commands of retention: gc, restore, pin, unpin.
+"""Commands of retention: gc, unarchive, pin, unpin.
 
 `gc` without a limit archives nothing. With one it prints the outcome and the reason for
 every session over a limit. A gateway may run meanwhile: every step is a short transaction.
@@ -115,7 +115,7 @@ def gc(
 
     Without a limit nothing is archived, but archives that an interrupted run began are
     finished. Pinned sessions, and those with running or waiting work, always stay.
-    `sessiondb restore` brings an archived session back.
+    `sessiondb unarchive` brings an archived session back.
     """
     policy = _policy(openclaw, limits)
     dry_run = dry_run or not policy.enforce
@@ -213,14 +213,14 @@ def _row(decision: RetentionDecision) -> list[object]:
 @session_argument
 @json_option()
 @debug_option
-def restore(db: str, session: str, as_json: bool) -> None:
-    """Restore an archived session, exactly as it was.
+def unarchive(db: str, session: str, as_json: bool) -> None:
+    """Bring an archived session back, exactly as it was.
 
     Keys that point at another session by now are left alone. `sessiondb sessions DB --all`
     lists archived sessions too.
     """
     with write_into(db, create=False) as opened:
-        report = opened.restore(session)
+        report = opened.unarchive(session)
     if as_json:
         print_json(report)
         return

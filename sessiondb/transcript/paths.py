@@ -75,7 +75,7 @@ def require_entries(session_id: str, archived_at_ms: int | None) -> None:
     if archived_at_ms is not None:
         raise SessionArchived(
             f"session {session_id} is archived; "
-            f"bring it back with `sessiondb restore DB {session_id}` or db.restore()",
+            f"bring it back with `sessiondb unarchive DB {session_id}` or db.unarchive()",
             session_id=session_id,
         )
 

@@ -122,7 +122,7 @@ class Session:
 
         Raises:
             NotFound: no such epoch.
-            SessionArchived: its entries are in an archive. `db.restore` brings them back.
+            SessionArchived: its entries are in an archive. `db.unarchive` brings them back.
         """
 
         def read(tx: ReadTx) -> Context:
@@ -152,7 +152,7 @@ class Session:
 
         Raises:
             NotFound: a bound is not on the current path (the head has moved to another branch).
-            SessionArchived: its entries are in an archive. `db.restore` brings them back.
+            SessionArchived: its entries are in an archive. `db.unarchive` brings them back.
         """
         after_no, before_no = _entry_no(after), _entry_no(before)
 
@@ -187,7 +187,7 @@ class Session:
         last entry's `seq`. At most 1,000 a page.
 
         Raises:
-            SessionArchived: its entries are in an archive. `db.restore` brings them back.
+            SessionArchived: its entries are in an archive. `db.unarchive` brings them back.
         """
         return await self.db.read(
             "arrivals",
@@ -200,7 +200,7 @@ class Session:
         """List the generations of the context, oldest first.
 
         Raises:
-            SessionArchived: its entries are in an archive. `db.restore` brings them back.
+            SessionArchived: its entries are in an archive. `db.unarchive` brings them back.
         """
         found: list[EpochInfo] = []
         while True:
@@ -279,7 +279,7 @@ class Session:
             NotFound: no such entry or epoch.
             InvalidInput: both an entry and an epoch, or the id is taken. As InvalidKey: `key` is
                 not a session key.
-            SessionArchived: its entries are in an archive. `db.restore` brings them back.
+            SessionArchived: its entries are in an archive. `db.unarchive` brings them back.
         """
         if entry_id is not None and epoch is not None:
             raise InvalidInput("fork at an entry or at an epoch, not at both")

@@ -148,7 +148,7 @@ async def _content(backend: Backend, plan: _Plan) -> AsyncIterator[bytes]:
     ):
         raise UnreadableFile(
             "its session is archived; "
-            f"bring it back with `sessiondb restore DB {plan.session_id}`, then export again"
+            f"bring it back with `sessiondb unarchive DB {plan.session_id}`, then export again"
         )
 
 

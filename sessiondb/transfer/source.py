@@ -111,8 +111,8 @@ def _refuse_batch(tx: Tx, row: statements.ImportFileByPath, batch: FileBatch) ->
         and tx.first("archive.of_session", session_no=row.session_no) is not None
     ):
         raise SessionDiverged(
-            f"session {row.session_id} is archived; restore it, then import again: "
-            f"`sessiondb restore DB {row.session_id}`"
+            f"session {row.session_id} is archived. Bring it back, then import again: "
+            f"`sessiondb unarchive DB {row.session_id}`"
         )
     if row.session_last_seq != row.entries:
         raise SessionDiverged(_about_divergence(row.session_id, row.session_last_seq - row.entries))

@@ -49,15 +49,15 @@ def test_gc_archives_and_restore_brings_back(db: Path) -> None:
         [archived] = [
             info for info in opened.sessions(with_ended=True) if info.archived_at_ms is not None
         ]
-    assert f"sessiondb restore DB {archived.session_id}" in fails(
+    assert f"sessiondb unarchive DB {archived.session_id}" in fails(
         1, "show", db, archived.session_id
     )
     assert "archived" in ok("sessions", db, "--all")
     assert f"{archived.session_id} is back: 2 entries, reached by {KEY}" in ok(
-        "restore", db, archived.session_id[:10]
+        "unarchive", db, archived.session_id[:10]
     )
     assert "hello to you" in ok("show", db, KEY)
-    assert "is not archived" in fails(1, "restore", db, archived.session_id)
+    assert "is not archived" in fails(1, "unarchive", db, archived.session_id)
     assert "changed within 1 day" in ok("gc", db, "--max-sessions", 0)
     ok("verify", db)
 
@@ -67,7 +67,7 @@ def test_both_speak_json(db: Path) -> None:
     assert report["ok"]
     assert [created["outcome"] for created in report["decisions"]] == ["done", "kept"]
     session_id = report["decisions"][0]["session_id"]
-    assert json.loads(ok("restore", db, session_id, "--json"))["keys_bound"] == [KEY]
+    assert json.loads(ok("unarchive", db, session_id, "--json"))["keys_bound"] == [KEY]
     assert json.loads(ok("pin", db, session_id, "--json")) == {
         "session_id": session_id,
         "pinned": True,
@@ -79,7 +79,7 @@ def test_restore_names_a_key_that_is_taken(db: Path) -> None:
         "decisions"
     ][0]["session_id"]
     ok("append", db, KEY, "--create", stdin=b'{"role": "user", "content": "anew"}\n')
-    result = run("restore", db, session_id)
+    result = run("unarchive", db, session_id)
     assert f"{KEY} points at another session by now" in result.stderr
 
 
@@ -101,7 +101,7 @@ def test_a_pinned_session_stays_until_it_is_unpinned(db: Path) -> None:
 def test_a_deleted_session_cannot_be_restored(db: Path) -> None:
     report = json.loads(ok("gc", db, "--max-sessions", 0, "--idle", "0", "--delete", "--json"))
     assert [created["action"] for created in report["decisions"]] == ["delete", "keep"]
-    assert "cannot be restored" in fails(3, "restore", db, report["decisions"][0]["session_id"])
+    assert "cannot be restored" in fails(3, "unarchive", db, report["decisions"][0]["session_id"])
 
 
 def test_options_override_limits_of_openclaws_settings(db: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ async def test_archive_and_restore_leave_every_row_as_it_was(
     assert [entry for entry in before["entry"] if entry[0] >> 32 != low >> 32] == during["entry"]
     assert during["compaction"] == before["compaction"]
     async with sessiondb.open(tmp_db) as db:
-        restored = await db.restore(session.id[:12])
+        restored = await db.unarchive(session.id[:12])
         assert (restored.session_id, restored.keys_bound, restored.keys_taken) == (
             session.id,
             (KEY, KEY + ":other"),
@@ -81,14 +81,14 @@ async def test_archive_and_restore_may_be_repeated(tmp_db: Path) -> None:
             assert (row.state, row.session_no) == ("archived", session.ref.session_no)
             assert await archive_session(db, session) == "its archive is archived already"
             assert (await db.verify()).findings == ()
-            assert (await db.restore(session.id)).keys_bound == (KEY, KEY + ":other")
+            assert (await db.unarchive(session.id)).keys_bound == (KEY, KEY + ":other")
             with pytest.raises(InvalidInput):
-                await db.restore(session.id)
+                await db.unarchive(session.id)
             assert (await db.verify()).findings == ()
             assert await session.arrivals(limit=1_000) == entries
             assert await session.context() == context
             assert dump(tmp_db) == before
-        await db.restore(other.id)
+        await db.unarchive(other.id)
     assert query(tmp_db, "SELECT state FROM archive") == ["restored"] * 4
     assert query(tmp_db, "SELECT count(*) FROM archive_chunk") == [0]
 
@@ -121,7 +121,7 @@ async def test_calls_on_an_archived_session_name_the_restore_command(tmp_db: Pat
             with pytest.raises(SessionEnded) as caught:
                 await refused()
             assert (type(caught.value), caught.value.session_id) == (SessionArchived, session.id)
-            assert f"sessiondb restore DB {session.id}" in str(caught.value)
+            assert f"sessiondb unarchive DB {session.id}" in str(caught.value)
         assert (await session.info()).entries > 0
 
 
@@ -134,7 +134,7 @@ async def test_a_key_reused_while_archived_stays_with_its_new_session(
         await archive_session(db, session)
         accepted = await db.accept("web", "1", KEY, user("hello again"))
         assert accepted.session_id != session.id
-        restored = await db.restore(session.id)
+        restored = await db.unarchive(session.id)
         assert (restored.keys_bound, restored.keys_taken) == ((KEY + ":other",), (KEY,))
         assert (await db.session(KEY)).id == accepted.session_id
         assert (await db.session(KEY + ":other")).id == session.id
@@ -161,7 +161,7 @@ async def test_a_late_summary_of_an_archived_session_gets_its_answer(
         assert (late.outcome, late.reason) == ("superseded", "the session has ended")
         assert await db.commit_compaction(lost, "again") == late
         assert (await db.commit_compaction(done, "again")).outcome == "committed"
-        await db.restore(session.id)
+        await db.unarchive(session.id)
         assert await db.commit_compaction(lost, "again") == late
         assert (await db.verify()).findings == ()
 
@@ -209,7 +209,7 @@ async def test_a_fork_and_its_parent_are_restored_together(tmp_db: Path) -> None
             assert (await archive_session(db, session)).state == "archived"
             assert (await db.verify()).findings == ()
         assert await archive_session(db, parent) == "its archive is archived already"
-        restored = await db.restore(child.id)
+        restored = await db.unarchive(child.id)
         assert restored.parents == (bare.id, parent.id)
         assert (await db.verify()).findings == ()
     assert dump(tmp_db) == before
@@ -232,7 +232,7 @@ async def test_a_parent_that_an_archived_fork_needs_is_not_deleted(
             await archive.drop(db.backend, row)
             == f"the archived session {child.id} was forked from it"
         )
-        await db.restore(child.id)
+        await db.unarchive(child.id)
         assert (await db.verify()).findings == ()
 
 
@@ -257,7 +257,7 @@ async def test_two_processes_at_one_archive_do_not_harm_it(tmp_db: Path) -> None
         with pytest.raises(StoreBusy, match="another process"):
             await archive.advance(Racing(one.backend, -1), archive_no)
         assert (await archive.advance(one.backend, archive_no)).state == "archived"
-        await two.restore(session.id)
+        await two.unarchive(session.id)
         assert await session.arrivals(limit=1_000) == entries
         assert (await one.verify()).findings == ()
 
@@ -283,7 +283,7 @@ async def test_a_damaged_archive_is_found_and_stays_archived(tmp_db: Path, damag
             (finding.check, finding.session_id) for finding in (await db.verify()).findings
         } == {("archive", session.id)}
         with pytest.raises(StoreDamaged, match=session.id):
-            await db.restore(session.id)
+            await db.unarchive(session.id)
         with pytest.raises(SessionArchived):
             await (await db.session_by_id(session.id)).context()
         assert list((await db.gc(EVERYTHING)).decisions) == []  # it stays archived
@@ -291,7 +291,7 @@ async def test_a_damaged_archive_is_found_and_stays_archived(tmp_db: Path, damag
     change(tmp_db, "UPDATE archive SET state = 'restoring', finished_at_ms = NULL")
     async with sessiondb.open(tmp_db) as db:
         with pytest.raises(StoreDamaged, match=session.id):
-            await db.restore(session.id)
+            await db.unarchive(session.id)
         with pytest.raises(SessionArchived):
             await (await db.session_by_id(session.id)).context()
         report = await db.gc(EVERYTHING)
@@ -308,7 +308,7 @@ async def test_deleting_without_an_archive_is_final(tmp_db: Path) -> None:
         assert (row.state, row.encoding) == ("deleted", "none")
         assert (await db.verify()).findings == ()
         with pytest.raises(NotFound, match="cannot be restored"):
-            await db.restore(session.id)
+            await db.unarchive(session.id)
     for table in ("entry", "branch", "epoch", "compaction", "binding", "archive_chunk"):
         assert query(tmp_db, f"SELECT count(*) FROM {table}") == [0]
     assert query(tmp_db, "SELECT name FROM session") == [None]
@@ -319,9 +319,9 @@ async def test_only_an_archived_session_can_be_restored(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await eventful_session(db, length=3)
         with pytest.raises(InvalidInput, match="is not archived"):
-            await db.restore(session.id)
+            await db.unarchive(session.id)
         with pytest.raises(NotFound):
-            await db.restore("no-such-session")
+            await db.unarchive("no-such-session")
 
 
 # -- compression -----------------------------------------------------------------------
@@ -337,7 +337,7 @@ async def test_without_zstd_an_archive_is_compressed_with_zlib(
     monkeypatch.setitem(sys.modules, "zstandard", None)
     async with sessiondb.open(tmp_db) as db:
         assert (await archive_session(db, session)).encoding == "zlib"
-        await db.restore(session.id)
+        await db.unarchive(session.id)
     assert dump(tmp_db) == before
 
 
@@ -351,7 +351,7 @@ async def test_without_zstd_its_archives_say_what_to_install(
         assert (await archive_session(db, session)).encoding == "zstd"
         monkeypatch.setitem(sys.modules, "zstandard", None)
         with pytest.raises(InvalidInput, match=r"sessiondb\[zstd\]"):
-            await db.restore(session.id)
+            await db.unarchive(session.id)
 
 
 # -- imports and exports ---------------------------------------------------------------
@@ -380,11 +380,11 @@ def test_an_archived_import_exports_equal_bytes_after_restore(tmp_path: Path, sa
         assert len(archived) > 3
         assert db.verify().findings == ()
         refused = db.export(str(tmp_path / "during"))
-        assert sum("sessiondb restore DB" in file.note for file in refused.files) >= len(archived)
+        assert sum("sessiondb unarchive DB" in file.note for file in refused.files) >= len(archived)
         again = db.import_path(str(sample))
         assert (again.entries_new, again.count("imported"), again.count("failed")) == (0, 0, 0)
         for session_id in archived:
-            db.restore(session_id)
+            db.unarchive(session_id)
         assert db.export(str(tmp_path / "after")).ok
         assert db.verify().findings == ()
     assert files_in(tmp_path / "after") == files_in(tmp_path / "before")
@@ -430,7 +430,7 @@ def test_archive_and_restore_together_change_nothing(
         before = dump(path)
         assert db.gc(EVERYTHING).count("done") == 1
         assert db.verify().findings == ()
-        db.restore(session.id)
+        db.unarchive(session.id)
         assert db.verify().findings == ()
         assert dump(path) == before
 
@@ -450,6 +450,6 @@ def live(
             job.commit("so far")
     elif step == "archive":
         db.gc(EVERYTHING)
-        db.restore(session.id)
+        db.unarchive(session.id)
     else:
         {"reset": session.reset, "undo": session.undo_compaction, "end": session.end}[step]()

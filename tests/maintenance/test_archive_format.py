@@ -154,7 +154,7 @@ def test_commands_name_the_damage_and_exit_as_documented(
     session_id = plant(path, HOSTILE[name])
     done = run("verify", path)
     assert (done.exit_code, session_id[:8] in done.output) == (1, True)
-    done = run("restore", path, session_id)
+    done = run("unarchive", path, session_id)
     assert (done.exit_code, session_id in done.stderr, "sessiondb salvage" in done.stderr) == (
         4,
         True,
@@ -176,7 +176,7 @@ def is_noticed(path: Path, session_id: str, new: Path) -> None:
             ("archive", session_id)
         }, findings
         with pytest.raises(StoreDamaged, match=session_id) as caught:
-            db.restore(session_id)
+            db.unarchive(session_id)
         assert "Run `sessiondb verify`" in str(caught.value) or "sessiondb salvage" in str(
             caught.value
         )
@@ -199,7 +199,7 @@ def is_noticed(path: Path, session_id: str, new: Path) -> None:
             for info in db.sessions(with_ended=True)
             if info.archived_at_ms is not None
         ]
-        assert db.restore(other).entries == 5
+        assert db.unarchive(other).entries == 5
         assert db.verify().findings == ()
 
 
@@ -290,7 +290,7 @@ def test_a_row_at_the_edge_of_its_rules_is_restored(path: Path, projection: int)
     session_id = plant(path, as_text(lines))
     with sync.open(path) as db:
         assert db.verify().findings == ()
-        assert db.restore(session_id).entries == 5
+        assert db.unarchive(session_id).entries == 5
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_a_missing_entry_is_found_and_the_rest_can_be_restored(path: Path, tmp_p
         (session_id, ((2, 2),))
     ]
     with sync.open(path) as db:
-        db.restore(session_id)
+        db.unarchive(session_id)
         assert [entry.seq for entry in db.session_by_id(session_id).arrivals()] == [0, 1, 3, 4, 5]
 
 
@@ -334,7 +334,7 @@ def test_a_damaged_list_of_keys_is_found_before_a_restore(
     session_id = id_of(path)
     change(path, f"UPDATE archive SET session_keys = '{keys}' WHERE archive_no = 1")
     with sync.open(path) as db, pytest.raises(StoreDamaged, match=session_id):
-        db.restore(session_id)
+        db.unarchive(session_id)
     assert query(path, "SELECT state FROM archive WHERE archive_no = 1") == ["archived"]
     is_noticed_without_loss(path, session_id, tmp_path / "new.db")
 
@@ -381,7 +381,7 @@ with sync.open(path) as db:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     print(len(db.verify().findings))
     try:
-        db.restore(session_id)
+        db.unarchive(session_id)
     except StoreDamaged:
         print("damaged")
 print(database.salvage(path, new).complete)
@@ -455,7 +455,7 @@ def test_a_page_of_escapes_and_long_ids_stays_within_its_bound(
         session.append(user("\\" * 3_000_000))
         assert db.gc(RetentionPolicy(max_sessions=0, idle_days=0)).ok
         assert db.verify().findings == ()
-        assert db.restore(session.id).entries == 251
+        assert db.unarchive(session.id).entries == 251
 
 
 def test_a_session_with_too_many_keys_is_kept_with_a_reason(path: Path) -> None:

@@ -55,7 +55,7 @@ async def test_killed_after_any_write_the_next_run_ends_the_archive(
             ]
             assert query(path, "SELECT count(*) FROM entry") == [0]
             assert (await db.verify()).findings == ()
-            await db.restore(session.id)
+            await db.unarchive(session.id)
         assert dump(path) == before, writes
         if finished:
             break
@@ -98,7 +98,7 @@ async def test_killed_after_any_write_the_next_run_ends_the_restore(
             if writes % 2 and "restore.begin" in dying.ops:
                 await retention.finish(db.backend)
             elif not is_back:
-                await db.restore(session.id)
+                await db.unarchive(session.id)
             await retention.finish(db.backend)
             assert query(path, "SELECT count(*) FROM archive_chunk") == [0]
         assert dump(path) == before, (writes, dying.ops)
@@ -120,7 +120,7 @@ async def test_an_unfinished_archive_can_be_restored_at_any_point(
     async with sessiondb.open(tmp_db) as db:
         with pytest.raises(Killed):
             await retention.gc(Dying(db.backend, writes), EVERYTHING)
-        await db.restore(session.id)
+        await db.unarchive(session.id)
         assert (await db.verify()).findings == ()
     assert dump(tmp_db) == before
 
@@ -157,7 +157,7 @@ def test_a_process_killed_while_archiving_leaves_nothing_held(tmp_db: Path, writ
     with sessiondb.sync.open(tmp_db) as db:
         assert db.verify().findings == ()
         db.session("agent:main:web:new").append(user("nothing waits"))
-        db.restore(session.id)
+        db.unarchive(session.id)
         assert db.verify().findings == ()
     after = dump(tmp_db)
     assert [

@@ -132,7 +132,7 @@ async def test_archives_go_when_they_are_old_enough(tmp_db: Path) -> None:
             "archived 11 days ago (limit 10)",
         )
         with pytest.raises(sessiondb.NotFound, match="cannot be restored"):
-            await db.restore(session.id)
+            await db.unarchive(session.id)
         assert (await db.verify()).findings == ()
     assert query(tmp_db, "SELECT count(*) FROM archive_chunk") == [0]
     assert query(tmp_db, "SELECT state FROM archive WHERE finished_at_ms IS NOT NULL") == [

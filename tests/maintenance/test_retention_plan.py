@@ -211,7 +211,7 @@ async def restored(db: sessiondb.SessionDB, session: sessiondb.Session) -> str:
     archive_no, _ = await archive.begin(db.backend, session.ref.session_no, "for the test")
     assert archive_no is not None
     await archive.advance(db.backend, archive_no)
-    await db.restore(session.id)
+    await db.unarchive(session.id)
     return "it was restored within 1 day"
 
 

@@ -110,7 +110,7 @@ async def test_a_superseded_message_of_an_archived_session_is_sound(
         report = await retention.gc(db.backend, policy, now_ms=clock.at_ms)
         assert [decision.action for decision in report.decisions] == ["archive"]
         assert await unanswered(db) == []
-        await db.restore(answered.session_id)
+        await db.unarchive(answered.session_id)
         assert await unanswered(db) == []
 
 

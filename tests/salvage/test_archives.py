@@ -44,7 +44,7 @@ def test_a_whole_archive_stays_an_archive(archived: tuple[Path, Truth], new: Pat
     with sync.open(new) as db:
         [info] = db.sessions(with_ended=True)
         assert info.archived_at_ms is not None
-        db.restore(info.session_id)
+        db.unarchive(info.session_id)
     assert {
         number: row for number, row in rows_of(new).items() if number[0] == "entry"
     } == truth.rows

@@ -844,7 +844,7 @@ SAYS: list[tuple[str, Given, str, str | None, dict[str, object]]] = [
         {
             "why": "a restore is under way, or its process died or was stopped. The next call "
             "goes on from there",
-            "next_step": "sessiondb restore DB restoring",
+            "next_step": "sessiondb unarchive DB restoring",
         },
     ),
     (

@@ -417,7 +417,7 @@ AS (
   SELECT 'archive', a.archive_no, a.state, a.session_no, NULL, a.begun_at_ms, NULL, NULL,
          iif(a.state = 'restoring', 'a restore is under way, or its process died or was stopped',
              'its process died or was stopped') || '. The next call goes on from there',
-         iif(a.state = 'restoring', 'sessiondb restore DB ' || s.session_id, 'sessiondb gc DB')
+         iif(a.state = 'restoring', 'sessiondb unarchive DB ' || s.session_id, 'sessiondb gc DB')
   FROM clock AS c JOIN archive AS a ON a.finished_at_ms IS NULL
    AND a.begun_at_ms <= c.now_ms - 3600000
   JOIN session AS s ON s.session_no = a.session_no

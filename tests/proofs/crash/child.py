@@ -416,7 +416,7 @@ async def _restore(db: sessiondb.SessionDB, session_id: str) -> None:
     Then it can be read.
     """
     try:
-        await db.restore(session_id)
+        await db.unarchive(session_id)
     except InvalidInput as error:
         if "is not archived" not in str(error):
             raise

@@ -718,7 +718,7 @@ def examine(path: Path) -> dict[str, Any]:
         ]
         for name in OLD:
             try:
-                db.restore(name)
+                db.unarchive(name)
             except sessiondb.InvalidInput:
                 continue  # it was not archived
     with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as connection:

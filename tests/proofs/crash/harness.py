@@ -411,7 +411,7 @@ class World:
                 "WHERE a.state = 'archived'"
             )
             for session_id in query(self.path, archived):
-                await db.restore(session_id)
+                await db.unarchive(session_id)
             report = await db.verify()
             assert report.ok, f"verify after restoring: {report.findings}"
             again = await db.import_path(self.options["import"], verify=True)

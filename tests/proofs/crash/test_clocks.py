@@ -370,7 +370,7 @@ async def test_retention_after_a_jump_of_the_clock_loses_nothing(
         assert report.count("done") == missing
         if missing:
             wall.jump(-days * DAY_S)
-            await db.restore(session.id)
+            await db.unarchive(session.id)
         assert (await session.context()).as_json() == before.as_json()
         assert (await db.verify()).ok
 

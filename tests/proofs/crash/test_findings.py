@@ -41,4 +41,4 @@ async def test_an_export_names_archived_sessions_and_how_to_restore(
         await db.gc(RetentionPolicy(max_sessions=0, idle_days=0))
         [file] = (await db.export(tmp_path / "out")).files
         assert file.status == "failed"
-        assert "sessiondb restore DB archived" in file.note
+        assert "sessiondb unarchive DB archived" in file.note

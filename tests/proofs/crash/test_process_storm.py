@@ -114,7 +114,7 @@ def compare(storm: Storm) -> list[str]:
     with sessiondb.sync.open(storm.path) as db:
         for info in list(db.sessions(with_ended=True)):
             if info.archived_at_ms is not None:
-                db.restore(info.session_id)
+                db.unarchive(info.session_id)
         findings = [
             f"verify: {finding.check}: {finding.message}" for finding in db.verify().findings
         ]

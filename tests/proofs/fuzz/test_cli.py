@@ -414,7 +414,7 @@ def test_found_a_query_that_cannot_be_asked_is_wrong_usage(
 
 
 def test_found_a_traceback_does_not_drive_the_terminal(places: dict[str, Path]) -> None:
-    call = ["restore", str(places["db"]), EVIL_ID, "--debug"]
+    call = ["unarchive", str(places["db"]), EVIL_ID, "--debug"]
     result = run(*call)
     assert "Traceback" in result.stderr
     assert problem_of(result, call) is None

@@ -337,7 +337,7 @@ def calls_of_the_api(path: Path, folder: Path) -> Iterator[str]:
 
 def _changes(db: sync.SessionDB) -> Iterator[tuple[str, Callable[[], Any]]]:
     for session_id in _sessions(db):
-        yield f"restore {session_id}", lambda session_id=session_id: db.restore(session_id)
+        yield f"restore {session_id}", lambda session_id=session_id: db.unarchive(session_id)
 
 
 def said(error: Exception) -> str:
@@ -369,7 +369,7 @@ def commands(path: Path, folder: Path, rng: random.Random) -> Iterator[str]:
         ["compactions", path],
         ["tail", path, one],
         ["export", path, folder / "cli"],
-        ["restore", path, one],
+        ["unarchive", path, one],
     ]
     for call in [*rng.sample(calls, k=5), ["salvage", path, folder / "cli.db"]]:
         done = CliRunner().invoke(program, [str(part) for part in call])

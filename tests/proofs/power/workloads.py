@@ -453,7 +453,7 @@ async def keep(path: Path, ledger: Ledger) -> None:
         second = ledger.known("gc, the second", since=operation.begun)
         second.shows(f"{_GONE} AND session_id = ?", sessions[1].id)
         with ledger.operation("restore") as operation:
-            await db.restore(sessions[0].id)
+            await db.unarchive(sessions[0].id)
             operation.shows(_RESTORED, sessions[0].id, 1 + ENTRIES_KEPT)
         await append(ledger, sessions[0], "alive again")
         ledger.no_longer("every entry of older can be had")

@@ -112,7 +112,7 @@ async def restore_everything(path: Path, found: Findings) -> None:
     async with sessiondb.open(path, program="soak audit") as db:
         for session_id in query(path, archived):
             try:
-                await db.restore(session_id)
+                await db.unarchive(session_id)
                 found.restored += 1
             except SessionDBError as error:
                 found.unrestored.append(f"{session_id}: {error}")

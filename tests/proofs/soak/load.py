@@ -539,7 +539,7 @@ class Soak:
                 # 3 and 2: somebody deleted or restored it meanwhile.
                 session_id = self.chance.choice(archived)[0]
                 await self.commands.run(
-                    "restore",
+                    "unarchive",
                     self.plan.database,
                     session_id,
                     codes=(0, 2, 3),

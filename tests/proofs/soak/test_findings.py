@@ -33,7 +33,7 @@ async def test_an_archive_can_be_restored_beside_newer_sessions(
         assert (await db.gc(EVERYTHING)).count("done") == 1
         second = await db.session("agent:main:web:2")
         await second.append(user("good morning"))
-        await db.restore(first.id)
+        await db.unarchive(first.id)
         assert [texts(await first.context()), texts(await second.context())] == [
             ["hello"],
             ["good morning"],
@@ -134,6 +134,6 @@ async def test_a_restore_binds_the_key_that_an_index_names(
         assert notes == (
             "agent:main:web:1 is not bound: its session is archived; restoring it binds the key",
         )
-        await db.restore("s-1")
+        await db.unarchive("s-1")
         await db.import_path(folder)
     assert query(tmp_db, "SELECT session_key FROM binding") == ["agent:main:web:1"]
