@@ -15,7 +15,6 @@ begins the job (`compaction.begin`). In words:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,14 +25,13 @@ from sessiondb.limits import CUT_SCAN_ROWS, CUT_SCAN_ROWS_FIRST
 
 from .append import State
 from .entries import CUT_ROLES, CUT_TYPES, Projection
+from .formats import PI, CallId, Format
 from .paths import Segment, context_start, segments, walk_back
 
 if TYPE_CHECKING:
     from sessiondb import statements
 
     _Newer = statements.CompactionAfterAnswer | statements.CompactionCutPage
-
-_FAILED = ("error", "aborted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +68,7 @@ class _Context:
 
     def __init__(self, tx: ReadTx, state: State) -> None:
         self.tx, self.state = tx, state
+        self.format = PI
         self.start_no = context_start(state.boundary_no, state.first_kept_no)
         self.waiting = self._first_waiting()
         """The first entry that must stay. None: nothing must."""
@@ -96,10 +95,14 @@ class _Context:
         reply_no = self.state.model_no
         while reply_no is not None and (self.start_no is None or reply_no >= self.start_no):
             reply = self.tx.one("compaction.reply", entry_no=reply_no)
-            if reply.content is not None and _is_usable(reply.content):
+            if reply.content is not None and self._is_usable(reply.content):
                 return reply_no
             reply_no = reply.model_no
         return None
+
+    @stored_text()
+    def _is_usable(self, reply: bytes) -> bool:
+        return self.format.is_usable(loads(reply))
 
     def _after(self, answer_no: int | None) -> Iterator[statements.CompactionAfterAnswer]:
         limit = CUT_SCAN_ROWS_FIRST
@@ -145,7 +148,7 @@ class _Context:
         last_no, kept_tokens = self._last_coverable()
         if last_no is None:
             return None
-        calls = _Calls(self.tx, self.start_no)
+        calls = _Calls(self.tx, self.format, self.start_no)
         calls.add_later(self._tools_after(last_no))
         newer: _Newer | None = self.waiting
         candidate = None if newer is not None else Cut(self.state.head_no, None)
@@ -220,11 +223,11 @@ class _Calls:
     Follows the search back: `add` is told each entry, newest first.
     """
 
-    def __init__(self, tx: ReadTx, start_no: int | None) -> None:
-        self._tx, self._start_no = tx, start_no
-        self._lacking: set[Any] = set()
+    def __init__(self, tx: ReadTx, message_format: Format, start_no: int | None) -> None:
+        self._tx, self._format, self._start_no = tx, message_format, start_no
+        self._lacking: set[CallId] = set()
         """Ids of the results so far whose call has not been met."""
-        self._oldest: dict[Any, int] = {}
+        self._oldest: dict[CallId, int] = {}
         """By id, the oldest call among the replies that were searched for one."""
         self._reply_no: int | None = None
         self._searching = False
@@ -232,12 +235,11 @@ class _Calls:
     @stored_text()
     def add_later(self, rows: Iterable[statements.CompactionToolPage]) -> None:
         """Add the calls and results of what must stay, before any other. They come oldest first."""
-        called: set[Any] = set()
+        called: set[CallId] = set()
         for row in rows:
-            if row.role == "assistant":
-                called.update(_call_ids(row.content))
-            elif (call_id := _answered_id(row.content)) not in called:
-                self._lacking.add(call_id)
+            item = loads(row.content)
+            self._lacking.update(set(self._format.closes(item)) - called)
+            called.update(self._format.opens(item))
 
     @stored_text()
     def add(self, row: statements.CompactionCutPage) -> None:
@@ -245,9 +247,9 @@ class _Calls:
         if row.projection == Projection.EXCLUDED:
             return
         if row.role == "toolResult":
-            self._lacking.add(_answered_id(self._content(row.entry_no)))
+            self._lacking.update(self._format.closes(self._item(row.entry_no)))
         elif row.calls and self._lacking:
-            self._lacking.difference_update(_call_ids(self._content(row.entry_no)))
+            self._lacking.difference_update(self._format.opens(self._item(row.entry_no)))
 
     @stored_text()
     def lie_before(self, entry_no: int) -> bool:
@@ -258,7 +260,7 @@ class _Calls:
         self._lacking = {call_id for call_id in self._lacking if self._is_before(call_id, entry_no)}
         return bool(self._lacking)
 
-    def _is_before(self, call_id: Any, entry_no: int) -> bool:
+    def _is_before(self, call_id: CallId, entry_no: int) -> bool:
         if not self._searching:
             self._searching = True
             self._reply_no = self._tx.one("transcript.by_no", entry_no=entry_no).model_no
@@ -268,36 +270,18 @@ class _Calls:
                 return False
             reply = self._tx.one("compaction.reply", entry_no=reply_no)
             if reply.calls:
-                self._oldest.update(dict.fromkeys(_call_ids(self._content(reply_no)), reply_no))
+                self._oldest.update(
+                    dict.fromkeys(self._format.opens(self._item(reply_no)), reply_no)
+                )
             self._reply_no = reply.model_no
         return True
 
-    def _content(self, entry_no: int) -> bytes:
-        return self._tx.one("compaction.message", entry_no=entry_no).content
-
-
-def _call_ids(message: bytes) -> list[Any]:
-    blocks = loads(message)["content"]
-    return [
-        _hashable(block.get("id"))
-        for block in blocks
-        if isinstance(block, dict) and block.get("type") == "toolCall"
-    ]
-
-
-def _answered_id(message: bytes) -> Any:
-    return _hashable(loads(message).get("toolCallId"))
-
-
-def _hashable(call_id: Any) -> Any:
-    """Return an id that can be a key: of one that is no plain value, its JSON text."""
-    return json.dumps(call_id) if isinstance(call_id, dict | list) else call_id
+    def _item(self, entry_no: int) -> dict[str, Any]:
+        message: dict[str, Any] = loads(
+            self._tx.one("compaction.message", entry_no=entry_no).content
+        )
+        return message
 
 
 def _may_begin(row: _Newer) -> bool:
     return (row.role in CUT_ROLES or row.type in CUT_TYPES) and not row.given_up
-
-
-@stored_text()
-def _is_usable(reply: bytes) -> bool:
-    return loads(reply).get("stopReason") not in _FAILED
