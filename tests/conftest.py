@@ -40,6 +40,8 @@ CORPUS = ROOT.parent / "shared" / "corpus"
 
 # Children of the tests find this checkout's package and tests.
 os.environ["PYTHONPATH"] = str(ROOT)
+# Commands that are given no database say so, whatever whoever runs the tests has set.
+os.environ.pop("SESSIONDB", None)
 
 # A shell ignores Ctrl-C for what it starts in the background. So would every child of these tests.
 if threading.current_thread() is threading.main_thread():

@@ -13,7 +13,7 @@ import pytest
 import sessiondb
 import sessiondb.sync
 from docs.tools import diagrams, generated, schema
-from sessiondb.cli import program
+from sessiondb.cli import TASKS, program
 from tests import ROOT
 from tests.support import pages
 
@@ -30,7 +30,7 @@ def test_every_command_has_one_section_in_the_reference() -> None:
     page = generated.expand(
         (pages.DOCS / "reference" / "command-line.md").read_text(encoding="utf-8")
     )
-    usages = re.findall(r"^sessiondb (\w+)", page, re.MULTILINE)
+    usages = re.findall(r"^### ([\w-]+)\n\n```text\nsessiondb \1 ", page, re.MULTILINE)
     assert sorted(usages) == sorted(program.commands)
 
 
@@ -41,10 +41,12 @@ def test_the_reference_shows_a_commands_options_as_help_does() -> None:
     assert "`--debug`" not in page
 
 
-def test_no_help_text_shows_clicks_own_marks() -> None:
-    assert [
-        name for name, command in program.commands.items() if "\\b" in (command.help or "")
-    ] == []
+def test_the_reference_has_the_tasks_of_the_help() -> None:
+    page = (pages.DOCS / "reference" / "command-line.md").read_text(encoding="utf-8")
+    parts = re.findall(r"^## (.+)\n\n<!-- commands: (.+) -->$", page, re.MULTILINE)
+    assert {task: names.split() for task, names in parts} == {
+        task: list(offered) for task, offered in TASKS.items()
+    }
 
 
 def test_every_public_name_is_in_the_reference() -> None:

@@ -8,7 +8,7 @@ import re
 import click
 
 from sessiondb.cli import program
-from sessiondb.cli.program import EPILOG
+from sessiondb.cli.program import EPILOG, Command
 
 _COMMON = (r"--debug", r"--help", r"--json.*Print (JSON|a JSON array)\.$")
 """Options that every command has, as patterns of name and meaning. The page describes them once."""
@@ -38,7 +38,12 @@ def exit_codes() -> str:
 def _section(name: str, command: click.Command) -> str:
     context = click.Context(command, info_name=f"sessiondb {name}")
     usage = " ".join([f"sessiondb {name}", *command.collect_usage_pieces(context)])
-    parts = [f"### {name}", f"```text\n{usage}\n```", *_paragraphs(command.help or "")]
+    parts = [
+        f"### {name}",
+        f"```text\n{usage}\n```",
+        *_paragraphs(command.help or ""),
+        *_examples(command),
+    ]
     rows = [
         row
         for param in command.params
@@ -50,18 +55,15 @@ def _section(name: str, command: click.Command) -> str:
 
 
 def _paragraphs(text: str) -> list[str]:
-    """Return a help text's paragraphs. What click must not wrap (after a backspace) is code."""
-    found = []
-    for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(text)):
-        kept = paragraph.startswith("\b")
-        found.append(
-            f"```console\n{_prompted(paragraph[1:])}\n```" if kept else _marked_up(paragraph)
-        )
-    return found
+    """Return a help text's paragraphs."""
+    return [_marked_up(paragraph) for paragraph in re.split(r"\n\s*\n", inspect.cleandoc(text))]
 
 
-def _prompted(lines: str) -> str:
-    return "\n".join(f"$ {line.strip()}" for line in lines.strip().splitlines())
+def _examples(command: click.Command) -> list[str]:
+    """Return the block of a command's examples."""
+    assert isinstance(command, Command)
+    lines = "\n".join(f"$ {example}" for example in command.examples)
+    return [f"```console\n{lines}\n```"]
 
 
 def _option(param: click.Option, context: click.Context) -> str | None:

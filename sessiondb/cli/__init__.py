@@ -24,52 +24,46 @@ from .program import program
 
 __all__ = ["main", "program"]
 
-# The line of each command is its own short help. A test compares the two.
-_APART = {"import": "import_"}  # a keyword cannot name a function
-COMMANDS = {
-    name: LazyCommand(module, _APART.get(name, name), short_help)
-    for module, short_helps in {
-        "sessiondb.cli.gateway": {
-            "dead": "List dead letters, or requeue or drop some.",
-            "events": "Print events, oldest first, and follow new ones with -f.",
-            "held": "Show who holds what, and whether the holder is alive.",
-            "inbox": "List accepted messages that are not done.",
-            "outbox": "List replies that are not sent, or settle some by hand.",
-            "resume": "Show what a start would resume, and why.",
-            "stuck": "Show what does not go on by itself, and the command that goes on.",
-        },
-        "sessiondb.cli.overview": {
-            "compactions": "List compactions and their outcomes.",
-            "context": "Print the context that is sent to the model.",
-            "sessions": "List sessions, last changed first.",
-            "status": "Show counts, jobs, processes and space.",
-            "verify": "Check every invariant of a database.",
-        },
-        "sessiondb.cli.query": {
-            "query": "Run a read-only SQL query and print its rows.",
-        },
-        "sessiondb.cli.retention": {
-            "gc": "Archive old sessions by limits. --dry-run only lists them.",
-            "pin": "Protect a session from retention.",
-            "unarchive": "Bring an archived session back, exactly as it was.",
-            "unpin": "End the protection of a session from retention.",
-        },
-        "sessiondb.cli.salvage": {
-            "salvage": "Salvage what can be read of a damaged file.",
-        },
-        "sessiondb.cli.show": {
-            "show": "Print a transcript for people to read.",
-            "tail": "Print the last entries, and follow new ones with -f.",
-        },
-        "sessiondb.cli.transfer": {
-            "append": "Append JSON lines from standard input.",
-            "export": "Write transcripts back as files, byte for byte.",
-            "import": "Import transcripts of pi and OpenClaw.",
-        },
-    }.items()
-    for name, short_help in short_helps.items()
+
+# The commands by task, in the order in which the help lists them. The line of each command
+# is its own short help. A test compares the two.
+TASKS = {
+    "Look": {
+        "status": LazyCommand("overview", "Show counts, jobs, processes and space."),
+        "sessions": LazyCommand("overview", "List sessions, last changed first."),
+        "show": LazyCommand("show", "Print a transcript for people to read."),
+        "tail": LazyCommand("show", "Print the last entries, and follow new ones with -f."),
+        "context": LazyCommand("overview", "Print the context that is sent to the model."),
+        "compactions": LazyCommand("overview", "List compactions and their outcomes."),
+        "query": LazyCommand("query", "Run a read-only SQL query and print its rows."),
+    },
+    "A gateway's queue": {
+        "stuck": LazyCommand("gateway", "Show what does not go on by itself, and what to do."),
+        "inbox": LazyCommand("gateway", "List accepted messages that are not done."),
+        "dead": LazyCommand("gateway", "List dead letters, or requeue or drop some."),
+        "outbox": LazyCommand("gateway", "List replies that are not sent, or settle some by hand."),
+        "held": LazyCommand("gateway", "Show who holds what, and whether the holder is alive."),
+        "resume": LazyCommand("gateway", "Show what a start would resume, and why."),
+        "events": LazyCommand("gateway", "Print events, and follow new ones with -f."),
+    },
+    "Move in and out": {
+        "import": LazyCommand("transfer", "Import transcripts of pi and OpenClaw.", "import_"),
+        "export": LazyCommand("transfer", "Write transcripts back as files, byte for byte."),
+        "append": LazyCommand("transfer", "Append JSON lines from standard input."),
+    },
+    "Free space": {
+        "gc": LazyCommand("retention", "Archive old sessions by limits, and free space."),
+        "unarchive": LazyCommand("retention", "Bring an archived session back, exactly as it was."),
+        "pin": LazyCommand("retention", "Protect a session from retention."),
+        "unpin": LazyCommand("retention", "End the protection of a session from retention."),
+    },
+    "Repair": {
+        "verify": LazyCommand("overview", "Check every invariant of a database."),
+        "salvage": LazyCommand("salvage", "Salvage what can be read of a damaged file."),
+    },
 }
-program.offer(COMMANDS)
+COMMANDS = {name: place for offered in TASKS.values() for name, place in offered.items()}
+program.offer(TASKS)
 
 
 def main() -> None:

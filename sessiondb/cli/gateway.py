@@ -32,6 +32,7 @@ from .program import (
     OK,
     PROBLEMS,
     FiniteRange,
+    command,
     database_argument,
     debug_option,
     json_option,
@@ -63,7 +64,12 @@ OPEN_REPLIES: tuple[ReplyState, ...] = ("pending", "sending", "unknown", "failed
 # -- events ----------------------------------------------------------------------------------------
 
 
-@click.command()
+@command(
+    examples=(
+        "sessiondb events gateway.db -n 5",
+        "sessiondb events gateway.db --audience operator --json",
+    ),
+)
 @database_argument
 @click.option(
     "-n",
@@ -106,13 +112,13 @@ def events(
     forget: bool,
     as_json: bool,
 ) -> None:
-    """Print events, oldest first, and follow new ones with -f.
+    """Print events, and follow new ones with -f.
 
-    Each event is one line. With --consumer, the database keeps the position of that
-    consumer. The position is stored after a page is printed, so a page can be printed
-    again after a crash, but none is skipped. It moves past events for the other audience,
-    too. A new consumer begins with the last events (-n). Without --consumer, nothing is
-    stored.
+    Each event is one line, the oldest first. With --consumer, the database keeps the
+    position of that consumer. The position is stored after a page is printed, so a page
+    can be printed again after a crash, but none is skipped. It moves past events for the
+    other audience, too. A new consumer begins with the last events (-n). Without
+    --consumer, nothing is stored.
     """
     if consumer is not None and not consumer.strip():
         refuse("--consumer needs a name.")
@@ -204,7 +210,9 @@ def _print_event(event: Event, *, as_json: bool) -> None:
 # -- held ------------------------------------------------------------------------------------------
 
 
-@click.command()
+@command(
+    examples=("sessiondb held gateway.db",),
+)
 @database_argument
 @json_option("Print a JSON array.")
 @debug_option
@@ -250,12 +258,14 @@ def _held_row(holding: Holding) -> list[object]:
 # -- stuck -----------------------------------------------------------------------------------------
 
 
-@click.command()
+@command(
+    examples=("sessiondb stuck gateway.db  # exits with 1 when anything is stuck",),
+)
 @database_argument
 @json_option("Print a JSON array.")
 @debug_option
 def stuck(db: str, as_json: bool) -> int:
-    """Show what does not go on by itself, and the command that goes on.
+    """Show what does not go on by itself, and what to do.
 
     Exit with 1 when there is anything. Lists turns, compactions and replies whose process died
     or whose time is up, lanes and channels that nobody serves, interrupted messages, readers
@@ -305,7 +315,12 @@ def _whose(one: Stuck) -> str:
 _DEFAULTS = ResumePolicy()
 
 
-@click.command()
+@command(
+    examples=(
+        "sessiondb resume gateway.db --plan",
+        "sessiondb resume gateway.db --run",
+    ),
+)
 @database_argument
 @click.option("--plan", is_flag=True, help="Show every decision with its reason. Change nothing.")
 @click.option(
@@ -450,7 +465,9 @@ def _decision_row(decision: Decision) -> list[object]:
 # -- inbox and dead letters ------------------------------------------------------------------------
 
 
-@click.command()
+@command(
+    examples=("sessiondb inbox gateway.db -n 20",),
+)
 @database_argument
 @click.option(
     "-n", "--limit", metavar="N", type=click.IntRange(min=1), help="At most this many messages."
@@ -522,7 +539,12 @@ def _inbox_row(message: OpenMessage) -> list[object]:
     ]
 
 
-@click.command()
+@command(
+    examples=(
+        "sessiondb dead gateway.db",
+        "sessiondb dead gateway.db --requeue 2",
+    ),
+)
 @database_argument
 @click.option(
     "--requeue",
@@ -583,7 +605,12 @@ def _dead_row(letter: DeadLetter) -> list[object]:
 # -- outbox ----------------------------------------------------------------------------------------
 
 
-@click.command()
+@command(
+    examples=(
+        "sessiondb outbox gateway.db --state unknown",
+        "sessiondb outbox gateway.db --sent 1",
+    ),
+)
 @database_argument
 @click.option(
     "--state",

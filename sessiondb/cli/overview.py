@@ -19,6 +19,7 @@ from sessiondb.models import CompactionInfo, SessionInfo
 from .program import (
     OK,
     PROBLEMS,
+    command,
     database_argument,
     debug_option,
     json_option,
@@ -47,7 +48,12 @@ from .terminal import (
 STUCK_SHOWN = 5
 
 
-@click.command()
+@command(
+    examples=(
+        "sessiondb sessions gateway.db",
+        "sessiondb sessions gateway.db --all -n 20",
+    ),
+)
 @database_argument
 @click.option(
     "--all", "with_ended", is_flag=True, help="Include sessions that have ended, archived ones too."
@@ -101,7 +107,12 @@ def _session_row(info: SessionInfo, *, with_ended: bool) -> list[object]:
     return [*row, ended] if with_ended else row
 
 
-@click.command()
+@command(
+    examples=(
+        "sessiondb context gateway.db agent:main:discord:channel:1",
+        "sessiondb context gateway.db agent:main:discord:channel:1 --epoch 0",
+    ),
+)
 @database_argument
 @session_argument
 @click.option(
@@ -137,7 +148,13 @@ def context(
         print_bytes(content + b"\n")
 
 
-@click.command(short_help="List compactions and their outcomes.")
+@command(
+    short_help="List compactions and their outcomes.",
+    examples=(
+        "sessiondb compactions gateway.db",
+        "sessiondb compactions gateway.db --session agent:main:discord:channel:1",
+    ),
+)
 @database_argument
 @click.option("--session", metavar="SESSION", help="Only compactions of this session.")
 @click.option("-n", "--limit", type=click.IntRange(min=1), help="At most this many.")
@@ -185,7 +202,13 @@ def _compaction_row(info: CompactionInfo) -> list[object]:
     ]
 
 
-@click.command(short_help="Check every invariant of a database.")
+@command(
+    short_help="Check every invariant of a database.",
+    examples=(
+        "sessiondb verify gateway.db",
+        "sessiondb verify gateway.db --quick",
+    ),
+)
 @database_argument
 @click.option(
     "--session", metavar="SESSION", help="Only this session.  [default: all, and the file itself]"
@@ -226,7 +249,13 @@ def verify(db: str, session: str | None, quick: bool, as_json: bool) -> int:
     return OK if report.ok else PROBLEMS
 
 
-@click.command(short_help="Show counts, jobs, processes and space.")
+@command(
+    short_help="Show counts, jobs, processes and space.",
+    examples=(
+        "sessiondb status gateway.db",
+        "sessiondb status gateway.db --json",
+    ),
+)
 @database_argument
 @json_option()
 @debug_option

@@ -4,6 +4,8 @@ An error is one line, `sessiondb: <what>, <which>, <what to do>`, and an exit co
 table in the help's last paragraph. `--debug` shows the traceback above it. A reader that
 stops (`| head`) ends a command silently, with the code of a program that SIGPIPE stopped.
 Ctrl-C cancels the call, waits for its outcome (at most one transaction) and ends with 130.
+A command that had begun to change something says in one line what is done, and how to go
+on (`on_interrupt`).
 """
 
 from __future__ import annotations
@@ -65,7 +67,9 @@ Exit codes:
 
 \b
 SESSION is a session id, a unique prefix of one, or a session key such as
-agent:main:discord:channel:1. Times are UTC.
+agent:main:discord:channel:1. ENTRY is an entry's number, as `show` prints it,
+or its id. Times are UTC. With SESSIONDB=FILE in the environment, DB may be
+left out.
 """
 
 # Errors of a write to a file or a pipe that are no fault of the command.
@@ -73,6 +77,9 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 _DEBUG = "sessiondb.debug"
 _DB = "sessiondb.db"
+_STORED = "sessiondb.stored"
+DEFAULT_DB = "SESSIONDB"
+"""The environment variable that names the database of a command that is given none."""
 
 
 class Failure(click.ClickException):
@@ -81,6 +88,14 @@ class Failure(click.ClickException):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+
+class Interrupted(click.Abort):
+    """Ctrl-C, and what the command says about it."""
+
+    def __init__(self, stored: Callable[[], str] | None) -> None:
+        super().__init__()
+        self.stored = stored
 
 
 def repeat_while_busy(step: Callable[[], T]) -> T:
@@ -109,8 +124,58 @@ def exit_code_of(error: SessionDBError) -> int:
     return BUSY if error.retry else PROBLEMS
 
 
+class Command(click.Command):
+    """A command whose help ends with examples, and that takes DB from the environment."""
+
+    def __init__(self, *args: Any, examples: Sequence[str], **extra: Any) -> None:
+        super().__init__(*args, **extra)
+        self.examples = tuple(examples)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the database that the environment names in front of too few arguments."""
+        default = os.environ.get(DEFAULT_DB)
+        if default and self._lacks_an_argument(ctx, args):
+            args = [default, *args]
+        return super().parse_args(ctx, args)
+
+    def _lacks_an_argument(self, ctx: click.Context, args: list[str]) -> bool:
+        required = [
+            param.name
+            for param in self.params
+            if isinstance(param, click.Argument) and param.required
+        ]
+        try:
+            found = self.make_parser(ctx).parse_args(list(args))[0]
+        except click.UsageError:
+            return False  # click itself parses once more, and reports it
+        return not all(
+            name and isinstance(found.get(name), (str, tuple)) and found[name] for name in required
+        )
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Print the examples. Lines are not wrapped, so that they can be copied."""
+        super().format_epilog(ctx, formatter)
+        with formatter.section("Examples"):
+            for example in self.examples:
+                formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+
+
+def command(
+    name: str | None = None, *, examples: Sequence[str], short_help: str | None = None
+) -> Callable[[Callable[..., Any]], Command]:
+    """Return the decorator of a command.
+
+    `examples` are command lines about `gateway.db`. A test runs each of them.
+    """
+    return click.command(name, cls=Command, examples=examples, short_help=short_help)
+
+
 class Program(LazyGroup):
     """The group: turns errors into lines and exit codes."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take no arguments at all for a question: what is there?"""
+        return super().parse_args(ctx, args or ["--help"])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -120,7 +185,8 @@ class Program(LazyGroup):
             silence_stdout()
             ctx.exit(PIPE_CLOSED)
         except KeyboardInterrupt as interrupt:
-            raise click.Abort from interrupt  # click would print a line of its own first
+            # click would print a line of its own first.
+            raise Interrupted(ctx.meta.get(_STORED)) from interrupt
         except (SessionDBError, OSError) as error:
             if ctx.meta.get(_DEBUG):
                 _print_traceback()
@@ -180,7 +246,7 @@ class Program(LazyGroup):
             context = error.ctx
             path = context.command_path if context is not None else "sessiondb"
             command = path.removeprefix("sessiondb").strip() or "usage"
-            _complain(f"{command}: {error.format_message()} See `{path} --help`.")
+            _complain(f"{command}: {_about_usage(error)} See `{path} --help`.")
             return USAGE
         except click.ClickException as error:
             _complain(error.format_message())
@@ -197,6 +263,15 @@ class Program(LazyGroup):
             _complain(_unwritten(error))
             return PROBLEMS
         return code if isinstance(code, int) else OK
+
+
+def _about_usage(error: click.UsageError) -> str:
+    """Return what is wrong with a command line, as whole sentences."""
+    text = error.format_message().strip()
+    text = text if text.endswith((".", "?", "!")) else f"{text}."
+    if isinstance(error, click.MissingParameter) and error.param and error.param.name == "db":
+        text += f" Name the database, or set {DEFAULT_DB} to its path."
+    return text
 
 
 def _unwritten(error: OSError) -> str:
@@ -229,14 +304,22 @@ def _print_traceback() -> None:
     click.echo(escape_lines(traceback.format_exc()), err=True, nl=False)
 
 
-def _report_outcome(abort: click.Abort) -> None:
-    """Report that Ctrl-C left the outcome of a write unknown, if it did."""
+def on_interrupt(stored: Callable[[], str]) -> None:
+    """Set what Ctrl-C reports from here on: what is done, and how to go on."""
+    click.get_current_context().meta[_STORED] = stored
+
+
+def _report_outcome(abort: Interrupted | click.Abort) -> None:
+    """Report what Ctrl-C left behind. A command that only reads leaves nothing."""
     outcome = outcome_of(abort.__cause__) if abort.__cause__ is not None else None
+    stored = abort.stored if isinstance(abort, Interrupted) else None
     if outcome == "unknown":
         _complain(
             "interrupted, and it is unknown whether the last write was stored. "
             "Look before you repeat it."
         )
+    elif stored is not None:
+        _complain(f"interrupted. {stored()}")
     elif sys.stderr.isatty():
         click.echo("", err=True)
 
@@ -331,7 +414,6 @@ def json_option(description: str = "Print JSON.") -> Callable[[F], F]:
     cls=Program,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    no_args_is_help=True,
 )
 @click.option(
     "--version",

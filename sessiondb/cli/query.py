@@ -45,6 +45,7 @@ from .program import (
     USAGE,
     Failure,
     FiniteRange,
+    command,
     database_argument,
     debug_option,
     json_option,
@@ -141,7 +142,12 @@ class Spool:
                     return
 
 
-@click.command()
+@command(
+    examples=(
+        "sessiondb query gateway.db 'select * from session_overview' --table",
+        "sessiondb query gateway.db 'select * from inbox where state = :s' -p s dead",
+    ),
+)
 @database_argument
 @click.argument("sql", metavar="SQL")
 @click.option(
@@ -187,12 +193,7 @@ def query(
     as_json: bool,
     **shape: Any,
 ) -> None:
-    """Run a read-only SQL query and print its rows.
-
-    \b
-    sessiondb query gateway.db 'select * from session_overview' --table
-    sessiondb query gateway.db 'select * from inbox where state = :s' -p s dead
-    """  # noqa: D301  # click's mark is a backspace, which a raw docstring would not have
+    """Run a read-only SQL query and print its rows."""
     chosen = [
         name for name in ("as_csv", "as_tsv", "as_table", "fmt", "nl", "arrays") if shape[name]
     ]

@@ -19,11 +19,13 @@ from .program import (
     OK,
     PROBLEMS,
     FiniteRange,
+    command,
     database_argument,
     debug_option,
     json_option,
     look_into,
     read_settings,
+    refuse,
     session_argument,
     write_into,
 )
@@ -42,10 +44,16 @@ def _parsed(parse: Any, value: str, param: click.Parameter) -> Any:
     try:
         return parse(value, param.opts[0])
     except InvalidInput as error:
-        raise click.BadParameter(str(error), param=param) from error
+        refuse(str(error))
 
 
-@click.command(short_help="Archive old sessions by limits. --dry-run only lists them.")
+@command(
+    short_help="Archive old sessions by limits, and free space.",
+    examples=(
+        "sessiondb gc gateway.db --max-age 30d --dry-run",
+        "sessiondb gc gateway.db --max-age 30d --prune 90d",
+    ),
+)
 @database_argument
 @click.option("--dry-run", is_flag=True, help="Decide and report, but change nothing.")
 @click.option(
@@ -208,7 +216,9 @@ def _row(decision: RetentionDecision) -> list[object]:
     ]
 
 
-@click.command()
+@command(
+    examples=("sessiondb unarchive gateway.db archived-one",),
+)
 @database_argument
 @session_argument
 @json_option()
@@ -234,7 +244,9 @@ def unarchive(db: str, session: str, as_json: bool) -> None:
         click.echo(escape(f"{parent}, which it was forked from, was restored with it"), err=True)
 
 
-@click.command()
+@command(
+    examples=("sessiondb pin gateway.db agent:main:discord:channel:1",),
+)
 @database_argument
 @session_argument
 @json_option()
@@ -244,7 +256,9 @@ def pin(db: str, session: str, as_json: bool) -> None:
     _set_pin(db, session, as_json, pinned=True)
 
 
-@click.command()
+@command(
+    examples=("sessiondb unpin gateway.db agent:main:discord:channel:1",),
+)
 @database_argument
 @session_argument
 @json_option()

@@ -10,7 +10,16 @@ from sessiondb import database
 from sessiondb.errors import SessionDBError
 from sessiondb.salvage.report import SalvageReport
 
-from .program import OK, PROBLEMS, USAGE, Failure, database_argument, debug_option, json_option
+from .program import (
+    OK,
+    PROBLEMS,
+    USAGE,
+    Failure,
+    command,
+    database_argument,
+    debug_option,
+    json_option,
+)
 from .terminal import (
     Column,
     as_record,
@@ -28,7 +37,10 @@ COULD_NOT_START = USAGE
 SHOWN = 20
 
 
-@click.command(short_help="Salvage what can be read of a damaged file.")
+@command(
+    short_help="Salvage what can be read of a damaged file.",
+    examples=("sessiondb salvage gateway.db salvaged.db",),
+)
 @database_argument
 @click.argument("new", metavar="NEW")
 @click.option(

@@ -34,6 +34,7 @@ from sessiondb.transcript.paths import (
 
 from .program import (
     FOLLOW_S,
+    command,
     database_argument,
     debug_option,
     json_option,
@@ -286,7 +287,12 @@ class Printer:
         click.echo()
 
 
-@click.command()
+@command(
+    examples=(
+        "sessiondb show gateway.db agent:main:discord:channel:1",
+        "sessiondb show gateway.db agent:main:discord:channel:1 --last 20 --full",
+    ),
+)
 @database_argument
 @session_argument
 @click.option(
@@ -378,7 +384,9 @@ def _landmarks(tx: ReadTx, session_no: int) -> Landmarks:
 # -- tail ------------------------------------------------------------------------------------------
 
 
-@click.command()
+@command(
+    examples=("sessiondb tail gateway.db agent:main:discord:channel:1 -n 5",),
+)
 @database_argument
 @session_argument
 @click.option(

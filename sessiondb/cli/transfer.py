@@ -33,6 +33,7 @@ from .program import (
     OK,
     PROBLEMS,
     Failure,
+    command,
     database_argument,
     debug_option,
     exit_code_of,
@@ -153,7 +154,14 @@ def _redacted(files: Sequence[FileReceipt | ExportedFile]) -> str:
 # -- import ----------------------------------------------------------------------------------------
 
 
-@click.command("import", short_help="Import transcripts of pi and OpenClaw.")
+@command(
+    "import",
+    short_help="Import transcripts of pi and OpenClaw.",
+    examples=(
+        "sessiondb import gateway.db transcripts --dry-run",
+        "sessiondb import gateway.db transcripts --verify",
+    ),
+)
 @database_argument
 @click.argument(
     "paths",
@@ -290,7 +298,13 @@ def _print_quarantined(report: ImportReport, *, verbose: bool) -> None:
 # -- export ----------------------------------------------------------------------------------------
 
 
-@click.command(short_help="Write transcripts back as files, byte for byte.")
+@command(
+    short_help="Write transcripts back as files, byte for byte.",
+    examples=(
+        "sessiondb export gateway.db copies",
+        "sessiondb export gateway.db copies --session agent:main:discord:channel:1",
+    ),
+)
 @database_argument
 @click.argument("dest", metavar="DEST", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--session", metavar="SESSION", help="Only this session. Default: all.")
@@ -370,7 +384,10 @@ def _print_wrapped(text: str) -> None:
 # -- append ----------------------------------------------------------------------------------------
 
 
-@click.command(short_help="Append JSON lines from standard input.")
+@command(
+    short_help="Append JSON lines from standard input.",
+    examples=("sessiondb append gateway.db agent:main:discord:channel:1 < lines.jsonl",),
+)
 @database_argument
 @session_argument
 @click.option(

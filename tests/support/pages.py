@@ -53,13 +53,13 @@ def blocks(page: Path, language: str | None = None) -> list[Block]:
 
 def run(page: Path, folder: Path) -> None:
     """Run a page's examples in the current folder. AssertionError where one differs."""
-    commands = _commands(folder)
+    commands = installed(folder)
     for block in blocks(page):
         if block.title is not None:
             (folder / block.title).write_text(block.text, encoding="utf-8")
         elif block.language == "console":
             for command, wanted in typed(block):
-                code, said = _type(command, folder, commands)
+                code, said = type_in(command, folder, commands)
                 exits = _EXIT.search(command)
                 assert code == (int(exits[1]) if exits else 0), (
                     f"$ {command}\nended with {code}\n{said}"
@@ -79,7 +79,7 @@ def typed(block: Block) -> Iterator[tuple[str, str]]:
         yield command, output
 
 
-def _commands(folder: Path) -> Path:
+def installed(folder: Path) -> Path:
     """Make the commands that the pages name, of this interpreter and this checkout."""
     bin_folder = folder.parent / f"{folder.name}-bin"
     bin_folder.mkdir()
@@ -90,7 +90,7 @@ def _commands(folder: Path) -> Path:
     return bin_folder
 
 
-def _type(command: str, folder: Path, commands: Path) -> tuple[int, str]:
+def type_in(command: str, folder: Path, commands: Path) -> tuple[int, str]:
     """Run a command, here if it needs no shell. Return how it ended and what it printed."""
     words = shlex.split(command, comments=True)
     if not _SHELL.search(command):
