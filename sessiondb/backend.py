@@ -79,6 +79,12 @@ class ReadTx(Reads, Protocol):
     def tuples(self, statement: str, /, **params: SqlValue) -> list[tuple[Any, ...]]:
         """Return every row as a plain tuple: for bulk reads, where named rows would cost time."""
 
+    def layout_faults(self) -> list[str]:
+        """Return how the schema and the settings of the file differ from what the engine makes.
+
+        Each is a sentence without its full stop.
+        """
+
 
 class Tx(ReadTx, Writes, Protocol):
     """One write transaction, or this request's part of it."""

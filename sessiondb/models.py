@@ -132,12 +132,13 @@ class CompactionResult:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One broken invariant."""
+    """One broken invariant, or a check that could not be finished."""
 
     check: str
     session_id: str | None
     message: str
-    severity: Literal["error", "warning"] = "error"
+    severity: Literal["error", "unfinished", "warning"] = "error"
+    """`unfinished`: the check ended early, so what it would have found is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +150,19 @@ class VerifyReport:
     findings: tuple[Finding, ...]
 
     @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The broken invariants."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    @property
+    def unfinished(self) -> tuple[Finding, ...]:
+        """The checks that could not be finished, each with its reason and what to do."""
+        return tuple(finding for finding in self.findings if finding.severity == "unfinished")
+
+    @property
     def ok(self) -> bool:
-        """True when no error was found. Warnings do not count."""
-        return not any(finding.severity == "error" for finding in self.findings)
+        """True when every check was finished and no error was found. Warnings do not count."""
+        return not self.errors and not self.unfinished
 
 
 FileStatus = Literal[

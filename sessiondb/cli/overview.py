@@ -14,11 +14,12 @@ from sessiondb.maintenance.status import (
     Work,
     condition,
 )
-from sessiondb.models import CompactionInfo, SessionInfo
+from sessiondb.models import CompactionInfo, SessionInfo, VerifyReport
 
 from .program import (
     OK,
     PROBLEMS,
+    UNFINISHED,
     command,
     database_argument,
     debug_option,
@@ -214,19 +215,29 @@ def _compaction_row(info: CompactionInfo) -> list[object]:
     "--session", metavar="SESSION", help="Only this session.  [default: all, and the file itself]"
 )
 @click.option("--quick", is_flag=True, help="Skip the checks that decode every entry.")
+@click.option(
+    "--read-s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="How long one read may take. The check of the whole file is one read.  [default: 10]",
+)
 @json_option()
 @debug_option
-def verify(db: str, session: str | None, quick: bool, as_json: bool) -> int:
+def verify(db: str, session: str | None, quick: bool, read_s: float | None, as_json: bool) -> int:
     """Check every invariant of a database. Exit with 1 when one is broken.
 
-    Reads in pages and holds no snapshot between them, so a gateway may run meanwhile.
+    Exit with 6 when none is, as far as is known, and a check could not be finished. Each such
+    check is named, with the reason and what to do.
+
+    Reads in pages and holds no snapshot between them, so a gateway may run meanwhile. While a
+    long read goes on, the WAL grows with each write.
     """
-    with look_into(db) as opened:
+    with look_into(db, read_s=read_s) as opened:
         chosen = opened.session_by_id(session) if session is not None else None
         report = opened.verify(chosen, deep=not quick)
     if as_json:
-        print_json({**as_record(report), "ok": report.ok})
-        return OK if report.ok else PROBLEMS
+        print_json({**as_record(report), "ok": report.ok, "finished": not report.unfinished})
+        return _exit_code(report)
     width = terminal_width()
     for finding in report.findings:
         click.echo(
@@ -235,18 +246,24 @@ def verify(db: str, session: str | None, quick: bool, as_json: bool) -> int:
         )
         for line in wrap(escape(finding.message), width - 4 if width else None):
             click.echo(f"    {line}")
-    errors = sum(finding.severity == "error" for finding in report.findings)
-    warnings = len(report.findings) - errors
-    verdict = (
-        "all good"
-        if not report.findings
-        else f"{counted(errors, 'error')}, {counted(warnings, 'warning')}"
-    )
     checked = (
         f"{counted(report.sessions, 'session')}, {counted(report.entries, 'entry', 'entries')}"
     )
-    click.echo(f"{checked}: {verdict}")
-    return OK if report.ok else PROBLEMS
+    click.echo(f"{checked}: {_verdict(report)}")
+    return _exit_code(report)
+
+
+def _verdict(report: VerifyReport) -> str:
+    if not report.findings:
+        return "all good"
+    errors, unfinished = len(report.errors), len(report.unfinished)
+    warnings = len(report.findings) - errors - unfinished
+    left = f", {counted(unfinished, 'check')} not finished" if unfinished else ""
+    return f"{counted(errors, 'error')}, {counted(warnings, 'warning')}{left}"
+
+
+def _exit_code(report: VerifyReport) -> int:
+    return PROBLEMS if report.errors else UNFINISHED if report.unfinished else OK
 
 
 @command(

@@ -48,7 +48,7 @@ T = TypeVar("T")
 # same, and would only report that something changed, somewhere.
 FOLLOW_S = 0.1
 
-OK, PROBLEMS, USAGE, NOT_FOUND, CANNOT_OPEN, BUSY = range(6)
+OK, PROBLEMS, USAGE, NOT_FOUND, CANNOT_OPEN, BUSY, UNFINISHED = range(7)
 BUG = 70
 INTERRUPTED = 130
 PIPE_CLOSED = 141
@@ -61,6 +61,7 @@ Exit codes:
     3  no such session, key, entry or epoch
     4  the database cannot be opened: missing, damaged, foreign, newer
     5  busy, or the disk is full: the same command can succeed later
+    6  verify found nothing wrong, and could not finish every check
    70  a bug in sessiondb; --debug shows where
   130  interrupted by Ctrl-C
   141  the reader of the output stopped reading
@@ -431,12 +432,17 @@ def program() -> None:
 # -- opening ---------------------------------------------------------------------------------------
 
 
-def look_into(db: str) -> sync.SessionDB:
-    """Open a database for reading, beside a gateway that may have it open."""
+def look_into(db: str, *, read_s: float | None = None) -> sync.SessionDB:
+    """Open a database for reading, beside a gateway that may have it open.
+
+    `read_s` is how long one read may take. None: as long as the library's default.
+    """
     from sessiondb import sync
+    from sessiondb.limits import Limits
     from sessiondb.process import COMMAND_LINE
 
-    return sync.open(db, readonly=True, program=COMMAND_LINE)
+    limits = Limits() if read_s is None else Limits(read_age_s_max=read_s)
+    return sync.open(db, readonly=True, program=COMMAND_LINE, limits=limits)
 
 
 def write_into(db: str, *, create: bool) -> sync.SessionDB:

@@ -17,9 +17,13 @@ keep the result exact:
 
 Memory is bounded by a page, a slice of payloads, the capped findings, and one integer per
 compaction of a session. Verify repairs nothing and writes nothing. A page of the file that
-SQLite cannot read is a finding, and the walk continues with the next session. The check of
-the whole file is a single statement, hence a single snapshot. If it takes longer than
-`read_age_s_max`, it ends with a warning, because it would keep the WAL from being reset.
+SQLite cannot read is a finding, and the walk continues with the next session.
+
+A check that could not be finished is no check. Whatever ended it (a read that took too long,
+a busy file, an I/O error, a package that is missing, a bug) is a finding `unfinished`, and the
+report is not `ok`. The check of the whole file is a single statement, hence a single snapshot.
+It ends so if it takes longer than `read_age_s_max`, because it would keep the WAL from being
+reset.
 
 This module walks the tables that belong to no single session. `verify_inbox.py` has the
 messages, and the rule that each of them ends answered, or somebody is told. The invariants of one
@@ -29,23 +33,30 @@ session are in `verify_session.py` (its row, branches and entries), `verify_text
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+import anyio
+
 from sessiondb.backend import Backend, ReadTx
-from sessiondb.errors import ReadTooLong
+from sessiondb.errors import OpenError, StoreBusy, StoreClosed
 from sessiondb.limits import SEQ_MAX
 from sessiondb.models import Finding, VerifyReport
 from sessiondb.transcript.paths import entry_number
 
 from . import verify_inbox, verify_steps
 from .verify_session import SessionWalk
-from .verify_steps import UNREADABLE, Severity, Steps, pages, single
+from .verify_steps import Severity, Step, Steps, is_damage, pages, single, why_unfinished
 
 if TYPE_CHECKING:
     from sessiondb import statements
 
-# Beyond these a report only says that there are more.
+# Beyond these, of each severity, a report only says that there are more.
 FINDINGS_MAX: Final = 1_000
+# How long a walk waits for a place in the readers' queue, all in all.
+BUSY_WAIT_S_MAX: Final = 30.0
+# A session may be archived or restored while it is checked. So often it is checked anew.
+MOVES_MAX: Final = 3
 
 _REBUILD = (
     "Export the session and import the file into a new database. "
@@ -58,6 +69,8 @@ ADVICE: Final[dict[str, str]] = {
     "file": "Keep the file as it is, and run `sessiondb salvage DB NEW` to recover what can be "
     "read, "
     "or restore a backup.",
+    "schema": "Some other program changed the file. Run `sessiondb salvage DB NEW`: it puts every "
+    "row into a new database, which is as it should be.",
     "foreign_key": "Some other program changed the file. Restore a backup.",
     "binding": "Bind the key again (it gets a new session), or restore a backup.",
     "orphan": _RESTORE,
@@ -100,7 +113,8 @@ async def run(backend: Backend, session_no: int | None, *, deep: bool) -> Verify
     """Walk the database, or one session of it. Changes nothing, and may be repeated.
 
     Raises:
-        StoreBusy: every reader is occupied and the queue is full. Start again later.
+        StoreClosed: the database was closed meanwhile.
+        OpenError: a newer release has migrated it meanwhile.
     """
     walk = Walk(session_no, deep=deep)
     for concern in backend.stats().get("concerns", ()) if session_no is None else ():
@@ -114,6 +128,7 @@ async def run(backend: Backend, session_no: int | None, *, deep: bool) -> Verify
             )
         )
     steps = walk.steps()
+    reader = _Reader(backend)
     failure: Exception | None = None
     while True:
         try:
@@ -122,9 +137,31 @@ async def run(backend: Backend, session_no: int | None, *, deep: bool) -> Verify
             return walk.report()
         failure = None
         try:
-            await backend.read(step, op="verify")
-        except (*UNREADABLE, ReadTooLong) as error:
+            await reader.read(step)
+        except (StoreClosed, OpenError):
+            raise  # nothing can be read any more
+        except Exception as error:
             failure = error  # thrown into the walk, which knows which part it was reading
+
+
+class _Reader:
+    """Runs steps, and waits while the readers are busy: for a limited time in all."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._patience_s = BUSY_WAIT_S_MAX
+
+    async def read(self, step: Step) -> None:
+        while True:
+            try:
+                # A step reads before it changes anything of its own, so it may be repeated.
+                return await self._backend.read(step, op="verify")
+            except StoreBusy as busy:
+                pause_s = busy.retry_after_ms / 1000
+                if self._patience_s < pause_s:
+                    raise
+                self._patience_s -= pause_s
+                await anyio.sleep(pause_s)
 
 
 class Walk:
@@ -135,6 +172,7 @@ class Walk:
         self.sessions = 0
         self.entries = 0
         self.findings: list[Finding] = []
+        self._counts: Counter[Severity] = Counter()
         self._only_no = session_no
 
     def report(self) -> VerifyReport:
@@ -166,21 +204,24 @@ class Walk:
         severity: Severity = "error",
     ) -> None:
         """Record a finding with its advice, unless there are too many already."""
-        if len(self.findings) < FINDINGS_MAX:
-            self.findings.append(Finding(check, session_id, f"{what}. {ADVICE[check]}", severity))
-        elif len(self.findings) == FINDINGS_MAX:
-            self.findings.append(
-                Finding(check, None, f"More than {FINDINGS_MAX:,} findings. The rest is left out.")
-            )
+        self._counts[severity] += 1
+        if self._counts[severity] <= FINDINGS_MAX:
+            advice = "" if severity == "unfinished" else f" {ADVICE[check]}"  # it has its own
+            self.findings.append(Finding(check, session_id, f"{what}.{advice}", severity))
+        elif self._counts[severity] == FINDINGS_MAX + 1:
+            message = f"More than {FINDINGS_MAX:,} findings. The rest is left out."
+            self.findings.append(Finding(check, None, message, severity))
 
     def _guarded(self, what: str, steps: Steps) -> Steps:
         """Run the steps of one part. An unreadable part is a finding, and ends this part only."""
         try:
             yield from steps
-        except UNREADABLE as error:
-            self.add("file", None, f"{what} cannot be read: {error}")
-        except ReadTooLong as error:
-            self.add("file", None, f"{what} could not be checked in time: {error}", "warning")
+        except Exception as error:
+            if is_damage(error):
+                self.add("file", None, f"{what} cannot be read: {error}")
+                return
+            why = why_unfinished(error)
+            self.add("file", None, f"the check of {what} was not finished: {why}", "unfinished")
 
     # -- the file, and what belongs to no session --------------------------------------
 
@@ -200,7 +241,15 @@ class Walk:
                         "is not there",
                     )
 
-        for what, step in (("the file", check), ("the references between tables", references)):
+        def layout(tx: ReadTx) -> None:
+            for fault in tx.layout_faults():
+                self.add("schema", None, fault)
+
+        for what, step in (
+            ("the schema", layout),
+            ("the file", check),
+            ("the references between tables", references),
+        ):
             yield from self._guarded(what, single(step))
 
     def _bindings(self) -> Steps:
@@ -383,13 +432,18 @@ class Walk:
 
     def _session(self, session_no: int) -> Steps:
         walk = SessionWalk(session_no, deep=self.deep)
-        try:
-            yield from walk.steps()
-        except UNREADABLE as error:
-            walk.findings.add("file", f"the session cannot be read to its end: {error}")
-        except ReadTooLong as error:
+        yield from self._whole(walk)
+        for _ in range(MOVES_MAX):
+            if not walk.moved:
+                break
+            walk = SessionWalk(session_no, deep=self.deep)
+            yield from self._whole(walk)
+        if walk.moved:
             walk.findings.add(
-                "file", f"the session could not be checked to its end: {error}", "warning"
+                "archive",
+                "the session was archived and restored again and again while it was checked, "
+                "so its check was not finished. Verify it again",
+                "unfinished",
             )
         if not walk.exists:
             return
@@ -397,3 +451,13 @@ class Walk:
         self.entries += walk.entries
         for check, what, severity in walk.findings.found:
             self.add(check, walk.session_id, what, severity)
+
+    def _whole(self, walk: SessionWalk) -> Steps:
+        """Run the steps of one session's walk. An error ends them, and is a finding."""
+        try:
+            yield from walk.steps()
+        except Exception as error:
+            if is_damage(error):
+                walk.findings.add("file", f"the session cannot be read to its end: {error}")
+            else:
+                walk.findings.unfinished("file", "the session was not checked to its end", error)

@@ -61,7 +61,7 @@ def archive_steps(
         try:
             found = archive_format.damage(chunk, row.encoding, session_no, session_id, order)
         except InvalidInput as error:
-            findings.add("archive", f"its archive cannot be checked here: {error}", "warning")
+            findings.unfinished("archive", "its archive cannot be checked here", error)
             chunk_no = None
             return
         chunk_no, seen = chunk.chunk_no + 1, seen + chunk.rows

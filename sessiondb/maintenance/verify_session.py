@@ -25,13 +25,18 @@ USAGE_SCAN_ENTRIES: Final = 5_000
 
 
 class SessionWalk:
-    """The walk over one session. `exists` is False if it was deleted meanwhile, or never was."""
+    """The walk over one session.
+
+    `exists` is False if it was deleted meanwhile, or never was. `moved` is True if its entries
+    moved into an archive or out of it meanwhile. Then the walk says nothing: make another.
+    """
 
     def __init__(self, session_no: int, *, deep: bool) -> None:
         self.session_no = session_no
         self.deep = deep
         self.session_id = ""
         self.exists = False
+        self.moved = False
         self.entries = 0
         self.findings = SessionFindings()
         self._low_no, self._high_no = entry_number(session_no, 0), entry_number(session_no, SEQ_MAX)
@@ -48,6 +53,7 @@ class SessionWalk:
             yield from archive_steps(
                 self.session_no, self.session_id, self.findings, deep=self.deep
             )
+            yield self._still_there
             return
         yield from self._usage()
         yield from self._branches()
@@ -59,8 +65,8 @@ class SessionWalk:
     def _still_there(self, tx: ReadTx) -> None:
         row = tx.first("verify.exists", session_no=self.session_no)
         self.exists = row is not None
-        if row is not None and row.archived_at_ms is not None:
-            # Its entries moved into an archive during the walk.
+        if row is not None and (row.archived_at_ms is None) != (self._row.archived_at_ms is None):
+            self.moved = True
             self.findings.found.clear()
 
     # -- the session's row -------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from sessiondb.backend import ReadTx
-from sessiondb.errors import StoreDamaged
+from sessiondb.errors import InvalidInput, ReadTooLong, StoreBusy, StoreDamaged, StoreFailed
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ K = TypeVar("K", int, str)
 R = TypeVar("R")
 Step = Callable[[ReadTx], None]
 Steps = Generator[Step, None, None]
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "unfinished", "warning"]
 
 PAGE_ROWS: Final = 256
 # A database that is broken everywhere must not fill the memory with equal findings.
@@ -33,22 +34,59 @@ UNREADABLE: Final = (
     MemoryError,
 )
 
+# Why a check could not be finished, and what to do about it. Everything else is a bug.
+_WAYS_ON: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (
+        ReadTooLong,
+        "Give its read more time, when little is written: `sessiondb verify DB --read-s 600`",
+    ),
+    (StoreBusy, "Verify again when the database is less busy"),
+    (StoreFailed, "Check the disk and the system's log, and verify again"),
+    (OSError, "Check the disk and the system's log, and verify again"),
+    (MemoryError, "Free memory, and verify again"),
+    (InvalidInput, "Then verify again"),
+    (RecursionError, "Verify again from a thread with a larger stack"),
+)
+
+
+def is_damage(error: Exception) -> bool:
+    """Tell whether an error that ended a check says that the file is damaged.
+
+    Any other says only that the check was not finished. Memory can run out on a whole file.
+    """
+    return isinstance(error, UNREADABLE) and not isinstance(error, MemoryError)
+
+
+def why_unfinished(error: Exception) -> str:
+    """Return why a check could not be finished, and what to do, without the last full stop."""
+    said = str(error).rstrip(".")
+    for kind, way_on in _WAYS_ON:
+        if isinstance(error, kind):
+            return f"{said or type(error).__name__}. {way_on}"
+    return f"{type(error).__name__}: {said}. This is a bug of sessiondb: report this message"
+
 
 class SessionFindings:
-    """The findings of one session, bounded."""
+    """The findings of one session, bounded. Of each severity, so that none hides another."""
 
     def __init__(self) -> None:
         self.found: list[tuple[str, str, Severity]] = []
+        self._counts: Counter[Severity] = Counter()
 
     def add(self, check: str, what: str, severity: Severity = "error") -> None:
         """Record a finding, unless the session has too many already."""
-        if len(self.found) < SESSION_FINDINGS_MAX:
+        self._counts[severity] += 1
+        if self._counts[severity] <= SESSION_FINDINGS_MAX:
             self.found.append((check, what, severity))
-        elif len(self.found) == SESSION_FINDINGS_MAX:
+        elif self._counts[severity] == SESSION_FINDINGS_MAX + 1:
             message = (
                 f"more than {SESSION_FINDINGS_MAX} findings in this session; the rest is left out"
             )
             self.found.append((check, message, severity))
+
+    def unfinished(self, check: str, what: str, error: Exception) -> None:
+        """Record that a check could not be finished. `what` is a sentence without full stop."""
+        self.add(check, f"{what}: {why_unfinished(error)}", "unfinished")
 
     def of(self, row: statements.VerifyEntries, check: str, what: str) -> None:
         """Record a finding about one entry. `what` is a predicate."""

@@ -33,11 +33,11 @@ class TextCheck:
         """Check the text of one entry."""
         try:
             fields = _decode(payload)
-        except RecursionError:
-            self._findings.add(
+        except RecursionError as error:
+            self._findings.unfinished(
                 "payload",
-                f"the text of entry {at(row.entry_no)} is nested too deeply to be checked",
-                "warning",
+                f"the text of entry {at(row.entry_no)} is nested too deeply to be checked here",
+                error,
             )
             return
         except ValueError as error:

@@ -86,15 +86,17 @@ def run(
 def _verify(work: Workspace) -> None:
     walk = verify.Walk(None, deep=True)
     work.verify(walk.steps())
-    work.report.findings = [finding for finding in walk.findings if finding.severity == "error"]
-    work.report.sessions = walk.sessions
+    found = walk.report()
+    work.report.findings = list(found.errors)
+    work.report.sessions = found.sessions
+    work.unfinished = [finding.message for finding in found.unfinished]
 
 
 def _complete_report(work: Workspace) -> None:
     report, source = work.report, work.source
     report.pages, report.page_size = source.count, source.page_size
     report.wal, report.wal_frames = source.wal.state, source.wal.frames
-    report.notes = list(source.notes)
+    report.notes = [*source.notes, *work.unfinished]
     if source.wal.state == "torn":
         report.notes.append(
             "the WAL is damaged, or ends inside a transaction: "

@@ -101,6 +101,8 @@ class Workspace:
         self.recreated_sessions: set[int] = set()
         # The session for messages and replies whose own session number is impossible.
         self.catch_all_no: int | None = None
+        self.unfinished: list[str] = []
+        """Checks of the new database that could not be finished."""
         self.entries_expected = 0
         # The most rows that the file had room for. A longer gap in the numbers is not real.
         self.gap_max = GAP_FLOOR + source.count * source.page_size // 64

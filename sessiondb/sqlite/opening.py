@@ -217,6 +217,11 @@ def _open_visit(path: str, limits: Limits) -> tuple[apsw.Connection, HeldFiles]:
                 f"{path}: schema {version} is older than this sessiondb reads ({SCHEMA_VERSION}). "
                 "Open it for writing once."
             )
+        if connection.pragma("journal_mode") != "wal":
+            raise OpenError(
+                f"{path}: another program has taken it out of WAL mode. Open it for writing once: "
+                "that puts it back."
+            )
         return connection, database.with_wal()
     except BaseException:
         database.close(connection)

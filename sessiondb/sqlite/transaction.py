@@ -24,6 +24,8 @@ import apsw
 from sessiondb import errors
 from sessiondb.backend import Row, SqlValue, load_statements
 
+from . import layout
+
 # After these errors a connection is closed and opened again: its cache of the file may be wrong.
 SPOILING = (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.ReadOnlyError)
 
@@ -126,7 +128,15 @@ class Snapshot:
             self._check_count(prepared, len(rows), params)
         return rows
 
-    def _start(self, statement: str, params: dict[str, SqlValue]) -> tuple[Prepared, apsw.Cursor]:
+    def layout_faults(self) -> list[str]:
+        connection = self._usable("the schema")
+        try:
+            return list(layout.faults(connection))
+        except (apsw.Error, UnicodeDecodeError) as error:
+            self._fail(error, "of the schema")
+
+    def _usable(self, statement: str) -> apsw.Connection:
+        """Return the connection, for a statement that runs now."""
         connection = self._connection
         if connection is None:
             raise RuntimeError(
@@ -134,6 +144,10 @@ class Snapshot:
             )
         if self.interrupted:
             raise errors.ReadTooLong(f"{self.interrupted} (before statement {statement})")
+        return connection
+
+    def _start(self, statement: str, params: dict[str, SqlValue]) -> tuple[Prepared, apsw.Cursor]:
+        connection = self._usable(statement)
         try:
             prepared = statements()[statement]
         except KeyError:

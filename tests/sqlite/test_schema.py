@@ -12,19 +12,9 @@ import pytest
 
 from sessiondb.sqlite import schema
 from sessiondb.sqlite.connection import drain
+from sessiondb.sqlite.layout import objects
 
 MIGRATIONS = Path(schema.__file__).parent / "migrations"
-
-
-def objects(connection: apsw.Connection) -> dict[tuple[str, str], str]:
-    """Return every object of the schema with its text, less comments and layout."""
-    rows = drain(connection, "SELECT type, name, coalesce(sql, '') FROM sqlite_schema")
-    return {
-        (kind, name): re.sub(
-            r"\s*([(),])\s*", r"\1", " ".join(re.sub(r"--[^\n]*", "", sql).split())
-        )
-        for kind, name, sql in rows
-    }
 
 
 def from_schema() -> apsw.Connection:
