@@ -140,7 +140,7 @@ async def run(backend: Backend, session_no: int | None, *, deep: bool) -> Verify
             await reader.read(step)
         except (StoreClosed, OpenError):
             raise  # nothing can be read any more
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is a finding
             failure = error  # thrown into the walk, which knows which part it was reading
 
 
@@ -216,7 +216,7 @@ class Walk:
         """Run the steps of one part. An unreadable part is a finding, and ends this part only."""
         try:
             yield from steps
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is a finding
             if is_damage(error):
                 self.add("file", None, f"{what} cannot be read: {error}")
                 return
@@ -456,7 +456,7 @@ class Walk:
         """Run the steps of one session's walk. An error ends them, and is a finding."""
         try:
             yield from walk.steps()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is a finding
             if is_damage(error):
                 walk.findings.add("file", f"the session cannot be read to its end: {error}")
             else:

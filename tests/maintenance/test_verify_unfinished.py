@@ -174,7 +174,7 @@ async def test_a_session_that_is_archived_or_restored_meanwhile_is_checked_anew(
 
 
 async def restored_and_broken(db: sessiondb.SessionDB, session: sessiondb.Session) -> None:
-    await db.restore(session.id)
+    await db.unarchive(session.id)
     number = session.ref.session_no
     await db.write(
         "break",
