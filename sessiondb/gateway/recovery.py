@@ -203,7 +203,9 @@ async def _release_one(db: Database, instance_no: int, holder: str, so_far: Reco
             # What can be released is, one by one, and the rest does not hold up the start.
             part = await _release_each(db, instance_no, _death_of(holder))
             if part == Recovered():
-                logger.error("%s: something it held cannot be released: %s", holder, error)  # noqa: TRY400
+                logger.error(  # noqa: TRY400 -- the error says it all
+                    "%s: something it held cannot be released: %s", holder, error
+                )
                 return total
         total = total.plus(part)
     return total
@@ -223,7 +225,9 @@ async def _release_each(db: Database, instance_no: int, reason: str) -> Recovere
         try:
             released[1] += await db.write("recover", give_up)
         except damage.OF_ONE_SESSION as error:
-            logger.error("compaction %s cannot be given up: %s", job.compaction_id, error)  # noqa: TRY400
+            logger.error(  # noqa: TRY400 -- the error says it all
+                "compaction %s cannot be given up: %s", job.compaction_id, error
+            )
     for reply in sending:
         released[2] += await damage.lose_reply(
             db, reply.outbox_no, reply.session_no, reply.attempts, reason

@@ -54,7 +54,8 @@ class Prepared:
         columns = [column[0] for column in cursor.get_description()]
         try:
             # The columns are data, so this can be neither checked nor a class.
-            row_class: Any = namedtuple(self.name.replace(".", "_"), columns)  # type: ignore[misc]  # noqa: PYI024
+            name = self.name.replace(".", "_")
+            row_class: Any = namedtuple(name, columns)  # type: ignore[misc]  # noqa: PYI024
         except ValueError as error:
             raise ValueError(
                 f"statement {self.name}: a column needs a name of its own (AS ...): {error}"

@@ -146,8 +146,8 @@ def test_every_decision_has_its_reason(
     row: HeldRow, policy: dict[str, Any], world: dict[str, Any], action: str, reason: str
 ) -> None:
     rows = Rows([row], unclean=world.get("unclean", 0), resumes=world.get("resumes", 0))
-    spent = world.get("spent", 0)
-    [decision] = recovery.plan(rows, ResumePolicy(**policy), NOW_MS, spent=spent)  # type: ignore[arg-type]
+    read: Any = rows
+    [decision] = recovery.plan(read, ResumePolicy(**policy), NOW_MS, spent=world.get("spent", 0))
     assert decision.action == action
     assert reason in decision.reason
 

@@ -153,7 +153,7 @@ async def cancel_all_behind(
 
     with monkeypatch.context() as patch:
         patch.setattr(module, step, stepped)
-        await asyncio.gather(asyncio.create_task(loop()), return_exceptions=True)  # type: ignore[arg-type]
+        await asyncio.gather(asyncio.ensure_future(loop()), return_exceptions=True)
 
 
 @only_asyncio

@@ -9,6 +9,7 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -147,9 +148,9 @@ async def test_an_event_that_is_not_in_the_table_costs_one_lookup(tmp_db: Path) 
     async with opened(tmp_db, guard="raise"):
         calls: list[str] = []
 
-        def trace(frame: object, event: str, argument: object) -> None:
-            if event == "call" and frame.f_code.co_filename == guard.__file__:  # type: ignore[attr-defined]
-                calls.append(frame.f_code.co_name)  # type: ignore[attr-defined]
+        def trace(frame: FrameType, event: str, argument: object) -> None:
+            if event == "call" and frame.f_code.co_filename == guard.__file__:
+                calls.append(frame.f_code.co_name)
 
         sys.setprofile(trace)
         try:

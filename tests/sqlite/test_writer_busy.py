@@ -52,8 +52,9 @@ async def test_after_the_busy_timeout_waiting_writes_name_the_holder(tmp_db: Pat
                 for _ in range(3):
                     tasks.start_soon(write)
             assert [outcome_of(error) for error in errors] == ["not_executed"] * 3
-            assert lock_holder_pid(str(tmp_db)) == unlock.pid  # type: ignore[attr-defined]
-            assert f"pid {unlock.pid} has held the write lock" in str(errors[0])  # type: ignore[attr-defined]
+            pid = unlock.pid  # type: ignore[attr-defined]
+            assert lock_holder_pid(str(tmp_db)) == pid
+            assert f"pid {pid} has held the write lock" in str(errors[0])
             assert errors[0].retry_after_ms == 100
             assert backend.stats()["writer"]["busy_timeouts"] == 3
             unlock()
