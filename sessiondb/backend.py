@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NewType, Protocol, TypeVar
 
+from .limits import PAGE_BYTES
+from .paging import Page
 from .process import Registered
 
 T = TypeVar("T")
@@ -64,7 +66,24 @@ else:  # sessiondb/statements.pyi does not exist at run time: no start makes its
             """
 
         def all(self, statement: str, /, **params: SqlValue) -> list[Row]:
-            """Return every row of a named statement, materialised."""
+            """Return every row of a named statement, materialised.
+
+            For few or small rows. A list of texts is read with `page`.
+            """
+
+        def page(
+            self,
+            statement: str,
+            /,
+            *,
+            limit: int,
+            bytes_max: int = PAGE_BYTES,
+            **params: SqlValue,
+        ) -> Page[Row]:
+            """Return a page of rows: `limit` at most, or until they have `bytes_max` (`paging.py`).
+
+            The statement has a parameter `:limit`, and reads its rows in order, without a sort.
+            """
 
     class Writes(Protocol):
         """How a body runs the statements that change rows."""

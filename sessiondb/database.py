@@ -250,7 +250,7 @@ class SessionDB:
     ) -> AsyncIterator[SessionInfo]:
         """Iterate over sessions, last changed first. Holds no snapshot between pages."""
         return read_pages(
-            self,
+            self.read,
             "sessions",
             lambda tx, before, limit: registry.page(
                 tx, before=before, limit=limit, agent_id=agent_id, with_ended=with_ended
@@ -340,7 +340,7 @@ class SessionDB:
     def compactions(self, session: Session | None = None) -> AsyncIterator[CompactionInfo]:
         """Iterate over compaction jobs, newest first. Of one session or of all."""
         session_no = session.ref.session_no if session is not None else None
-        return read_pages(self, "compactions", partial(compaction.page, session_no=session_no))
+        return read_pages(self.read, "compactions", partial(compaction.page, session_no=session_no))
 
     # -- inbox ---------------------------------------------------------------------------------
 
@@ -427,7 +427,7 @@ class SessionDB:
 
         No more rows than those are read.
         """
-        return read_pages(self, "inbox.dead", inbox.dead_letters, limit=limit)
+        return read_pages(self.read, "inbox.dead", inbox.dead_letters, limit=limit)
 
     async def requeue(self, inbox_no: int) -> None:
         """Put a dead letter back into its lane, its attempts forgotten. Durable.
@@ -553,7 +553,9 @@ class SessionDB:
 
         No more rows than those are read.
         """
-        return read_pages(self, "outbox.list", partial(outbox.replies, state=state), limit=limit)
+        return read_pages(
+            self.read, "outbox.list", partial(outbox.replies, state=state), limit=limit
+        )
 
     async def settle_reply(self, outbox_no: int, state: Literal["sent", "pending"]) -> None:
         """Settle an unknown or failed reply by hand: it was sent, or is to be sent again. Durable.

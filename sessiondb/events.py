@@ -14,13 +14,17 @@ event for an *operator* says what to check.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .backend import ReadTx, Tx
 from .errors import InvalidInput, NotFound
 from .json_text import dumps
 from .limits import CONSUMER_CHARS_MAX
 from .models import Event
+from .paging import Page
+
+if TYPE_CHECKING:
+    from . import statements
 
 Audience = Literal["operator", "user"]
 
@@ -50,30 +54,30 @@ def emit(
 
 def after(
     tx: ReadTx, *, event_no: int, audience: Audience | None, limit: int = PAGE
-) -> list[Event]:
-    """Read the events behind a cursor, oldest first."""
+) -> Page[Event]:
+    """Read a page of the events behind a cursor, oldest first."""
     if audience is None:
-        rows = tx.all("events.after", after_no=event_no, limit=limit)
+        rows, more = tx.page("events.after", after_no=event_no, limit=limit)
     else:
-        rows = tx.all("events.after_for", after_no=event_no, audience=audience, limit=limit)
-    return [
-        Event(row.event_no, row.kind, row.audience, row.session_id, row.at_ms, row.text, row.data)
-        for row in rows
-    ]
+        rows, more = tx.page("events.after_for", after_no=event_no, audience=audience, limit=limit)
+    return Page([_event(row) for row in rows], more)
 
 
 def of_session(tx: ReadTx, session_no: int, *, audience: Audience, limit: int) -> list[Event]:
-    """Read a session's newest events, oldest first.
+    """Read a session's newest events, oldest first: one page of them.
 
     Only the newest `LOOK_BACK` events of all sessions are searched.
     """
-    rows = tx.all(
+    newest = tx.page(
         "events.of_session", session_no=session_no, audience=audience, among=LOOK_BACK, limit=limit
     )
-    return [
-        Event(row.event_no, row.kind, row.audience, row.session_id, row.at_ms, row.text, row.data)
-        for row in reversed(rows)
-    ]
+    return [_event(row) for row in reversed(newest.rows)]
+
+
+def _event(row: statements.EventsAfter | statements.EventsOfSession) -> Event:
+    return Event(
+        row.event_no, row.kind, row.audience, row.session_id, row.at_ms, row.text, row.data
+    )
 
 
 def cursor(tx: ReadTx, consumer: str) -> int | None:

@@ -44,6 +44,10 @@ IMPORT_BATCH_BYTES = 512 * KIB
 # row has some hundred bytes, and each page a snapshot of its own: a fraction of a
 # millisecond.
 PAGE_ROWS = 200
+# Where a page of any list ends before it has its rows. With texts of a few KB a page of a
+# thousand is whole. Of 11 MB rows it has one, so ten readers at once hold 150 MB, and not
+# a hundred times as much. The last row of a page may be the largest entry.
+PAGE_BYTES = 4 * MIB
 # A page of history, and the rows that one step of a cut search reads: at first, and at
 # most.
 PAGE_ENTRIES_MAX = 1_000

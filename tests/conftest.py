@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from sessiondb.paging import Page
 from sessiondb.sqlite import transaction
 from tests import ROOT, TESTS
 from tests.support import row_types
@@ -118,14 +119,20 @@ def rows_are_what_their_classes_say(request: pytest.FixtureRequest) -> Iterator[
 
     Not in a module marked `damaged_values`.
     """
-    read = transaction.Snapshot.all
+    read, read_page = transaction.Snapshot.all, transaction.Snapshot.page
 
     def checked(self: transaction.Snapshot, statement: str, /, **params: Any) -> list[Any]:
         rows = read(self, statement, **params)
         row_types.check(statement, rows)
         return rows
 
+    def checked_page(self: transaction.Snapshot, statement: str, /, **params: Any) -> Page[Any]:
+        page = read_page(self, statement, **params)
+        row_types.check(statement, page.rows)
+        return page
+
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("damaged_values") is None:
             patch.setattr(transaction.Snapshot, "all", checked)
+            patch.setattr(transaction.Snapshot, "page", checked_page)
         yield

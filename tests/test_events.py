@@ -478,7 +478,8 @@ async def test_the_last_events_begin_behind_the_one_before_them(tmp_db: Path) ->
         async def last(count: int, audience: events.Audience | None = None) -> list[int]:
             def read(tx: Any) -> list[int]:
                 after = events.before_last(tx, count=count, audience=audience)
-                return [one.event_no for one in events.after(tx, event_no=after, audience=audience)]
+                page = events.after(tx, event_no=after, audience=audience)
+                return [one.event_no for one in page.rows]
 
             return await db.read("look", read)
 

@@ -6,8 +6,8 @@
     above      salvage, openclaw_settings       uses the packages below, for façade and doors
     packages   gateway, transfer, maintenance   never import one another
     core       transcript                       one session's entries: knows no package above it
-    shared     batching, events, messages, paging
-    base       backend, clock, errors, limits, ...
+    shared     batching, events, messages
+    base       backend, clock, errors, limits, paging, ...
     engine     sqlite                           alone imports apsw, and knows the base only
 
 The rules are checked on the syntax tree, so an import inside a function, for type checking
@@ -41,11 +41,12 @@ FLOORS: list[set[str]] = [
         "json_text",
         "limits",
         "models",
+        "paging",
         "process",
         "statements",
         "threads",
     },
-    {"batching", "events", "messages", "paging"},
+    {"batching", "events", "messages"},
     {"transcript"},
     {"gateway", "transfer", "maintenance"},
     {"salvage", "openclaw_settings"},

@@ -153,6 +153,7 @@ from typing import Any, Literal, NamedTuple, Protocol, overload
 from typing_extensions import deprecated
 
 from .backend import AnyStatement, SqlValue
+from .paging import Page
 '''
 
 
@@ -169,6 +170,8 @@ def module(statements: Mapping[str, Statement]) -> str:
     parts += overloads("first", reading, lambda row: f"{row} | None")
     parts += overloads("one", reading, lambda row: row)
     parts += overloads("all", reading, lambda row: f"list[{row}]")
+    paged = [one for one in reading if "limit" in one.parameters]
+    parts += overloads("page", paged, lambda row: f"Page[{row}]")
     parts.append(protocol("Writes"))
     parts += overloads("run", changing, lambda _: "int")
     return "".join(parts)
@@ -215,17 +218,20 @@ def overloads(
         body = body.removesuffix('"""') + '\n        """'
     body = "\n".join(line.rstrip() for line in body.split("\n"))
     for one in signatures:
-        keywords = "".join(f", {name}: SqlValue" for name in one.parameters)
+        kinds = {"limit": "int"} if method == "page" else {}
+        keywords = "".join(f", {name}: {kinds.get(name, 'SqlValue')}" for name in one.parameters)
+        keywords += ", bytes_max: int = ..." if method == "page" else ""
         yield (
             "    @overload\n"
             f'    def {method}(self, statement: Literal["{one.statement.name}"], /'
             f"{', *' if keywords else ''}{keywords}) -> {result(one.row)}:{body}\n"
         )
         body = " ..."
+    others = "*, limit: int, bytes_max: int = ..., " if method == "page" else ""
     for kind, mark in (("AnyStatement", ""), ("str", f'    @deprecated("{NO_SUCH_STATEMENT}")\n')):
         yield (
             f"    @overload\n{mark}"
-            f"    def {method}(self, statement: {kind}, /, **params: SqlValue)"
+            f"    def {method}(self, statement: {kind}, /, {others}**params: SqlValue)"
             f" -> {result('Any')}:{body}\n"
         )
 

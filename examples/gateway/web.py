@@ -275,7 +275,8 @@ class Web:
         # For a page that was not open when they were told, here or on another process.
         notices = [notice_of(event) for event in await session.events(limit=NOTICES_MAX)]
         # The page before this one is asked for with what it says here.
-        before_no = newest[-1].entry_no if len(newest) == min(limit, HISTORY_MAX) else None
+        # (Large entries make it short. The first one of all has no entry before it.)
+        before_no = newest[-1].entry_no if newest and newest[-1].parent_no is not None else None
         return JSONResponse({**known, "said": text, "notices": notices, "before": before_no})
 
     async def status(self, request: Request) -> Response:

@@ -168,7 +168,7 @@ def _page(
     Returns the page, and the number up to which there is nothing else to print.
     """
     page = event_rules.after(tx, event_no=seen, audience=audience, limit=PAGE)
-    return page, page[-1].event_no if len(page) == PAGE else max(seen, event_rules.last(tx))
+    return page.rows, page.rows[-1].event_no if page.more else max(seen, event_rules.last(tx))
 
 
 def _begin(
@@ -518,10 +518,11 @@ def _open_messages(opened: sync.SessionDB, limit: int | None) -> Iterator[OpenMe
         page = opened.read(
             "inbox.open", partial(inbox_rules.open_messages, after_no=after_no, limit=count)
         )
-        yield from page
-        if len(page) < count:
+        yield from page.rows
+        if not page.more:
             return
-        after_no, left = page[-1].inbox_no, None if left is None else left - count
+        after_no = page.rows[-1].inbox_no
+        left = None if left is None else left - len(page.rows)
 
 
 def _inbox_row(message: OpenMessage) -> list[object]:

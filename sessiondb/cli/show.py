@@ -9,6 +9,7 @@ in the middle of a transcript for any time.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import sys
 import time
@@ -24,6 +25,7 @@ from sessiondb.clock import ms_from_iso
 from sessiondb.json_text import DamagedLine, decode_object
 from sessiondb.limits import PAGE_ENTRIES_MAX, PAGE_ROWS, SEQ_MAX
 from sessiondb.models import Entry
+from sessiondb.paging import handed_on
 from sessiondb.transcript.paths import (
     context_start,
     entry_number,
@@ -312,7 +314,7 @@ def show(db: str, session: str, last: int | None, full: bool, as_json: bool) -> 
     """
     with look_into(db) as opened:
         chosen = opened.session_by_id(session)
-        entries = iter(chosen.tail(last)) if last is not None else _path(chosen)
+        entries = _last(chosen, last) if last is not None else _path(chosen)
         if as_json:
             print_json_array(map(_shown_json, entries))
             return
@@ -325,11 +327,24 @@ def show(db: str, session: str, last: int | None, full: bool, as_json: bool) -> 
         printer.finish()
 
 
-def _path(session: sync.Session) -> Iterator[Entry]:
-    last: Entry | None = None
-    while page := session.entries(after=last, limit=PAGE_ROWS):
-        yield from page
-        last = page[-1]
+def _path(session: sync.Session, after_no: int | None = None) -> Iterator[Entry]:
+    while page := session.entries(after=after_no, limit=PAGE_ROWS):
+        after_no = page[-1].entry_no
+        yield from handed_on(page)
+
+
+def _last(session: sync.Session, count: int) -> Iterator[Entry]:
+    """Yield the last entries of the path, oldest first. Holds one page of them."""
+    newest = session.entries(limit=count, newest_first=True)
+    if len(newest) == count or not newest or newest[-1].parent_no is None:
+        return handed_on(newest[::-1])
+    # A page does not hold them. So the first is looked for, and then they are read forward.
+    found, oldest = len(newest), newest[-1]
+    while found < count and oldest.parent_no is not None:
+        del newest
+        newest = session.entries(before=oldest, limit=count - found, newest_first=True)
+        found, oldest = found + len(newest), newest[-1]
+    return itertools.islice(_path(session, oldest.parent_no), found)
 
 
 def _print_header(session: sync.Session) -> None:
@@ -417,7 +432,7 @@ def tail(db: str, session: str, last: int, follow: bool, as_json: bool) -> None:
         # Read first. An entry that arrives between the two reads is printed by the loop below
         # only.
         seen = chosen.info().entries
-        for entry in chosen.tail(last) if last else []:
+        for entry in _last(chosen, last) if last else ():
             if (
                 session_of(entry.entry_no) != chosen.ref.session_no
                 or entry.seq <= seen
@@ -428,11 +443,11 @@ def tail(db: str, session: str, last: int, follow: bool, as_json: bool) -> None:
             page = repeat_while_busy(
                 functools.partial(chosen.arrivals, after_seq=seen, limit=PAGE_ROWS)
             )
-            for entry in page:
-                _print_line(entry, as_json=as_json)
-                seen = entry.seq
             if not page:
                 time.sleep(FOLLOW_S)
+            for entry in handed_on(page):
+                seen = entry.seq
+                _print_line(entry, as_json=as_json)
 
 
 def _print_line(entry: Entry, *, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from sessiondb import events
 from sessiondb.backend import Database, ReadTx
 from sessiondb.errors import SessionDBError
 from sessiondb.models import Event
+from sessiondb.paging import Page
 
 from . import cancellation, retry
 
@@ -37,14 +38,14 @@ async def follow_events(
                 await anyio.sleep(backoff.next_delay(error))
                 continue
             backoff.reset()
-        for event in page:
+        for event in page.rows:
             yield event
             # A reader that asks for the next event has handled this one.
             at = saved = event.event_no
             with cancellation.strays_raise(name):
                 await _move_cursor(db, consumer, at, moving)
         with cancellation.strays_raise(name):
-            if len(page) < events.PAGE:
+            if not page.more:
                 # Events in between are for another audience. They are not read again. Now
                 # and then the position is saved past them, so that they are not kept for
                 # this reader either.
@@ -52,7 +53,7 @@ async def follow_events(
                 if at - saved >= events.PAGE:
                     saved = at
                     await _move_cursor(db, consumer, at, moving)
-            if not page:
+            if not page.rows:
                 await db.backend.wait_change(seen, retry.SLEEP_S_MAX)
 
 
@@ -82,5 +83,5 @@ async def _move_cursor(db: Database, consumer: str, event_no: int, backoff: retr
 
 def _events_page(
     tx: ReadTx, *, event_no: int, audience: events.Audience | None
-) -> tuple[list[Event], int]:
+) -> tuple[Page[Event], int]:
     return events.after(tx, event_no=event_no, audience=audience), events.last(tx)

@@ -54,6 +54,7 @@ from sessiondb.limits import (
 )
 from sessiondb.messages import message_json
 from sessiondb.models import Accepted, DeadLetter, Edited, OpenMessage
+from sessiondb.paging import Page
 from sessiondb.transcript import registry
 from sessiondb.transcript.content import digest
 from sessiondb.transcript.entries import draft_decoded, is_large, off_loop
@@ -406,11 +407,10 @@ def next_notice_ms(tx: ReadTx, lane: str, now_ms: int, *, after_ms: int) -> int 
     return at_ms if at_ms <= now_ms + 2 * after_ms else now_ms
 
 
-def open_messages(tx: ReadTx, *, after_no: int, limit: int) -> list[OpenMessage]:
-    """List messages that are not done, oldest first."""
-    return [
-        OpenMessage(**row._asdict()) for row in tx.all("inbox.open", after_no=after_no, limit=limit)
-    ]
+def open_messages(tx: ReadTx, *, after_no: int, limit: int) -> Page[OpenMessage]:
+    """List messages that are not done, oldest first: one page."""
+    rows, more = tx.page("inbox.open", after_no=after_no, limit=limit)
+    return Page([OpenMessage(**row._asdict()) for row in rows], more)
 
 
 def dead_letters(
@@ -420,9 +420,10 @@ def dead_letters(
 
     Also return the next page's cursor, None at the end.
     """
-    rows = tx.all("inbox.dead", before_no=2**62 if before_no is None else before_no, limit=limit)
-    more = rows[-1].inbox_no if len(rows) == limit else None
-    return [DeadLetter(**row._asdict()) for row in rows], more
+    before_no = 2**62 if before_no is None else before_no
+    rows, more = tx.page("inbox.dead", before_no=before_no, limit=limit)
+    letters = [DeadLetter(**row._asdict()) for row in rows]
+    return letters, letters[-1].inbox_no if more else None
 
 
 def requeue(tx: Tx, inbox_no: int) -> None:

@@ -426,11 +426,11 @@ def replies(
     """
     after_no = after_no or 0
     if state == "sent":
-        rows = tx.all("outbox.list_sent", after_no=after_no, limit=limit)
+        rows, more = tx.page("outbox.list_sent", after_no=after_no, limit=limit)
     else:
-        rows = tx.all("outbox.list", state=state, after_no=after_no, limit=limit)
-    more = rows[-1].outbox_no if len(rows) == limit else None
-    return [Reply(**row._asdict()) for row in rows], more
+        rows, more = tx.page("outbox.list", state=state, after_no=after_no, limit=limit)
+    found = [Reply(**row._asdict()) for row in rows]
+    return found, found[-1].outbox_no if more else None
 
 
 def _settle(

@@ -208,7 +208,7 @@ class Turn:
         return epoch
 
     async def renew(self, operation: str | None = None) -> None:
-        """Renew the lease now, and say what the turn is doing (shown in `held`).
+        """Renew the lease now, and say what the turn is doing (shown in `held`, 2,000 characters).
 
         The lease is renewed without this, too. A resume says with it that it makes progress.
 
@@ -220,9 +220,10 @@ class Turn:
 
     async def _renew_lease(self, operation: str | None = None) -> None:
         lease_ms = round(self._settings.lease_s * 1000)
+        shown = operation[: retry.REASON_CHARS_MAX] if operation is not None else None
         await self.db.write(
             "turn.renew",
-            lambda tx: leases.renew(tx, self.number, lease_ms=lease_ms, operation=operation),
+            lambda tx: leases.renew(tx, self.number, lease_ms=lease_ms, operation=shown),
         )
         self._extend()
 

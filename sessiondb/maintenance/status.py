@@ -179,8 +179,8 @@ class Snapshot:
 def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms: int) -> Snapshot:
     """Read everything except the liveness of processes."""
     file, totals = tx.one("status.file"), tx.one("status.totals")
-    jobs = tx.all("status.running", limit=LISTED_MAX)
-    open_rows = tx.all("status.processes", limit=LISTED_MAX)
+    jobs = tx.page("status.running", limit=LISTED_MAX).rows
+    open_rows = tx.page("status.processes", limit=LISTED_MAX).rows
     status = DatabaseStatus(
         path=path,
         schema_version=file.schema_version,
@@ -220,7 +220,8 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
         processes_open=totals.processes_open,
         gateway=Work(*tx.one("status.work", now_ms=now_ms)),
         channels=tuple(
-            Channel(*row) for row in tx.all("status.channels", now_ms=now_ms, limit=LISTED_MAX)
+            Channel(*row)
+            for row in tx.page("status.channels", now_ms=now_ms, limit=LISTED_MAX).rows
         ),
     )
     return Snapshot(
@@ -228,7 +229,7 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
         open_rows,
         jobs,
         tx.all("recovery.held")[:LISTED_MAX],
-        tx.all("status.stuck", limit=LISTED_MAX),
+        tx.page("status.stuck", limit=LISTED_MAX).rows,
     )
 
 

@@ -9,6 +9,7 @@ from sessiondb.backend import Row
 from sessiondb.clock import iso_from_ms
 from sessiondb.json_text import DamagedLine, dumps
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
+from sessiondb.paging import handed_on
 from sessiondb.transcript import append, paths
 from sessiondb.transcript.entries import Draft, new_id, parse_line
 from sessiondb.transcript.replay import replay
@@ -172,15 +173,14 @@ class Rebuild:
             yield seq, None
 
     def _rows_aside(self) -> Iterator[Row]:
-        high_no = -self.low_no
-        while True:
-            page = self.work.all(
+        high_no, more = -self.low_no, True
+        while more:
+            rows, more = self.work.page(
                 "salvage.aside", low_no=-self.high_no, high_no=high_no, limit=BATCH_ROWS
             )
-            yield from page
-            if len(page) < BATCH_ROWS:
-                return
-            high_no = -page[-1].entry_no - 1
+            if rows:
+                high_no = -rows[-1].entry_no - 1
+            yield from handed_on(rows)
 
     def _place_all(self, tx: Any, batch: list[tuple[int, Any]]) -> None:
         for seq, row in batch:

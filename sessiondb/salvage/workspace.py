@@ -12,6 +12,7 @@ from sessiondb.backend import AnyStatement, Row, Tx
 from sessiondb.clock import now_ms
 from sessiondb.limits import SEQ_BITS
 from sessiondb.maintenance.verify_steps import UNREADABLE, Steps
+from sessiondb.paging import Page, handed_on
 
 from .report import REPORTED_MAX, SalvageReport, TableReport, Unreadable
 
@@ -154,19 +155,23 @@ class Workspace:
         return self.target.read(lambda tx: tx.one(AnyStatement(statement), **params))
 
     def all(self, statement: str, **params: Any) -> list[Row]:
-        """Return the rows of a statement: one page of them."""
+        """Return the rows of a statement."""
         rows: list[Row] = self.target.read(lambda tx: tx.all(AnyStatement(statement), **params))
         return rows
 
+    def page(self, statement: str, **params: Any) -> Page[Row]:
+        """Return one page of the rows of a statement."""
+        page: Page[Row] = self.target.read(lambda tx: tx.page(AnyStatement(statement), **params))
+        return page
+
     def pages(self, statement: str, key: str, first: Any = FIRST_NUMBER - 1) -> Iterator[Row]:
         """Yield every row of a paged statement. The table may change meanwhile."""
-        after = first
-        while True:
-            rows = self.all(f"salvage.{statement}", after=after, limit=BATCH_ROWS)
-            yield from rows
-            if len(rows) < BATCH_ROWS:
-                return
-            after = getattr(rows[-1], key)
+        after, more = first, True
+        while more:
+            rows, more = self.page(f"salvage.{statement}", after=after, limit=BATCH_ROWS)
+            if rows:
+                after = getattr(rows[-1], key)
+            yield from handed_on(rows)
 
     def owners(self, statement: str, key: str) -> Iterator[Row]:
         """Yield the rows of a statement that finds the next owner of something."""

@@ -163,7 +163,7 @@ class SqliteBackend:
             )
         if request.error is not None:
             raise request.error
-        return request.value  # type: ignore[no-any-return]
+        return request.take_value()  # type: ignore[no-any-return]
 
     @property
     def is_busy(self) -> bool:

@@ -56,6 +56,11 @@ class ReadRequest:
     reader: _Reader | None = field(default=None, init=False)
     snapshot: Snapshot | None = field(default=None, init=False)
 
+    def take_value(self) -> Any:
+        """Return the value once. A reader that waits still holds its last request."""
+        value, self.value = self.value, None
+        return value
+
 
 class Readers:
     """The reader threads of one open database."""

@@ -6,8 +6,8 @@ another body's transaction.
 
 Rows are named tuples with the statement's column names. Each statement has one row class,
 made when it first returns a row. `tuples` skips the class for bulk reads. Every statement
-is run to its end before its method returns: a statement left halfway would keep the
-transaction open (and a script left halfway is simply not run).
+is run to its end, or closed, before its method returns: a statement left halfway would keep
+the transaction open (and a script left halfway is simply not run).
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from __future__ import annotations
 import functools
 import re
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import CoroutineType
 from typing import Any, NoReturn
 
 import apsw
 
-from sessiondb import errors
+from sessiondb import errors, paging
 from sessiondb.backend import Row, SqlValue, load_statements
+from sessiondb.limits import PAGE_BYTES
+from sessiondb.paging import Page
 
 from . import layout
 
@@ -118,6 +120,32 @@ class Snapshot:
         if make_row is None:
             return []  # no row has ever come, so its columns are not known
         return list(map(make_row, rows))
+
+    def page(
+        self,
+        statement: str,
+        /,
+        *,
+        limit: int,
+        bytes_max: int = PAGE_BYTES,
+        **params: SqlValue,
+    ) -> Page[Row]:
+        prepared, cursor = self._start(statement, {**params, "limit": limit})
+        try:
+            return paging.fill(self._named(prepared, cursor), limit, bytes_max)
+        except (apsw.Error, UnicodeDecodeError) as error:
+            self._fail(error, statement)
+        finally:
+            cursor.close(True)  # a full page leaves its statement halfway
+
+    @staticmethod
+    def _named(prepared: Prepared, cursor: apsw.Cursor) -> Iterator[Row]:
+        """Yield each row when it is asked for. SQLite reads none ahead."""
+        for row in cursor:
+            if prepared.make_row is None:
+                prepared.describe(cursor)
+                assert prepared.make_row is not None
+            yield prepared.make_row(row)
 
     def tuples(self, statement: str, /, **params: SqlValue) -> list[tuple[Any, ...]]:
         prepared, cursor = self._start(statement, params)

@@ -648,13 +648,12 @@ def page(
     """List jobs, newest first, of one session or of all. Also return the next page's cursor."""
     before_no = 2**62 if before_no is None else before_no
     if session_no is None:
-        rows = tx.all("compaction.list", before_no=before_no, limit=limit)
+        rows, more = tx.page("compaction.list", before_no=before_no, limit=limit)
     else:
-        rows = tx.all(
+        rows, more = tx.page(
             "compaction.list_of_session", session_no=session_no, before_no=before_no, limit=limit
         )
-    more = rows[-1].compaction_no if len(rows) == limit else None
-    return [_info(row) for row in rows], more
+    return [_info(row) for row in rows], rows[-1].compaction_no if more else None
 
 
 def _info(row: statements.CompactionList) -> CompactionInfo:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from sessiondb.backend import ReadTx
 from sessiondb.json_text import loads, stored_text
 from sessiondb.limits import CUT_SCAN_ROWS, CUT_SCAN_ROWS_FIRST
+from sessiondb.paging import handed_on
 
 from .append import State
 from .entries import CUT_ROLES, CUT_TYPES, Projection
@@ -186,18 +187,17 @@ class _Context:
         """Read the calls and results after an entry, oldest first: of others only their role."""
         for segment in segments(self.tx, self.state.head_no, stop_no=last_no):
             low_no = segment.low_no + (segment.low_no == last_no)
-            while True:
-                rows = self.tx.all(
+            more = True
+            while more:
+                rows, more = self.tx.page(
                     "compaction.tool_page",
                     branch_no=segment.branch_no,
                     low_no=low_no,
                     high_no=segment.high_no,
                     limit=CUT_SCAN_ROWS_FIRST,
                 )
-                yield from rows
-                if len(rows) < CUT_SCAN_ROWS_FIRST:
-                    break
-                low_no = rows[-1].entry_no + 1
+                low_no = rows[-1].entry_no + 1 if rows else low_no
+                yield from handed_on(rows)
 
     def _rows_before(self, last_no: int) -> Iterator[statements.CompactionCutPage]:
         limit = CUT_SCAN_ROWS_FIRST  # what is kept is usually short: each page is twice as long

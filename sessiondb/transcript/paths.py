@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from sessiondb import paging
 from sessiondb.backend import ReadTx
 from sessiondb.errors import InvalidInput, NotFound, SessionArchived, StoreDamaged
 from sessiondb.limits import PAGE_ENTRIES_MAX, SEQ_BITS, SEQ_MAX
+from sessiondb.paging import Page
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -142,7 +144,7 @@ def read_path(
     limit: int,
     backward: bool,
 ) -> list[statements.TranscriptSpanForward]:
-    """Read one page of the path to `head_no`, strictly between two entries.
+    """Read one page of the path to `head_no`, strictly between two entries. Empty: none is left.
 
     Forward pages begin after `after_no` (None: at the root). Backward pages begin before
     `before_no` (None: at the head).
@@ -159,30 +161,29 @@ def read_path(
     if after_no is not None and before_no is not None and after_no >= before_no:
         return []  # numbers grow along a path: nothing lies between them
     ranges = segments(tx, head_no if before_no is None else before_no, stop_no=after_no)
-    rows: list[statements.TranscriptSpanForward] = []
-    for segment in reversed(ranges) if backward else ranges:
+
+    def span(segment: Segment, left: int, room: int) -> Page[statements.TranscriptSpanForward]:
         low_no = segment.low_no + (segment.low_no == after_no)
         high_no = segment.high_no - (segment.high_no == before_no)
-        left = limit - len(rows)
         if backward:
-            rows += tx.all(
+            return tx.page(
                 "transcript.span_backward",
                 branch_no=segment.branch_no,
                 low_no=low_no,
                 high_no=high_no,
                 limit=left,
+                bytes_max=room,
             )
-        else:
-            rows += tx.all(
-                "transcript.span_forward",
-                branch_no=segment.branch_no,
-                low_no=low_no,
-                high_no=high_no,
-                limit=left,
-            )
-        if len(rows) >= limit:
-            break
-    return rows
+        return tx.page(
+            "transcript.span_forward",
+            branch_no=segment.branch_no,
+            low_no=low_no,
+            high_no=high_no,
+            limit=left,
+            bytes_max=room,
+        )
+
+    return paging.fill_from(reversed(ranges) if backward else ranges, span, limit).rows
 
 
 def _page_limit(limit: Any) -> int:
@@ -203,7 +204,7 @@ def _require_on_path(tx: ReadTx, head_no: int | None, entry_no: int) -> None:
 def read_arrivals(
     tx: ReadTx, session_no: int, *, after_seq: int, limit: int
 ) -> list[statements.TranscriptArrivals]:
-    """Read one page of all of a session's entries, in order of arrival.
+    """Read one page of all of a session's entries, in order of arrival. Empty: none is left.
 
     seq 0 is the header. -1 begins with it.
 
@@ -211,14 +212,14 @@ def read_arrivals(
         SessionArchived: its entries are in an archive.
     """
     require_readable(tx, session_no)
-    return tx.all(
+    return tx.page(
         "transcript.arrivals",
         low_no=entry_number(session_no, after_seq + 1)
         if after_seq >= -1
         else entry_number(session_no, 0),
         high_no=entry_number(session_no, SEQ_MAX),
         limit=_page_limit(limit),
-    )
+    ).rows
 
 
 def walk_back(

@@ -111,7 +111,7 @@ def page(
 ) -> tuple[list[SessionInfo], tuple[int, int] | None]:
     """List sessions, last changed first. Also return the next page's cursor, or None at the end."""
     before_ms, before_no = before or (2**62, 2**62)
-    rows = tx.all(
+    rows, more = tx.page(
         "registry.list",
         before_ms=before_ms,
         before_no=before_no,
@@ -119,8 +119,8 @@ def page(
         agent_id=agent_id,
         with_ended=int(with_ended),
     )
-    more = (rows[-1].updated_at_ms, rows[-1].session_no) if len(rows) == limit else None
-    return [_info(row) for row in rows], more
+    cursor = (rows[-1].updated_at_ms, rows[-1].session_no) if more else None
+    return [_info(row) for row in rows], cursor
 
 
 def _info(row: statements.RegistryInfo) -> SessionInfo:

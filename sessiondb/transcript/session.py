@@ -148,7 +148,10 @@ class Session:
 
         `after` and `before` are entries (or their `entry_no`) that bound the page and are not part
         of it. For the next page, pass the last entry of this one as `after` (or as `before`,
-        newest first). At most 1,000 a page.
+        newest first). An empty page is behind the last one.
+
+        A page has `limit` entries, 1,000 at most, or fewer when they are large: it ends with the
+        entry at which it reaches 4 MiB (`limits.PAGE_BYTES`). So a short page is not the last.
 
         Raises:
             NotFound: a bound is not on the current path (the head has moved to another branch).
@@ -172,7 +175,9 @@ class Session:
         return await self.db.read("entries", read)
 
     async def tail(self, count: int = 20) -> list[Entry]:
-        """Read the last entries of the current path, oldest first. At most 1,000.
+        """Read the last entries of the current path, oldest first: one page of `entries`.
+
+        1,000 at most, and fewer when they are large.
 
         Raises:
             SessionArchived: as of `entries`.
@@ -184,7 +189,8 @@ class Session:
         """Read one page of all entries in order of arrival.
 
         Includes all branches, control records, and the header (seq 0). For the next page, pass the
-        last entry's `seq`. At most 1,000 a page.
+        last entry's `seq`. An empty page is behind the last one. Pages are as large as those of
+        `entries`.
 
         Raises:
             SessionArchived: its entries are in an archive. `db.unarchive` brings them back.
@@ -214,7 +220,7 @@ class Session:
     async def events(self, *, audience: Audience = "user", limit: int = 50) -> list[Event]:
         """Read the session's newest events, oldest first, for a page that is opened late.
 
-        Bounded: it does not search for old ones.
+        Bounded: it does not search for old ones, and returns one page (`limits.PAGE_BYTES`).
         """
         return await self.db.read(
             "session.events",

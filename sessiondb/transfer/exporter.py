@@ -356,8 +356,10 @@ async def _bindings(
 def _bindings_page(
     agent_id: str, after_key: str
 ) -> Callable[[ReadTx], list[statements.ImportFileBindingsOfAgent]]:
-    return lambda tx: tx.all(
-        "import_file.bindings_of_agent", agent_id=agent_id, after_key=after_key, limit=PAGE_ROWS
+    return lambda tx: (
+        tx.page(
+            "import_file.bindings_of_agent", agent_id=agent_id, after_key=after_key, limit=PAGE_ROWS
+        ).rows
     )
 
 

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from sessiondb.backend import Backend, ReadTx
-from sessiondb.batching import last_fitting
 from sessiondb.json_text import dumps_again, loads, stored_text
-from sessiondb.limits import MIB, SEQ_MAX
+from sessiondb.limits import PAGE_ROWS, SEQ_MAX
+from sessiondb.paging import handed_on
 from sessiondb.transcript.paths import entry_number, segments, seq_of, session_of
 
 from .jsonl_reader import BEHIND_ENTRY
 
 if TYPE_CHECKING:
     from sessiondb import statements
-
-PAGE_BYTES: Final = 4 * MIB
-PAGE_ROWS: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,22 +79,13 @@ class _KeptPages:
         return self._page.pop() if self._page else None
 
     def _read(self, tx: ReadTx) -> list[_Kept]:
-        sizes = tx.all(
-            "import_file.kept_sizes",
+        page = tx.page(
+            "import_file.kept",
             import_file_no=self._import_file_no,
             after_offset=self._after,
             limit=PAGE_ROWS,
         )
-        if not sizes:
-            return []
-        last_offset = last_fitting(sizes, PAGE_BYTES).byte_offset
-        rows = tx.all(
-            "import_file.kept",
-            import_file_no=self._import_file_no,
-            after_offset=self._after,
-            last_offset=last_offset,
-        )
-        return [_Kept(*row) for row in rows]
+        return [_Kept(*row) for row in page.rows]
 
 
 async def own_entries(
@@ -107,25 +95,19 @@ async def own_entries(
     low_no, high_no = entry_number(session_no, first_seq), entry_number(session_no, last_seq)
     while low_no <= high_no:
         rows = await backend.read(_entry_page(low_no, high_no), op="export.entries")
-        for row in rows:
-            yield seq_of(row.entry_no), row.content
         if not rows:
             return
         low_no = rows[-1].entry_no + 1
+        for row in handed_on(rows):
+            yield seq_of(row.entry_no), row.content
 
 
 def _entry_page(
     low_no: int, high_no: int
 ) -> Callable[[ReadTx], list[statements.ImportFilePayloads]]:
-    def read(tx: ReadTx) -> list[statements.ImportFilePayloads]:
-        sizes = tx.all("import_file.entry_sizes", low_no=low_no, high_no=high_no, limit=PAGE_ROWS)
-        if not sizes:
-            return []
-        return tx.all(
-            "import_file.payloads", low_no=low_no, high_no=last_fitting(sizes, PAGE_BYTES).entry_no
-        )
-
-    return read
+    return lambda tx: (
+        tx.page("import_file.payloads", low_no=low_no, high_no=high_no, limit=PAGE_ROWS).rows
+    )
 
 
 async def _nothing() -> AsyncIterator[tuple[int, bytes]]:
@@ -145,11 +127,11 @@ async def shared_lines(backend: Backend, session_no: int) -> AsyncIterator[bytes
     for branch_no, low_no, high_no in spans:
         while low_no <= high_no:
             rows = await backend.read(_shared_page(branch_no, low_no, high_no), op="export.shared")
-            for row in rows:
-                yield _as_current(row) + b"\n"
             if not rows:
                 break
             low_no = rows[-1].entry_no + 1
+            for row in handed_on(rows):
+                yield _as_current(row) + b"\n"
 
 
 def _shared_spans(tx: ReadTx, session_no: int) -> list[tuple[int, int, int]]:
@@ -179,22 +161,15 @@ def _shared_spans(tx: ReadTx, session_no: int) -> list[tuple[int, int, int]]:
 def _shared_page(
     branch_no: int, low_no: int, high_no: int
 ) -> Callable[[ReadTx], list[statements.ImportFileSharedEntries]]:
-    def read(tx: ReadTx) -> list[statements.ImportFileSharedEntries]:
-        sizes = tx.all(
-            "import_file.shared_sizes",
+    return lambda tx: (
+        tx.page(
+            "import_file.shared_entries",
             branch_no=branch_no,
             low_no=low_no,
             high_no=high_no,
             limit=PAGE_ROWS,
-        )
-        if not sizes:
-            return []
-        last_no = last_fitting(sizes, PAGE_BYTES).entry_no
-        return tx.all(
-            "import_file.shared_entries", branch_no=branch_no, low_no=low_no, high_no=last_no
-        )
-
-    return read
+        ).rows
+    )
 
 
 @stored_text()

@@ -87,6 +87,20 @@ def test_show_pages_through_a_transcript_longer_than_a_page(tmp_db: Path) -> Non
     )
 
 
+@pytest.mark.parametrize("last", [1, 2, 3, 5, 8, 9])
+def test_the_last_entries_are_all_shown_when_no_page_holds_them(tmp_db: Path, last: int) -> None:
+    sizes = [10, 3_000_000, 10, 2_500_000, 2_500_000, 10, 1_000_000, 10]
+    with sync.open(tmp_db, durability="normal") as opened:
+        for key in (KEY, "agent:main:other"):
+            session = opened.session(key)
+            for size in sizes:
+                session.append({"role": "user", "content": "x" * size})
+    shown = [one["seq"] for one in json.loads(ok("show", tmp_db, KEY, "--json", "-n", str(last)))]
+    assert shown == list(range(1, 9))[-last:]
+    tail = ok("tail", tmp_db, KEY, "--json", "-n", str(last)).splitlines()
+    assert [json.loads(line)["seq"] for line in tail] == shown
+
+
 @pytest.mark.parametrize(
     "entry",
     [

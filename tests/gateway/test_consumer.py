@@ -18,6 +18,7 @@ from sessiondb import events
 from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.errors import StoreBusy
 from sessiondb.gateway import consumer, retry
+from sessiondb.paging import Page
 from tests.support.engine import PATIENCE_S
 from tests.support.gateway import eventually, running
 from tests.support.world import make_world, world_file
@@ -100,9 +101,9 @@ async def test_a_reader_waits_for_a_change_only_after_an_empty_page(
     steps: list[str] = []
     read_page = consumer._events_page
 
-    def noted_page(tx: ReadTx, **where: Any) -> tuple[list[sessiondb.Event], int]:
+    def noted_page(tx: ReadTx, **where: Any) -> tuple[Page[sessiondb.Event], int]:
         page, last = read_page(tx, **where)
-        steps.append(f"{len(page)} read")
+        steps.append(f"{len(page.rows)} read")
         return page, last
 
     monkeypatch.setattr(consumer, "_events_page", noted_page)

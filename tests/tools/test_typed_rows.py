@@ -84,7 +84,7 @@ def test_a_class_may_be_shared_within_a_file() -> None:
 
 def test_the_methods_keep_their_docstrings() -> None:
     text = typed_rows.TARGET.read_text("utf-8")
-    assert text.count('"""Return every row of a named statement, materialised."""') == 1
+    assert text.count('"""Return every row of a named statement, materialised.') == 1
     assert text.count("            StoreDamaged: there is none: the file is damaged") == 1
 
 
@@ -92,7 +92,7 @@ def test_mypy_finds_a_misspelt_statement_parameter_or_column(tmp_path: Path) -> 
     toy = tmp_path / "toy"
     toy.mkdir()
     (toy / "__init__.py").touch()
-    for module in ("backend.py", "process.py"):  # the second is what the first imports
+    for module in ("backend.py", "process.py", "paging.py", "limits.py"):  # with its imports
         shutil.copy(ROOT / "sessiondb" / module, toy / module)
     known = statements(
         session=SESSION, other=SESSION, inserted=INSERTED, deleted="DELETE FROM lane"

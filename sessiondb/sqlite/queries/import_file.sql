@@ -153,28 +153,21 @@ WHERE b.agent_id = :agent_id AND b.session_key > :after_key ORDER BY b.session_k
 SELECT DISTINCT agent_id FROM binding ORDER BY agent_id;
 
 -- name: entry_sizes
--- Return the sizes of the next entries of a session, so that a page of them can be
+-- Return the sizes of the next entries of a session, so that a step over them can be
 -- bounded in bytes.
 SELECT entry_no, octet_length(payload) AS bytes FROM entry
 WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no LIMIT :limit;
 
 -- name: payloads
--- Return the texts of a range of entries, in order of arrival.
+-- Return the texts of a range of entries, in order of arrival, a page at a time.
 SELECT entry_no, CAST(payload AS BLOB) AS content FROM entry
-WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no;
-
--- name: kept_sizes
--- Return the sizes of the next quarantined pieces of a file.
-SELECT byte_offset, length(content) AS bytes FROM quarantine
-WHERE import_file_no = :import_file_no AND byte_offset > :after_offset
-ORDER BY byte_offset LIMIT :limit;
+WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no LIMIT :limit;
 
 -- name: kept
--- Return the quarantined pieces of a file within a range of offsets.
+-- Return the quarantined pieces of a file, a page at a time.
 SELECT byte_offset, after_seq, content, reason FROM quarantine
 WHERE import_file_no = :import_file_no AND byte_offset > :after_offset
-  AND byte_offset <= :last_offset
-ORDER BY byte_offset;
+ORDER BY byte_offset LIMIT :limit;
 
 -- name: foreign_parents
 -- Return the entries of other sessions that a fork's own entries follow.
@@ -184,18 +177,13 @@ WHERE entry_no BETWEEN :low_no AND :high_no AND parent_no IS NOT NULL
 
 -- name: shared_entries
 -- Return the entries of one branch's range, with what a file of the current version
--- needs.
+-- needs, a page at a time.
 SELECT e.entry_no, e.entry_id, e.type, CAST(e.payload AS BLOB) AS content, p.entry_id AS parent_id,
        k.entry_id AS first_kept_id
 FROM entry AS e LEFT JOIN entry AS p ON p.entry_no = e.parent_no
 LEFT JOIN entry AS k ON k.entry_no = e.first_kept_no
-WHERE e.entry_no BETWEEN :low_no AND :high_no AND e.branch_no = :branch_no ORDER BY e.entry_no;
-
--- name: shared_sizes
--- Return the sizes of the entries of one branch's range.
-SELECT entry_no, octet_length(payload) AS bytes FROM entry
-WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
-ORDER BY entry_no LIMIT :limit;
+WHERE e.entry_no BETWEEN :low_no AND :high_no AND e.branch_no = :branch_no
+ORDER BY e.entry_no LIMIT :limit;
 
 -- name: details
 -- Return what an imported index recorded about a key, verbatim.

@@ -390,14 +390,21 @@ PAGES = [
         [f"live/{seq}" for seq in range(4, 16)],
     ),
     Page(
-        "import_file.shared_sizes",
+        "import_file.payloads",
+        span,
+        forward,
+        "entry_no",
+        [f"live/{seq}" for seq in range(4, 16)],
+    ),
+    Page(
+        "import_file.shared_entries",
         lambda w: span(w) | {"branch_no": w.no("branch live/1")},
         forward,
         "entry_no",
         [f"live/{seq}" for seq in (*range(4, 14), 15)],
     ),
     Page(
-        "import_file.kept_sizes",
+        "import_file.kept",
         of_file(ODD, after_offset=-1),
         lambda row: {"after_offset": row.byte_offset},
         "byte_offset",
@@ -571,6 +578,7 @@ READS = [
             "low_no": w.no("entry twin/1"),
             "high_no": w.no("entry twin/2"),
             "branch_no": w.no("branch twin/1"),
+            "limit": 9,
         },
         lambda w: [
             {"entry_no": "twin/1", "parent_id": None},
@@ -672,7 +680,7 @@ READS = [
     Read(
         "import_file.payloads",
         "both ends of a range",
-        lambda w: {"low_no": w.no("entry twin/3"), "high_no": w.no("entry twin/4")},
+        lambda w: {"low_no": w.no("entry twin/3"), "high_no": w.no("entry twin/4"), "limit": 9},
         lambda w: [
             {"entry_no": entry, "content": w.row(f"entry {entry}")["payload"].encode()}
             for entry in ("twin/3", "twin/4")
@@ -686,19 +694,13 @@ READS = [
     ),
     Read(
         "import_file.kept",
-        "behind one offset up to another",
-        lambda w: of_file(ODD, after_offset=offsets(w)[0], last_offset=offsets(w)[2])(w),
+        "behind an offset",
+        lambda w: of_file(ODD, after_offset=offsets(w)[0], limit=9)(w),
         lambda w: [
             {name: row[name] for name in ("byte_offset", "after_seq", "content", "reason")}
             for label, row in sorted(w.rows("quarantine"))
             if ODD in label and row["byte_offset"] > offsets(w)[0]
         ],
-    ),
-    Read(
-        "import_file.kept",
-        "up to an offset",
-        lambda w: of_file(ODD, after_offset=-1, last_offset=offsets(w)[1])(w),
-        lambda w: [{"byte_offset": offset} for offset in offsets(w)[:2]],
     ),
     Read(
         "import_file.foreign_parents",
@@ -717,6 +719,7 @@ READS = [
             "low_no": w.no("entry twin/10"),
             "high_no": w.no("entry twin/15"),
             "branch_no": w.no("branch twin/1"),
+            "limit": 9,
         },
         lambda w: [
             {
