@@ -6,7 +6,7 @@ Times are milliseconds since 1970 UTC, sizes are bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from .limits import SEQ_MAX
 
@@ -166,8 +166,9 @@ class VerifyReport:
 
 
 FileStatus = Literal[
-    "imported", "unchanged", "grown", "changed", "skipped", "failed", "would-import"
+    "imported", "unchanged", "grown", "changed", "skipped", "foreign", "failed", "would-import"
 ]
+NOT_IMPORTED: Final = ("changed", "skipped", "foreign", "failed")
 ExportStatus = Literal["written", "unchanged", "refused", "failed"]
 
 
@@ -190,8 +191,11 @@ class FileReceipt:
     name: str
     """Where an export writes it again, relative to its destination."""
     kind: str
-    """live, reset, deleted, bak, checkpoint, corrupt, pi, index. Or other."""
+    """live, reset, deleted, bak, checkpoint, corrupt, pi, index. Of a file that is none of these:
+    what it is, such as a log, or which program wrote it."""
     status: FileStatus
+    """foreign: a conversation of another program, which was left alone. skipped: no
+    conversation. failed: it could not be read, and a note says why."""
     session_id: str | None = None
     bytes: int = 0
     """Read so far in all imports, unpacked."""
@@ -248,10 +252,26 @@ class ImportReport:
         return sum(file.bytes for file in self.files)
 
     @property
+    def not_imported(self) -> dict[str, dict[str, int]]:
+        """How many files were not imported, by status and then by kind.
+
+        Of one that had changed, an earlier import has the first part.
+        """
+        counts: dict[str, dict[str, int]] = {}
+        for file in self.files:
+            if file.status in NOT_IMPORTED:
+                kinds = counts.setdefault(file.status, {})
+                kinds[file.kind] = kinds.get(file.kind, 0) + 1
+        return counts
+
+    @property
     def ok(self) -> bool:
-        """True when no file failed, none had changed, and none differed from its stored copy."""
+        """True when every conversation is stored, and as it is in its file.
+
+        No file failed, was foreign, had changed, or differed from its stored copy.
+        """
         return all(
-            file.status not in ("failed", "changed") and file.verified is not False
+            file.status not in ("failed", "foreign", "changed") and file.verified is not False
             for file in self.files
         )
 

@@ -63,6 +63,13 @@ BATCH_LINES = 100
 READ_BYTES = 256 * 1024
 # Up to this many files, each is listed. Above it, only files with a note or a problem.
 LISTED_FILES_MAX = 20
+# What the lines say that count the files which were not imported, by status.
+_NOT_IMPORTED = {
+    "failed": "failed",
+    "foreign": "conversations of other programs",
+    "changed": "changed since their import",
+    "skipped": "no conversations",
+}
 
 
 class Progress:
@@ -194,7 +201,8 @@ def import_(
     """Import transcripts: files and folders of pi, state folders of OpenClaw.
 
     The files are only read. A second import adds what is new. A line that is not an entry is kept
-    as it is, listed here, and comes back on export. Then the exit code is 1.
+    as it is, listed here, and comes back on export. Then the exit code is 1. So it is when a
+    conversation was not imported: of another program, say, or in a file that cannot be read.
     """
     redactor = _redactor(redact, redact_emails, redact_rules)
     reports = []
@@ -210,7 +218,16 @@ def import_(
             if not as_json:
                 _print_import(reports[-1], verbose=verbose)
     if as_json:
-        print_json([{**dataclasses.asdict(report), "ok": report.ok} for report in reports])
+        print_json(
+            [
+                {
+                    **dataclasses.asdict(report),
+                    "not_imported": report.not_imported,
+                    "ok": report.ok,
+                }
+                for report in reports
+            ]
+        )
     return OK if all(report.ok and not report.damaged for report in reports) else PROBLEMS
 
 
@@ -243,6 +260,7 @@ def _print_import(report: ImportReport, *, verbose: bool) -> None:
         rest = len(report.files) - len(listed)
         click.echo(f"... and {rest:,} files without a remark; --verbose lists them")
     _print_quarantined(report, verbose=verbose)
+    _print_not_imported(report)
     counts: dict[str, int] = {}
     for file in report.files:
         counts[file.status] = counts.get(file.status, 0) + 1
@@ -258,12 +276,29 @@ def _print_import(report: ImportReport, *, verbose: bool) -> None:
 
 
 def _is_remarkable(file: FileReceipt) -> bool:
-    return bool(
+    """Return whether a file is listed among many. What holds no conversation is only counted."""
+    return file.status != "skipped" and bool(
         file.notes
         or file.damaged
         or file.verified is False
-        or file.status in ("failed", "changed", "skipped")
+        or file.status in ("failed", "foreign", "changed")
     )
+
+
+def _print_not_imported(report: ImportReport) -> None:
+    """Say why the conversations of some files are not here, and count all by kind."""
+    names: dict[str, list[str]] = {}
+    for file in report.files:
+        if file.status in ("failed", "foreign", "changed"):
+            names.setdefault(file.note, []).append(file.name)
+    for note, files in list(names.items())[:LISTED_FILES_MAX]:
+        more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+        _print_wrapped(f"not imported: {escape(files[0])}{more}: {escape(note)}")
+    if len(names) > LISTED_FILES_MAX:
+        click.echo(f"... and {len(names) - LISTED_FILES_MAX:,} more reasons; --json has them")
+    for status, kinds in report.not_imported.items():
+        listed = ", ".join(f"{count:,} {escape(kind)}" for kind, count in sorted(kinds.items()))
+        _print_wrapped(f"{_NOT_IMPORTED[status]}: {listed}")
 
 
 def _import_row(file: FileReceipt) -> list[object]:

@@ -1,6 +1,7 @@
 """The layout of transcript folders: OpenClaw's state folders and pi's session folders.
 
-A file's kind follows from its name alone. Files are listed in an order that gives a live
+A file's kind follows from its name and its place. Whether a file with the name of a transcript is
+one is for its content to say (`recognition`). Files are listed in an order that gives a live
 transcript its own id before an archive of it asks for the same. Nothing is followed out of the
 folder: symbolic links are listed and left alone. Paths are plain texts here, because they go
 into the database as texts. Runs in worker threads. Knows no database.
@@ -14,9 +15,12 @@ import os
 import re
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
+
+from .jsonl_reader import UnreadableFile, open_transcript
+from .recognition import ACP_STREAM, CRON_RUNS, Other, begins_as_transcript
 
 INDEX_NAME: Final = "sessions.json"
 Kind = Literal["live", "reset", "deleted", "bak", "checkpoint", "corrupt", "index", "pi"]
@@ -36,19 +40,52 @@ _ARCHIVE = re.compile(
     r"(?:[.-][0-9][0-9TZ.:_-]*(?:\.[0-9a-f]{8,})?)?(?:\.zst)?",
     re.IGNORECASE | re.DOTALL,
 )
+_ARCHIVE_KINDS: Final[dict[str, Kind]] = {
+    "reset": "reset",
+    "deleted": "deleted",
+    "bak": "bak",
+    "imported": "bak",
+}
 _CHECKPOINT = re.compile(r".+\.checkpoint\.[^.]+\.jsonl(?:\.zst)?", re.DOTALL)
 _CORRUPT = re.compile(r".+\.corrupt-[^/]*\.jsonl(?:\.zst)?", re.DOTALL)
 _LIVE = re.compile(r".+\.jsonl(?:\.zst)?", re.DOTALL)
 _LEFT_ALONE = (
-    (re.compile(r".*\.lock", re.DOTALL), "a lock file"),
-    (re.compile(r".*\.trajectory\.jsonl(?:\.zst)?", re.DOTALL), "a trajectory, not a transcript"),
-    (re.compile(r".*-path\.json", re.DOTALL), "a trajectory's pointer"),
-    (re.compile(r"sessions\.json\..+", re.DOTALL), "a copy of the index"),
+    (re.compile(r".*\.lock", re.DOTALL), Other("lock file", "a lock file")),
+    (
+        re.compile(r".*\.trajectory\.jsonl(?:\.zst)?", re.DOTALL),
+        Other("trajectory", "a trajectory, not a transcript"),
+    ),
+    (
+        re.compile(r".*-path\.json", re.DOTALL),
+        Other("pointer of a trajectory", "a trajectory's pointer"),
+    ),
+    (re.compile(r".+\.acp-stream\.jsonl(?:\.zst)?", re.DOTALL), ACP_STREAM),
+    (
+        re.compile(r"sessions\.json\..+", re.DOTALL),
+        Other("copy of an index", "a copy of the index"),
+    ),
+    (
+        re.compile(r"openclaw-agent\.sqlite", re.DOTALL),
+        Other(
+            "OpenClaw database",
+            "a database of OpenClaw, whose conversations sessiondb does not read: nothing of it "
+            "was imported. Keep the file",
+            foreign=True,
+        ),
+    ),
     (
         re.compile(r".*\.sqlite(?:-wal|-shm|-journal)?", re.DOTALL),
-        "an OpenClaw database, not a transcript",
+        Other("database", "a database without transcripts, by its name"),
     ),
 )
+_OTHER_FILE: Final = Other("other file", "not a transcript by its name")
+
+# What lies in a folder of OpenClaw's state folder, whatever its name and content.
+_PLACES: Final = {
+    "cron": CRON_RUNS,
+    "logs": Other("log", "a log of OpenClaw, not a transcript"),
+    "workspace": Other("workspace file", "a file of a workspace, not a transcript"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +111,9 @@ class SkippedFile:
 
     path: str
     name: str
-    reason: str
+    other: Other
     failed: bool = False
+    """It may hold a conversation."""
 
 
 @dataclass(slots=True)
@@ -98,23 +136,22 @@ def folder_of(path: str) -> str:
     return path.rpartition("/")[0] or "/"
 
 
-def kind_of(name: str, *, in_openclaw: bool) -> str:
-    """Return a file's kind by its name, or why it is left alone (a text with a space)."""
+def kind_of(name: str, *, in_openclaw: bool) -> Kind | Other:
+    """Return a file's kind by its name, or what else it is."""
     if name == INDEX_NAME:
         return "index"
-    for pattern, reason in _LEFT_ALONE:
+    for pattern, other in _LEFT_ALONE:
         if pattern.fullmatch(name):
-            return reason
+            return other
     if _CHECKPOINT.fullmatch(name):
         return "checkpoint"
     if _CORRUPT.fullmatch(name):
         return "corrupt"
     if archive := _ARCHIVE.fullmatch(name):
-        kind = archive["kind"].lower()
-        return "bak" if kind == "imported" else kind
+        return _ARCHIVE_KINDS[archive["kind"].lower()]
     if _LIVE.fullmatch(name):
         return "live" if in_openclaw else "pi"
-    return "not a transcript by its name"
+    return _OTHER_FILE
 
 
 def stem_of(name: str) -> str:
@@ -128,9 +165,17 @@ def stem_of(name: str) -> str:
 
 
 def agent_of(folder: str) -> str | None:
-    """Return the agent that owns a folder: `.../agents/<agent>/sessions`, or one below it."""
-    match = re.search(r"/agents/([^/]+)/sessions(?:/|$)", folder)
+    """Return the agent that owns a folder: `.../agents/<agent>/sessions`, or one below it.
+
+    OpenClaw moves the files that its own database took over to a folder beside that one.
+    """
+    match = re.search(r"/agents/([^/]+)/(?:sessions|session-sqlite-import-archive)(?:/|$)", folder)
     return match[1].lower() if match else None
+
+
+def is_of_agents_tools(path: str) -> bool:
+    """Return whether a file is one that an agent of OpenClaw has for its own tools."""
+    return re.search(r"/agents/[^/]+/agent/.*/", path) is not None
 
 
 def inodes_of(paths: Iterable[str]) -> frozenset[str]:
@@ -163,8 +208,12 @@ def scan(path: str, own: Iterable[str] = ()) -> Scan:
         base, folders = root, _walk(root, found)
     else:
         base, folders = folder_of(root), [(folder_of(root), [(file_name(root), status)])]
+    homes = _homes(folder for folder, _ in folders)
     for folder, files in folders:
-        _classify(base, folder, files, found, inodes_of(own))
+        _classify(base, folder, files, found, inodes_of(own), _place_in(folder, homes))
+    if stat.S_ISREG(status.st_mode):
+        # Whoever names a file means that file.
+        found.skipped = [replace(left, failed=True) for left in found.skipped]
     found.transcripts.sort(key=lambda file: (_ORDER[file.kind], file.name))
     found.indexes.sort(key=lambda file: file.name)
     return found
@@ -182,9 +231,7 @@ def _walk(root: str, found: Scan) -> list[tuple[str, list[tuple[str, os.stat_res
                 for entry in sorted(entries, key=lambda entry: entry.name):
                     try:
                         if entry.is_symlink():
-                            found.skipped.append(
-                                _left_alone(root, entry.path, _about_link(root, entry.path))
-                            )
+                            found.skipped.append(_left_link(root, entry.path))
                         elif entry.is_dir(follow_symlinks=False):
                             waiting.append(entry.path)
                         else:
@@ -193,16 +240,33 @@ def _walk(root: str, found: Scan) -> list[tuple[str, list[tuple[str, os.stat_res
                         continue  # removed since the folder was listed
         except OSError as error:
             found.skipped.append(
-                _left_alone(
-                    root, folder, f"this folder cannot be read: {error.strerror}", failed=True
-                )
+                _failed(root, folder, "folder", f"this folder cannot be read: {error.strerror}")
             )
         listed.append((folder, files))
     return listed
 
 
-def _left_alone(base: str, path: str, reason: str, *, failed: bool = False) -> SkippedFile:
-    return SkippedFile(_shown(path), _shown(os.path.relpath(path, base)), reason, failed)
+def _homes(folders: Iterable[str]) -> list[str]:
+    """Return the state folders of OpenClaw among some folders: `<home>/agents/<agent>/...`."""
+    found = (re.fullmatch(r"(.*)/agents/[^/]+/(?:agent|sessions)", folder) for folder in folders)
+    return sorted({match[1] for match in found if match is not None})
+
+
+def _place_in(folder: str, homes: Iterable[str]) -> Other | None:
+    """Return what every file of a folder is, if the folder is one of OpenClaw's for other files."""
+    for home in homes:
+        if folder.startswith(f"{home}/"):
+            first = folder.removeprefix(f"{home}/").partition("/")[0]
+            return _PLACES.get(first.partition("-")[0])  # workspace-<agent>
+    return None
+
+
+def _left_alone(base: str, path: str, other: Other) -> SkippedFile:
+    return SkippedFile(_shown(path), _shown(os.path.relpath(path, base)), other, other.foreign)
+
+
+def _failed(base: str, path: str, kind: str, sentence: str) -> SkippedFile:
+    return _left_alone(base, path, Other(kind, sentence, foreign=True))
 
 
 def _shown(path: str) -> str:
@@ -210,11 +274,32 @@ def _shown(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _about_link(root: str, path: str) -> str:
+def _left_link(root: str, path: str) -> SkippedFile:
+    """Report a symbolic link. One to a folder or a transcript elsewhere may hold conversations."""
     target = os.path.realpath(path)
     if target == root or target.startswith(root + os.sep):
-        return "a symbolic link within the folder; its target is imported under its own name"
-    return "a symbolic link out of the folder; it was not followed (to have it, import its target)"
+        return _left_alone(
+            root,
+            path,
+            Other(
+                "symbolic link",
+                "a symbolic link within the folder; its target is imported under its own name",
+            ),
+        )
+    # os.path, because Path.exists raises in a folder that may not be searched.
+    leads_on = os.path.isdir(target) or not isinstance(  # noqa: PTH112
+        kind_of(file_name(path), in_openclaw=True), Other
+    )
+    return _left_alone(
+        root,
+        path,
+        Other(
+            "symbolic link",
+            "a symbolic link out of the folder; it was not followed (to have it, import its "
+            "target)",
+            foreign=leads_on and os.path.exists(target),  # noqa: PTH110
+        ),
+    )
 
 
 def _classify(
@@ -223,7 +308,12 @@ def _classify(
     files: list[tuple[str, os.stat_result]],
     found: Scan,
     own: frozenset[str],
+    place: Other | None,
 ) -> None:
+    """Sort the files of one folder. With a place, they are what the place says."""
+    if place is not None:
+        found.skipped += [_left_alone(base, f"{folder}/{name}", place) for name, _ in files]
+        return
     agent_id = agent_of(folder)
     # In a folder that may not be searched, os.path.exists returns False. Path.exists would raise,
     # and end the import.
@@ -234,27 +324,28 @@ def _classify(
     for name, status in files:
         path = f"{folder.rstrip('/')}/{name}"
         kind = kind_of(name, in_openclaw=in_openclaw)
-        if " " in kind:
-            found.skipped.append(_left_alone(base, path, kind))
+        if isinstance(kind, Other):
+            found.skipped.append(_left_alone(base, path, _odd_name(path, kind)))
         elif _shown(path) != path:
             found.skipped.append(
-                _left_alone(
-                    base, path, "its name is not UTF-8; rename it and import again", failed=True
-                )
+                _failed(base, path, kind, "its name is not UTF-8; rename it and import again")
             )
         elif not stat.S_ISREG(status.st_mode):
-            found.skipped.append(_left_alone(base, path, "not a regular file"))
+            found.skipped.append(_left_alone(base, path, Other("not a file", "not a regular file")))
         elif f"{status.st_dev}:{status.st_ino}" in own:
             found.skipped.append(
-                _left_alone(
-                    base, path, "this is the database's own file under another name", failed=True
+                _failed(
+                    base,
+                    path,
+                    "database's own file",
+                    "this is the database's own file under another name",
                 )
             )
         else:
             file = SourceFile(
                 path=path,
                 name=os.path.relpath(path, base),
-                kind=kind,  # type: ignore[arg-type]  # a kind has no space
+                kind=kind,
                 agent_id=agent_id,
                 bytes=status.st_size,
                 inode=f"{status.st_dev}:{status.st_ino}",
@@ -262,3 +353,29 @@ def _classify(
                 folder=folder,
             )
             (found.indexes if kind == "index" else found.transcripts).append(file)
+
+
+def _odd_name(path: str, other: Other) -> Other:
+    """Return what a file is that has not the name of a transcript. It may still be one."""
+    if other is not _OTHER_FILE or ".jsonl" not in file_name(path):
+        return other
+    if path.endswith((".gz", ".bz2", ".xz", ".zip")):
+        return Other(
+            "compressed transcript",
+            "compressed in a way that sessiondb does not unpack, and so not imported; "
+            "unpack it, and import the result",
+            foreign=True,
+        )
+    try:
+        with open_transcript(path) as stream:
+            is_transcript = begins_as_transcript(stream.read)
+    except (UnreadableFile, OSError):
+        return other
+    if not is_transcript:
+        return other
+    return Other(
+        "transcript with an odd name",
+        "a transcript by its content, under a name that no program gives, and so not imported; "
+        "copy it to a name that ends in .jsonl, and import that",
+        foreign=True,
+    )

@@ -37,6 +37,7 @@ async def _import(run: ImportRun, index: Index, state: FileState) -> None:
     if index.failure is not None:
         state.status = "failed"
         return
+    state.damaged = int(index.note is not None)
     state.bytes, state.sha256 = index.size, index.sha256
     before = await run.backend.read(
         lambda tx: tx.first("import_file.index_content", path=index.file.path), op="import.index"

@@ -16,9 +16,16 @@ from typing import Final
 from sessiondb.limits import IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES
 from sessiondb.models import FileStatus
 
-from .folder_scan import SourceFile
+from .folder_scan import SourceFile, is_of_agents_tools
 from .import_plan import FilePlan
-from .jsonl_reader import FileBatch, PrefixChanged, UnreadableFile, read_batches
+from .jsonl_reader import (
+    FileBatch,
+    PrefixChanged,
+    UnreadableFile,
+    open_transcript,
+    read_batches,
+)
+from .recognition import CODEX, CODEX_OF_OPENCLAW, Other, recognise
 from .redaction import Redactor, mark_in
 from .source import place_of
 
@@ -42,6 +49,7 @@ class FileEnd:
     file: SourceFile
     status: FileStatus | None = None  # None: its batches decide
     note: str | None = None
+    kind: str | None = None  # what it is, if it is no transcript
 
 
 Pack = list[BatchRead | FileEnd]
@@ -68,10 +76,28 @@ def read_packs(
         yield pack
 
 
+def _recognised(plan: FilePlan) -> Other | None:
+    """Return what a file is that is no transcript. What was imported before is one."""
+    earlier = plan.known or plan.renamed_from
+    if earlier is not None and earlier.bytes:
+        return None
+    with open_transcript(plan.file.path) as stream:
+        found = recognise(stream.read)
+    if found is CODEX and is_of_agents_tools(plan.file.path):
+        return CODEX_OF_OPENCLAW
+    return found
+
+
 def _read_file(plan: FilePlan, redactor: Redactor | None) -> Iterator[BatchRead | FileEnd]:
     file, row = plan.file, plan.known
     earlier = plan.known or plan.renamed_from
     try:
+        other = _recognised(plan)
+        if other is not None:
+            yield FileEnd(
+                file, "foreign" if other.foreign else "skipped", other.sentence, other.kind
+            )
+            return
         for batch in read_batches(file.path, place_of(earlier), redactor):
             if redactor is None and earlier is not None and mark_in(earlier.note) is not None:
                 # Entries never change: a secret that came in by oversight could not be removed.

@@ -47,6 +47,7 @@ class FileState:
     file: SourceFile
     known: Receipt | None = None
     status: FileStatus = "imported"
+    kind: str = ""
     session_id: str | None = None
     bytes: int = 0
     lines: int = 0
@@ -64,6 +65,7 @@ class FileState:
     verified: bool | None = None
 
     def __post_init__(self) -> None:
+        self.kind = self.file.kind
         if self.known is not None:
             self.begin_with(self.known)
 
@@ -99,7 +101,7 @@ class FileState:
         return FileReceipt(
             path=self.file.path,
             name=self.file.name,
-            kind=self.file.kind,
+            kind=self.kind,
             status=self.status,
             session_id=self.session_id,
             bytes=self.bytes,

@@ -86,9 +86,9 @@ async def import_path(
         FileReceipt(
             left.path,
             left.name,
-            "other",
+            left.other.kind,
             "failed" if left.failed else "skipped",
-            notes=(left.reason,),
+            notes=(left.other.sentence,),
         )
         for left in scanned.skipped
     ]
@@ -106,7 +106,8 @@ async def _verify(run: ImportRun) -> None:
             and state.status in _VERIFIED
         ):
             differences = await compare_with_file(run.backend, state.file.path, run.redactor)
-            state.verified = not differences
+            # Of a file without an entry there is nothing that could be equal.
+            state.verified = False if differences else True if state.entries else None
             state.notes += differences
 
 
@@ -220,6 +221,8 @@ class _Transcripts:
             )
             if end.note is not None:
                 state.notes.append(end.note)
+            if end.kind is not None:
+                state.kind = end.kind
         if not run.dry_run and known is not None:
             mark = mark_in(known.note)
             note = shortened(

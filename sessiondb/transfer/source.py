@@ -232,15 +232,21 @@ def _candidates(file: SourceFile, identity: Identity) -> Iterator[str]:
 def _about_id(file: SourceFile, identity: Identity, session_id: str) -> list[str]:
     stem = stem_of(file_name(file.path))
     if identity.header_id is not None and session_id != identity.header_id:
-        why = (
-            "as the index says"
-            if session_id == file.index_id
-            else "because another session has that id"
-        )
+        why = _about_other_id(file, identity.header_id, session_id)
         return [f"its header says id {identity.header_id}; stored as {session_id}, {why}"]
     if file.kind == "live" and session_id != stem and identity.header_id is not None:
         return [f"its header says id {identity.header_id}, which is not its file name"]
     return []
+
+
+def _about_other_id(file: SourceFile, header_id: str, session_id: str) -> str:
+    if session_id == file.index_id:
+        return "as the index says"
+    try:
+        registry.check_session_id(header_id)
+    except InvalidInput:
+        return "because an id cannot hold all of its characters"
+    return "because another session has that id"
 
 
 def _about_divergence(session_id: str | None, count: int) -> str:

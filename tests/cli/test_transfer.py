@@ -137,6 +137,30 @@ def test_a_damaged_line_is_named_with_file_line_and_byte(tmp_db: Path, tmp_path:
     assert "1 new entry, 1 damaged line" in result.stdout
 
 
+def test_what_was_not_imported_is_named_counted_and_exits_with_1(
+    tmp_db: Path, tmp_path: Path
+) -> None:
+    claude = '{"type":"user","uuid":"u","parentUuid":null,"sessionId":"s","message":{}}\n'
+    for name in ("a", "b"):
+        (tmp_path / "in" / "claude" / name).mkdir(parents=True)
+        (tmp_path / "in" / "claude" / name / f"{name}.jsonl").write_text(claude)
+    (tmp_path / "in" / "nano.jsonl").write_text('{"_type":"metadata","key":"cli:direct"}\n')
+    (tmp_path / "in" / "notes.txt").write_text("x")
+    result = run("import", tmp_db, tmp_path / "in", "--verify")
+    assert result.exit_code == 1
+    assert "not imported: claude/a/a.jsonl and 1 more: a transcript of Claude Code" in result.stdout
+    assert "not imported: nano.jsonl: a transcript of nanobot" in result.stdout
+    assert "conversations of other programs: 2 Claude Code, 1 nanobot\n" in result.stdout
+    assert "no conversations: 1 other file\n" in result.stdout
+    assert "equal" not in result.stdout
+    [report] = json.loads(run("import", tmp_db, tmp_path / "in", "--json").stdout)
+    assert report["ok"] is False
+    assert report["not_imported"] == {
+        "foreign": {"Claude Code": 2, "nanobot": 1},
+        "skipped": {"other file": 1},
+    }
+
+
 def test_an_export_never_overwrites_another_file_unless_told_to(
     tmp_db: Path, tmp_path: Path
 ) -> None:

@@ -181,7 +181,7 @@ def test_no_name_in_an_index_leads_an_import_out_of_its_folder(tmp_path: Path) -
         assert {file.name.rpartition("/")[2]: file.status for file in report.files} == {
             "s-1.jsonl": "imported",
             "sessions.json": "imported",
-            "linked.jsonl": "skipped",
+            "linked.jsonl": "failed",
             "pipe.jsonl": "skipped",
         }
         assert [info.session_id for info in db.sessions()] == ["s-1"]

@@ -9,6 +9,7 @@ import pytest
 
 import sessiondb
 from sessiondb.transfer.folder_scan import agent_of, kind_of, stem_of
+from sessiondb.transfer.recognition import Other
 from tests.support.transfer import (
     by_name,
     transcript,
@@ -43,14 +44,16 @@ UUID = "99999999-8888-4777-8666-555555555555"
         (f"{ID}.trajectory-path.json", "a trajectory's pointer"),
         ("sessions.json.bak.1763631205123", "a copy of the index"),
         ("sessions.json.tmp", "a copy of the index"),
-        ("openclaw-agent.sqlite-wal", "an OpenClaw database, not a transcript"),
+        ("openclaw-agent.sqlite-wal", "a database without transcripts, by its name"),
+        (f"{ID}.acp-stream.jsonl", "a stream of ACP events, not a transcript"),
         (f"{ID}.jsonl.reset.2026-05-17T07-35-46.420Z.context.json", "not a transcript by its name"),
         ("notes.txt", "not a transcript by its name"),
         (".jsonl", "not a transcript by its name"),
     ],
 )
 def test_a_file_is_what_its_name_says(name: str, kind: str) -> None:
-    assert kind_of(name, in_openclaw=True) == kind
+    found = kind_of(name, in_openclaw=True)
+    assert (found.sentence if isinstance(found, Other) else found) == kind
 
 
 def test_a_session_id_from_a_file_name_can_be_one() -> None:
@@ -61,6 +64,7 @@ def test_a_session_id_from_a_file_name_can_be_one() -> None:
     assert stem_of("a.jsonl.b.jsonl") == "a.b.jsonl"
     assert stem_of("a:b\x01c\\d.jsonl.zst") == "a-b-c-d"
     assert agent_of("/home/x/.openclaw/agents/Ops/sessions") == "ops"
+    assert agent_of("/home/x/.openclaw/agents/Ops/session-sqlite-import-archive") == "ops"
     assert agent_of("/home/x/sessions") is None
 
 
@@ -76,10 +80,12 @@ async def test_symbolic_links_are_listed_and_never_followed(tmp_path: Path) -> N
         files = by_name(await db.import_path(folder))
         found = sorted([info.session_id async for info in db.sessions()])
     assert found == ["s-1", "s-2"]
-    assert "out of the folder; it was not followed" in files["out.jsonl"].note
-    assert "out of the folder; it was not followed" in files["folder"].note
+    for name in ("out.jsonl", "folder"):
+        assert "out of the folder; it was not followed" in files[name].note
+        assert files[name].status == "failed"
     for name in ("within.jsonl", "loop", "nowhere.jsonl"):
         assert "within the folder" in files[name].note
+        assert files[name].status == "skipped"
 
 
 async def test_an_entry_that_is_not_a_file_is_left_alone(tmp_path: Path) -> None:
@@ -98,3 +104,44 @@ async def test_an_entry_that_is_not_a_file_is_left_alone(tmp_path: Path) -> None
         "its name is not UTF-8; rename it and import again",
     )
     assert files["a.jsonl"].status == "imported"
+
+
+async def test_files_of_openclaws_other_folders_fail_no_import(tmp_path: Path) -> None:
+    home = write(
+        tmp_path / ".openclaw",
+        {
+            "agents/main/sessions/s-1.jsonl": transcript(2),
+            "agents/ops/sessions/s-2.jsonl": transcript(2, "s-2"),
+            "cron/runs/a.jsonl": b'{"ts":1,"jobId":"a","action":"finished"}\n',
+            "logs/audit.jsonl": b'{"ts":"x","event":"config.write"}\n',
+            "workspace/events.jsonl": b'{"type":"click","id":"1","parentId":null}\n',
+            "workspace-ops/.git/HEAD": b"ref",
+        },
+    )
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        report = await db.import_path(home, verify=True)
+    assert report.ok
+    assert report.count("imported") == 2
+    assert report.not_imported == {"skipped": {"cron run log": 1, "log": 1, "workspace file": 2}}
+
+
+async def test_a_named_file_that_is_no_transcript_fails(tmp_path: Path) -> None:
+    write(tmp_path, {"in/notes.txt": b"x", "in/a.jsonl": transcript(1)})
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        assert (await db.import_path(tmp_path / "in")).ok
+        report = await db.import_path(tmp_path / "in/notes.txt")
+    assert not report.ok
+    assert report.not_imported == {"failed": {"other file": 1}}
+
+
+@pytest.mark.parametrize("name", ["s-1.jsonl.gz", "s-1.jsonl.old", "s-1.jsonl~"])
+async def test_a_transcript_under_an_odd_name_is_not_left_out_in_silence(
+    tmp_path: Path, name: str
+) -> None:
+    write(tmp_path / "in", {name: transcript(1), "a.jsonl.notes": b"none\n"})
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        files = by_name(await db.import_path(tmp_path / "in"))
+    assert {name: file.status for name, file in files.items()} == {
+        name: "failed",
+        "a.jsonl.notes": "skipped",
+    }

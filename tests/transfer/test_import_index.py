@@ -110,6 +110,7 @@ async def test_a_broken_index_is_kept_and_binds_nothing(tmp_path: Path, content:
         await db.export(tmp_path / "out")
         assert (await (await db.session_by_id("s-1")).info()).keys == ()
     assert "not an index" in files["main/sessions/sessions.json"].note
+    assert files["main/sessions/sessions.json"].damaged == 1, "its keys are lost, and that is said"
     assert files["main/sessions/s-1.jsonl"].status == "imported"
     assert (tmp_path / "out/main/sessions/sessions.json").read_bytes() == content
 

@@ -79,7 +79,7 @@ def state_folder(folder: Path) -> Path:
         folder / "agents/ops/sessions",
         {"live.jsonl": transcript(2, "live", "ops"), "sessions.json": ops_index},
     )
-    write(folder, {"openclaw.json": b"{}", "agents/ops/agent/openclaw-agent.sqlite": b"not opened"})
+    write(folder, {"openclaw.json": b"{}", "agents/ops/agent/openclaw.sqlite": b"not opened"})
     return folder
 
 
@@ -133,7 +133,7 @@ async def test_a_state_folder_round_trips_with_its_keys(tmp_path: Path) -> None:
             "live.trajectory.jsonl": "a trajectory, not a transcript",
             "live.trajectory-path.json": "a trajectory's pointer",
             "openclaw.json": "not a transcript by its name",
-            "openclaw-agent.sqlite": "an OpenClaw database, not a transcript",
+            "openclaw.sqlite": "a database without transcripts, by its name",
         }
         ended = {
             info.session_id

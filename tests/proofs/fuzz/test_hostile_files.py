@@ -289,7 +289,7 @@ def test_found_a_folder_without_search_permission_ended_it() -> None:
             "os.setgid(65534), os.setuid(65534)\n"
             "found = folder_scan.scan(sys.argv[1])\n"
             "print([file.name for file in found.transcripts])\n"
-            "print([(left.name, left.reason) for left in found.skipped])"
+            "print([(left.name, left.other.sentence) for left in found.skipped])"
         )
         done = subprocess.run(
             [sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=False
