@@ -244,11 +244,16 @@ class Gateway:
         return found if abs(now_ms - found.queued_ms + 0.5) > PRIORITY_WAIT_MS else None
 
     def claim(
-        self, lane: str, candidate: int | None, now_ms: int, lease_ms: int, timeout_ms: int
+        self,
+        lane: str,
+        candidate: tuple[int, str] | None,
+        now_ms: int,
+        lease_ms: int,
+        timeout_ms: int,
     ) -> Turn | None:
-        """Claim the candidate, if it would still be chosen."""
+        """Claim the candidate, if it would still be chosen and no edit has replaced its text."""
         message = self.next(lane, now_ms)
-        if message is None or message.number != candidate:
+        if message is None or (message.number, message.text) != candidate:
             return None
         if message.session in self.ended:
             self.dead_letter(message)

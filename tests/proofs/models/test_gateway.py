@@ -101,7 +101,7 @@ class Machine(RuleBasedStateMachine):
         self.deaths = 0
         self.db: Any = None
         self.handles: list[Any] = []
-        self.chosen: list[tuple[str, Any, int | None]] = []
+        self.chosen: list[tuple[str, Any, tuple[int, str]]] = []
         """Candidates that were read and not claimed yet: lane, candidate, the model's number."""
         self.sending: list[tuple[Any, outbox.Outgoing, Reply]] = []
         """Replies that senders believe they are sending: the handle, the reply, the model's."""
@@ -230,7 +230,7 @@ class Machine(RuleBasedStateMachine):
         candidate = self.call(self.db.read, "peek", lambda tx: claims.peek(tx, lane, self.clock()))
         assert (candidate and candidate.inbox_no) == (wanted and wanted.number)
         if candidate is not None:
-            self.chosen.append((lane, candidate, candidate.inbox_no))
+            self.chosen.append((lane, candidate, (wanted.number, wanted.text)))
 
     @rule(pick=numbers)
     @precondition(lambda self: self.chosen)
@@ -244,8 +244,8 @@ class Machine(RuleBasedStateMachine):
             self._claim_chosen(known)
 
     def _claim_chosen(self, index: int) -> None:
-        lane, candidate, number = self.chosen.pop(index)
-        wanted = self.model.claim(lane, number, self.clock(), LEASE_MS, TIMEOUT_MS)
+        lane, candidate, seen = self.chosen.pop(index)
+        wanted = self.model.claim(lane, seen, self.clock(), LEASE_MS, TIMEOUT_MS)
         draft = self.call(prepare, candidate.payload)
         started = self.write(
             lambda tx: claims.claim(
@@ -753,6 +753,19 @@ def _stale_candidate_is_claimed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(claims, "_choose", same)
 
 
+def _text_before_an_edit_is_claimed(patch: pytest.MonkeyPatch) -> None:
+    choose = claims._choose
+
+    def any_text(tx: Any, lane: str, now_ms: int) -> Any:
+        """The transaction of a claim looks at the number only."""
+        found = choose(tx, lane, now_ms)
+        if found is None or not hasattr(tx, "run"):
+            return found
+        return found._replace(digest=_AnyDigest())
+
+    patch.setattr(claims, "_choose", any_text)
+
+
 class _AnyNumber(int):
     """A number that equals every number it is compared with."""
 
@@ -943,6 +956,7 @@ ENOUGH_RULES = {
     _a_resume_has_a_minute_in_all: ("die_when_all_is_quiet",),
     _a_resume_has_no_minute: ("die_when_all_is_quiet",),
     _stale_candidate_is_claimed: ("accept", "choose", "claim", "claim_what_was_chosen", "go_on"),
+    _text_before_an_edit_is_claimed: ("accept", "choose", "edit", "claim_what_was_chosen"),
 }
 
 
@@ -958,6 +972,7 @@ ENOUGH_RULES = {
         _take_over_too_early,
         _resumes_without_a_limit,
         _stale_candidate_is_claimed,
+        _text_before_an_edit_is_claimed,
         _late_sender_has_the_last_word,
         _unknown_is_sent_again,
         _session_is_never_full,
