@@ -30,7 +30,8 @@ CREATE TABLE instance (
   closed_at_ms   INTEGER,                       -- NULL: running, or died and not yet recovered
   unclean        INTEGER NOT NULL DEFAULT 0,    -- 1: it died without closing
   database_file  TEXT,                          -- device and inode of this database, and ...
-  lock_file      TEXT                           -- ... of the file with the lock. NULL: no lock
+  lock_file      TEXT,                          -- ... of the file with the lock. NULL: no lock
+  draining_at_ms INTEGER                        -- set: it claims no more turns, and ends
 ) STRICT;
 CREATE INDEX instance_open ON instance (instance_no) WHERE closed_at_ms IS NULL;
 CREATE INDEX instance_unclean ON instance (opened_at_ms) WHERE unclean = 1;
@@ -687,7 +688,11 @@ AS (
   SELECT 'lane', f.lane, 'not run', i.session_no, 'inbox item ' || i.inbox_no,
          max(i.queued_at_ms, i.available_at_ms), NULL, NULL,
          (SELECT count(*) FROM inbox AS q WHERE q.state = 'queued' AND q.lane = f.lane)
-           || ' waiting, and there is room. No process runs the lane, or the one that does hangs',
+           || ' waiting, and there is room. No process runs the lane, or the one that does hangs'
+           || coalesce((SELECT '. One drains, and claims no more: ' || d.program || ', pid '
+                          || d.pid || ' on ' || d.host FROM instance AS d
+                        WHERE d.closed_at_ms IS NULL AND d.draining_at_ms IS NOT NULL
+                        ORDER BY d.instance_no DESC LIMIT 1), ''),
          'start a process with db.run_lane() for lane ' || f.lane
   FROM lane_idle AS f JOIN inbox AS i ON i.inbox_no = f.inbox_no
   UNION ALL
@@ -794,7 +799,8 @@ CREATE VIEW held AS
 SELECT 'turn' AS what, s.session_id, t.turn_no AS number, t.operation,
        strftime('%Y-%m-%dT%H:%M:%fZ', t.started_at_ms / 1000.0, 'unixepoch') AS since,
        strftime('%Y-%m-%dT%H:%M:%fZ', t.expires_at_ms / 1000.0, 'unixepoch') AS until,
-       i.pid || '@' || i.host AS owner, i.program
+       i.pid || '@' || i.host AS owner, i.program,
+       strftime('%Y-%m-%dT%H:%M:%fZ', i.draining_at_ms / 1000.0, 'unixepoch') AS draining_since
 FROM turn AS t JOIN session AS s ON s.session_no = t.session_no
 JOIN instance AS i ON i.instance_no = t.instance_no
 WHERE t.state = 'running'
@@ -802,7 +808,8 @@ UNION ALL
 SELECT 'compaction', s.session_id, c.compaction_no, c.trigger,
        strftime('%Y-%m-%dT%H:%M:%fZ', c.begun_at_ms / 1000.0, 'unixepoch'),
        strftime('%Y-%m-%dT%H:%M:%fZ', c.deadline_ms / 1000.0, 'unixepoch'),
-       i.pid || '@' || i.host, i.program
+       i.pid || '@' || i.host, i.program,
+       strftime('%Y-%m-%dT%H:%M:%fZ', i.draining_at_ms / 1000.0, 'unixepoch')
 FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
 JOIN instance AS i ON i.instance_no = c.instance_no
 WHERE c.state = 'running'
@@ -810,7 +817,8 @@ UNION ALL
 SELECT 'reply', s.session_id, o.outbox_no, 'to ' || o.target,
        strftime('%Y-%m-%dT%H:%M:%fZ', o.created_at_ms / 1000.0, 'unixepoch'),
        strftime('%Y-%m-%dT%H:%M:%fZ', o.expires_at_ms / 1000.0, 'unixepoch'),
-       i.pid || '@' || i.host, i.program
+       i.pid || '@' || i.host, i.program,
+       strftime('%Y-%m-%dT%H:%M:%fZ', i.draining_at_ms / 1000.0, 'unixepoch')
 FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no
 JOIN instance AS i ON i.instance_no = o.instance_no
 WHERE o.state = 'sending';

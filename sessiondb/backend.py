@@ -5,8 +5,8 @@ transaction handle, `Tx`, and run *named* statements. They know no SQL text, no
 connection and no driver, so a second engine needs only its own `.sql` files and its own
 `Backend`.
 
-A `Backend` offers few verbs: `read`, `write`, `step`, `wait_change`, `liveness`, `stats` and
-`close` (opening migrates). A whole transaction body is one request, `fn(tx) -> result`:
+A `Backend` offers few verbs: `read`, `write`, `step`, `wait_change`, `wake`, `liveness`, `stats`
+and `close` (opening migrates). A whole transaction body is one request, `fn(tx) -> result`:
 
 * `read(fn)` runs on a reader thread inside one short snapshot.
 * `write(fn)` runs on the writer thread inside one `BEGIN IMMEDIATE ... COMMIT`, which it may
@@ -178,6 +178,12 @@ class Backend(Protocol):
 
         A commit of this process is noticed at once, one of another process within 100 ms.
         Neither by busy reading.
+        """
+
+    def wake(self) -> None:
+        """Wake whoever waits for a commit: something else has changed that they look at.
+
+        From any thread of this process.
         """
 
     async def backup(self, destination: str | os.PathLike[str]) -> int:

@@ -31,10 +31,10 @@ from .backend import Backend, ReadTx, Tx
 from .clock import now_ms
 from .errors import InvalidInput, before_the_write
 from .gateway import consumer as consuming
-from .gateway import dispatcher, inbox, lanes, outbox, recovery, turns, worker
+from .gateway import dispatcher, draining, inbox, lanes, outbox, recovery, turns, worker
 from .gateway.dispatcher import Sender
 from .gateway.recovery import Decision, Recovered, ResumePolicy
-from .gateway.running_turn import Handler, LaneSettings, Turn
+from .gateway.running_turn import Handler, LaneSettings
 from .limits import QUERY_TIMEOUT_S, Limits
 from .maintenance import archive, retention, status, verify
 from .maintenance.archive import Restored
@@ -46,6 +46,7 @@ from .models import (
     CompactionInfo,
     CompactionResult,
     DeadLetter,
+    Drained,
     Edited,
     Event,
     ExportReport,
@@ -103,9 +104,8 @@ class SessionDB:
     ) -> None:
         self.path = os.fspath(path)
         self._backend: Backend | None = None
-        self._running_turns: dict[int, Turn] = {}  # whose handlers this object runs, by number
+        self._loops = draining.Loops()  # that this object runs
         self._resume_memory = recovery.ResumeMemory()
-        self._unsigned: list[str] = []
         self._options: dict[str, Any] = {
             "durability": durability,
             "limits": limits or Limits(),
@@ -150,7 +150,7 @@ class SessionDB:
         """
         stats = self._backend.stats() if self._backend is not None else {}
         unregistered = (stats.get("writer") or {}).get("sign_off_error", "")
-        return [*self._unsigned, *([unregistered] if unregistered else [])]
+        return [*self._loops.unsigned, *([unregistered] if unregistered else [])]
 
     @property
     def backend(self) -> Backend:
@@ -471,24 +471,18 @@ class SessionDB:
     async def run_lane(
         self, lane: str, handler: Handler, *, settings: LaneSettings | None = None
     ) -> None:
-        """Run a lane until cancelled: claim messages, call `handler`, record the outcomes.
+        """Run a lane: claim messages, call `handler`, record the outcomes.
 
-        `handler(turn)` returns an `Answer`. Its entries, its replies and the end of the turn
-        are one transaction. An exception is retried, up to a bound. The turn's deadline cuts
-        the handler off. Several processes may run the same lane.
+        Until it is cancelled, or `drain` lets it return. `handler(turn)` returns an `Answer`.
+        Its entries, its replies and the end of the turn are one transaction. An exception is
+        retried, up to a bound. The turn's deadline cuts the handler off. Several processes may
+        run the same lane.
 
         Raises:
             NotFound: there is no such lane.
             StrayCancellation: a cancellation that nobody asked for ended the loop.
         """
-        await worker.run_lane(
-            self,
-            lane,
-            handler,
-            settings or LaneSettings(),
-            running=self._running_turns,
-            unsigned=self._unsigned,
-        )
+        await worker.run_lane(self, lane, handler, settings or LaneSettings(), self._loops)
 
     async def abort_turn(self, turn_no: int, reason: str) -> None:
         """Stop a turn on a person's behalf. Whatever it still tries to write is refused. Durable.
@@ -501,9 +495,32 @@ class SessionDB:
             NotFound: there is no such turn.
         """
         await self.write("turn.abort", lambda tx: turns.abort(tx, turn_no, reason))
-        turn = self._running_turns.get(turn_no)  # another thread's loop may end it meanwhile
+        turn = self._loops.running.get(turn_no)  # another thread's loop may end it meanwhile
         if turn is not None:
             turn.stop()
+
+    async def drain(self, *, timeout_s: float = 30.0) -> Drained:
+        """Let the loops of this object return once their work is done. Say what still runs.
+
+        No turn is claimed and nothing resumed any more. Turns and compactions that run go on
+        to their end. Readers of events handle those that there are, and end. Replies that may
+        be sent are sent. Then `run_lane`, `run_resumes`, `events` and `run_outbox` have
+        returned. Nothing is interrupted, here or after `timeout_s`: then the result names
+        what still runs, and the caller waits again or cancels its loops. Other processes take
+        what this one did not. `accept` goes on. May be repeated. A drain is not taken back: to
+        work on, open the database anew.
+
+        Raises:
+            StoreReadOnly: the database was opened for reading.
+        """
+        instance_no = self.backend.stats()["instance_no"]
+        await draining.drain(self, self._loops, instance_no, timeout_s)
+        held = await self.read("held", lambda tx: tx.all("recovery.held"))
+        own = [row for row in held if row.instance_no == instance_no]
+        return Drained(
+            tuple(await threads.run(status.holdings, own, self.backend)),
+            tuple(self._loops.names()),
+        )
 
     async def held(self) -> list[Holding]:
         """List who holds what, since when, until when, and whether the holder lives."""
@@ -520,7 +537,7 @@ class SessionDB:
         at_once: int = 32,
         at_once_per_channel: int | None = None,
     ) -> None:
-        """Send replies until cancelled.
+        """Send replies until it is cancelled, or `drain` lets it return.
 
         `sender(reply)` calls the channel and returns its receipt, or None. If it raises
         `RefusedBySender`, nothing was sent, and with `retry_after_s` no reply of its channel is
@@ -540,7 +557,7 @@ class SessionDB:
             lease_s=lease_s,
             at_once=at_once,
             at_once_per_channel=at_once_per_channel,
-            unsigned=self._unsigned,
+            loops=self._loops,
         )
 
     def replies(
@@ -570,7 +587,7 @@ class SessionDB:
     def events(
         self, consumer: str, *, audience: events.Audience | None = None, from_start: bool = False
     ) -> AsyncIterator[Event]:
-        """Iterate over events, now and as they come. Never ends by itself.
+        """Iterate over events, now and as they come. Ends only when this process drains.
 
         Delivered after commit, at least once. `consumer` names the reader. Its position is
         kept in the database, and moves past an event when the next one is asked for. A new
@@ -580,7 +597,9 @@ class SessionDB:
             InvalidInput: the name of a new consumer is empty or too long.
             StrayCancellation: a cancellation that nobody asked for ended the loop.
         """
-        return consuming.follow_events(self, consumer, audience, from_start=from_start)
+        return consuming.follow_events(
+            self, consumer, audience, from_start=from_start, loops=self._loops
+        )
 
     async def forward_event(self, event: Event, consumer: str, target: str, message: Any) -> bool:
         """Put an event into its session's outbox, once for each `consumer`. Durable.
@@ -640,16 +659,19 @@ class SessionDB:
     async def run_resumes(
         self, policy: ResumePolicy | None = None, *, every_s: float = 5.0
     ) -> None:
-        """Recover and resume until cancelled: at once, then every `every_s` seconds.
+        """Recover and resume: at once, then every `every_s` seconds.
 
-        Writes only while there is something to release or resume. The resumes themselves
-        are turns of lane `resume`, which somebody has to run.
+        Until it is cancelled, or `drain` lets it return. Writes only while there is something
+        to release or resume. The resumes themselves are turns of lane `resume`, which somebody
+        has to run.
 
         Raises:
             StrayCancellation: a cancellation that nobody asked for ended the loop.
         """
         chosen = policy or ResumePolicy()
-        await recovery.run_resumes(self, chosen, self._resume_memory, every_s=every_s)
+        await recovery.run_resumes(
+            self, chosen, self._resume_memory, every_s=every_s, loops=self._loops
+        )
 
     # -- files in and out ----------------------------------------------------------------------
 

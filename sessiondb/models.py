@@ -434,3 +434,20 @@ class Holding:
     program: str
     alive: bool | None
     """None: unknown, because the file with its lock was moved or deleted."""
+    draining_since_ms: int | None
+    """Its process claims no more turns since then, and ends (`SessionDB.drain`). None: it works."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What a drain has left: nothing, if its time was enough."""
+
+    held: tuple[Holding, ...]
+    """The turns, compactions and replies that this process still holds."""
+    loops: tuple[str, ...]
+    """The names of its loops that have not returned: `lane main`, `outbox`, `events for NAME`."""
+
+    @property
+    def complete(self) -> bool:
+        """True when every loop has returned, and nothing is held."""
+        return not self.held and not self.loops

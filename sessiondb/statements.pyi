@@ -437,6 +437,12 @@ class ContextBoundary(NamedTuple):
     payload: str
 
 
+class DrainingLast(NamedTuple):
+    """draining.last: Return the number of the newest reply. 0: there is none."""
+
+    outbox_no: int
+
+
 class EventsEmit(NamedTuple):
     """events.emit: Record an event. It is committed with the change that it reports."""
 
@@ -1019,6 +1025,7 @@ class RecoveryHeld(NamedTuple):
     boot_id: str
     database_file: str | None
     lock_file: str | None
+    draining_at_ms: int | None
 
 
 class RegistryInsert(NamedTuple):
@@ -1477,6 +1484,7 @@ class StatusProcesses(NamedTuple):
     boot_id: str
     database_file: str | None
     lock_file: str | None
+    draining_at_ms: int | None
 
 
 class StatusRelations(NamedTuple):
@@ -2162,6 +2170,8 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["context.boundary"], /, *, entry_no: SqlValue) -> ContextBoundary | None: ...
     @overload
+    def first(self, statement: Literal["draining.last"], /) -> DrainingLast | None: ...
+    @overload
     def first(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> EventsEmit | None: ...
     @overload
     def first(self, statement: Literal["events.after"], /, *, after_no: SqlValue, limit: SqlValue) -> EventsAfter | None: ...
@@ -2600,6 +2610,8 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["context.boundary"], /, *, entry_no: SqlValue) -> ContextBoundary: ...
     @overload
+    def one(self, statement: Literal["draining.last"], /) -> DrainingLast: ...
+    @overload
     def one(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> EventsEmit: ...
     @overload
     def one(self, statement: Literal["events.after"], /, *, after_no: SqlValue, limit: SqlValue) -> EventsAfter: ...
@@ -3036,6 +3048,8 @@ class Reads(Protocol):
     def all(self, statement: Literal["context.last_user_message"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> list[ContextLastUserMessage]: ...
     @overload
     def all(self, statement: Literal["context.boundary"], /, *, entry_no: SqlValue) -> list[ContextBoundary]: ...
+    @overload
+    def all(self, statement: Literal["draining.last"], /) -> list[DrainingLast]: ...
     @overload
     def all(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> list[EventsEmit]: ...
     @overload
@@ -3621,6 +3635,8 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["compaction.settle"], /, *, state: SqlValue, now_ms: SqlValue, late: SqlValue, epoch: SqlValue, entry_no: SqlValue, tokens_after: SqlValue, reason: SqlValue, summary: SqlValue, in_vain: SqlValue, compaction_id: SqlValue) -> int: ...
     @overload
+    def run(self, statement: Literal["draining.mark"], /, *, now_ms: SqlValue, instance_no: SqlValue) -> int: ...
+    @overload
     def run(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["events.move_cursor"], /, *, consumer: SqlValue, event_no: SqlValue) -> int: ...
@@ -3729,7 +3745,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["registry.unpin"], /, *, session_no: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_instance"], /, *, instance_no: SqlValue, host: SqlValue, boot_id: SqlValue, pid: SqlValue, pid_started: SqlValue, program: SqlValue, opened_at_ms: SqlValue, closed_at_ms: SqlValue, unclean: SqlValue, database_file: SqlValue, lock_file: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_instance"], /, *, instance_no: SqlValue, host: SqlValue, boot_id: SqlValue, pid: SqlValue, pid_started: SqlValue, program: SqlValue, opened_at_ms: SqlValue, closed_at_ms: SqlValue, unclean: SqlValue, database_file: SqlValue, lock_file: SqlValue, draining_at_ms: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_wal_link"], /, *, link_no: SqlValue, previous: SqlValue, current: SqlValue) -> int: ...
     @overload

@@ -424,6 +424,7 @@ class SessionDB(_Proxy[database.SessionDB]):
     drop = _call(database.SessionDB.drop)
     set_lane = _call(database.SessionDB.set_lane)
     abort_turn = _call(database.SessionDB.abort_turn)
+    drain = _call(database.SessionDB.drain)
     held = _call(database.SessionDB.held)
     replies = _iterator(database.SessionDB.replies)
     settle_reply = _call(database.SessionDB.settle_reply)

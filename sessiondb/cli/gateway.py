@@ -241,7 +241,8 @@ def held(db: str, as_json: bool) -> None:
 
 
 def _held_row(holding: Holding) -> list[object]:
-    alive = {True: "yes", False: "DEAD", None: "unknown"}[holding.alive]
+    yes = "yes" if holding.draining_since_ms is None else "drains"
+    alive = {True: yes, False: "DEAD", None: "unknown"}[holding.alive]
     owner = f"pid {holding.pid} on {holding.host}, {holding.program}"
     what = f"{holding.what} {holding.number}"
     return [

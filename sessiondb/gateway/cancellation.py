@@ -64,6 +64,37 @@ class Watch:
             self._unsigned.append(what)
 
 
+class Tasks:
+    """Counts the tasks of a loop, which waits for them while it may still be stopped itself.
+
+    A task group waits for its tasks, too, but a loop that is stopped there cannot note it.
+    """
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._ended = anyio.Event()
+
+    def add(self) -> None:
+        """Count a task that is about to begin."""
+        self._left += 1
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Note the end of a task at the end of the block."""
+        try:
+            yield
+        finally:
+            self._left -= 1
+            if not self._left:
+                self._ended.set()
+
+    async def all_ended(self) -> None:
+        """Wait until every task has ended. No other one may be added meanwhile."""
+        while self._left:
+            self._ended = anyio.Event()
+            await self._ended.wait()
+
+
 class Home:
     """The event loop of the task that makes it, for calls from other threads."""
 

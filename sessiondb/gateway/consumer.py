@@ -16,45 +16,55 @@ from sessiondb.errors import SessionDBError
 from sessiondb.models import Event
 from sessiondb.paging import Page
 
-from . import cancellation, retry
+from . import cancellation, draining, retry
 
 
 async def follow_events(
-    db: Database, consumer: str, audience: events.Audience | None, *, from_start: bool
+    db: Database,
+    consumer: str,
+    audience: events.Audience | None,
+    *,
+    from_start: bool,
+    loops: draining.Loops,
 ) -> AsyncIterator[Event]:
-    """Yield events, now and as they come. See `SessionDB.events`."""
+    """Yield events, now and as they come, until the process drains. See `SessionDB.events`."""
     name = f"events for {consumer}"
-    with cancellation.strays_raise(name):
-        at = saved = await _first_position(db, consumer, from_start=from_start)
     backoff, moving = retry.Backoff(name), retry.Backoff(f"the cursor of {consumer}")
-    while True:
+    with loops.entered(db, draining.Stage.READERS, name):
         with cancellation.strays_raise(name):
-            seen = db.backend.change_count
-            try:
-                page, last = await db.read(
-                    "events", partial(_events_page, event_no=at, audience=audience)
-                )
-            except SessionDBError as error:
-                await anyio.sleep(backoff.next_delay(error))
-                continue
-            backoff.reset()
-        for event in page.rows:
-            yield event
-            # A reader that asks for the next event has handled this one.
-            at = saved = event.event_no
+            at = saved = await _first_position(db, consumer, from_start=from_start)
+        while True:
             with cancellation.strays_raise(name):
-                await _move_cursor(db, consumer, at, moving)
-        with cancellation.strays_raise(name):
-            if not page.more:
-                # Events in between are for another audience. They are not read again. Now
-                # and then the position is saved past them, so that they are not kept for
-                # this reader either.
-                at = max(at, last)
-                if at - saved >= events.PAGE:
-                    saved = at
+                seen, ends = db.backend.change_count, loops.ends(draining.Stage.READERS)
+                try:
+                    page, last = await db.read(
+                        "events", partial(_events_page, event_no=at, audience=audience)
+                    )
+                except SessionDBError as error:
+                    await anyio.sleep(backoff.next_delay(error))
+                    continue
+                backoff.reset()
+            for event in page.rows:
+                if ends and event.event_no > loops.last_event_no:
+                    return  # of other processes, which have readers of their own
+                yield event
+                # A reader that asks for the next event has handled this one.
+                at = saved = event.event_no
+                with cancellation.strays_raise(name):
                     await _move_cursor(db, consumer, at, moving)
-            if not page.rows:
-                await db.backend.wait_change(seen, retry.SLEEP_S_MAX)
+            if ends and not page.rows:
+                return
+            with cancellation.strays_raise(name):
+                if not page.more:
+                    # Events in between are for another audience. They are not read again. Now
+                    # and then the position is saved past them, so that they are not kept for
+                    # this reader either.
+                    at = max(at, last)
+                    if at - saved >= events.PAGE:
+                        saved = at
+                        await _move_cursor(db, consumer, at, moving)
+                if not page.rows:
+                    await db.backend.wait_change(seen, retry.SLEEP_S_MAX)
 
 
 async def _first_position(db: Database, consumer: str, *, from_start: bool) -> int:

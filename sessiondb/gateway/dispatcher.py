@@ -23,7 +23,7 @@ from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.errors import InvalidInput, OutcomeUnknown, SessionDBError, outcome_of
 from sessiondb.limits import CHANNEL_PAUSE_MS_MAX
 
-from . import cancellation, channels, damage, outbox, retry
+from . import cancellation, channels, damage, draining, outbox, retry
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -59,20 +59,23 @@ async def run_outbox(
     lease_s: float,
     at_once: int,
     at_once_per_channel: int | None,
-    unsigned: list[str],
+    loops: draining.Loops,
 ) -> None:
-    """Send replies until cancelled. See `SessionDB.run_outbox`.
-
-    What it cannot sign off when it is stopped is added to `unsigned`.
-    """
+    """Send replies until it is cancelled, or its process drains. See `SessionDB.run_outbox`."""
     room = anyio.Semaphore(at_once)
     calls = _Calls(at_once_per_channel or max(1, at_once // CHANNELS_SIDE_BY_SIDE))
     name = "outbox"
     backoff = retry.Backoff(name)
-    watch = cancellation.Watch(unsigned)
+    watch = cancellation.Watch(loops.unsigned)
+    tasks = cancellation.Tasks()
     taken: dict[int, outbox.Outgoing] = {}  # by this loop, and not begun yet
+    drained = False
 
     async def send(reply: outbox.Outgoing) -> None:
+        with tasks.counted():
+            await work(reply)
+
+    async def work(reply: outbox.Outgoing) -> None:
         del taken[reply.outbox_no]
         try:
             await _send(db, reply, sender, lease_s, calls, watch)
@@ -86,16 +89,23 @@ async def run_outbox(
             room.release()
 
     try:
-        with cancellation.strays_raise(name, watch):
+        with (
+            loops.entered(db, draining.Stage.REPLIES, name),
+            cancellation.strays_raise(name, watch),
+        ):
             async with anyio.create_task_group() as group:
                 with watch.noting_stop():
-                    while True:
-                        await room.acquire()
-                        reply = await _next_reply(db, lease_s, backoff, calls, watch)
+                    await room.acquire()
+                    while reply := await _next_reply(db, lease_s, backoff, calls, watch, loops):
                         taken[reply.outbox_no] = reply
                         calls.begin(reply)
+                        tasks.add()
                         group.start_soon(send, reply)
-            cancellation.must_not_end(name, watch)
+                        await room.acquire()
+                    await tasks.all_ended()
+                    drained = True
+            if not drained:
+                cancellation.must_not_end(name, watch)
     except ExceptionGroup as group_error:
         raise retry.unwrap_group(group_error) from group_error
     finally:
@@ -172,21 +182,34 @@ async def _next_reply(
     backoff: retry.Backoff,
     calls: _Calls,
     watch: cancellation.Watch,
-) -> outbox.Outgoing:
-    """Wait for the next reply, and take it."""
+    loops: draining.Loops,
+) -> outbox.Outgoing | None:
+    """Wait for the next reply, and take it. None: the process drains, and none is to be sent.
+
+    Replies that wait for a time are left to others, or to the next start. Those behind a reply
+    that this process is sending are not: they may be sent when it is.
+    """
     while True:
         seen = db.backend.change_count
+        ends = loops.ends(draining.Stage.REPLIES)
         try:
             full = calls.full()
+            own_no = db.backend.stats()["instance_no"] if ends else None
             work = await db.read(
-                "outbox.look", partial(_due_work, full=full, examined=calls.examined)
+                "outbox.look",
+                partial(_due_work, full=full, examined=calls.examined, own_no=own_no),
             )
             await _do_upkeep(db, work, calls.note_pauses(work.pauses, work.now_ms))
             if not work.outwaited:
                 calls.examined = frozenset(work.pauses)
+            waiting = work.waiting
+            if ends and (waiting is None or waiting.outbox_no > loops.last_reply_no):
+                if not work.sending:
+                    return None
+                waiting = None
             reply = (
-                await _begin_or_set_aside(db, lease_s, full, work.waiting, watch)
-                if work.waiting is not None
+                await _begin_or_set_aside(db, lease_s, full, waiting, watch)
+                if waiting is not None
                 else None
             )
             sleep_s = work.sleep_s
@@ -248,13 +271,18 @@ class _DueWork:
     """Replies have waited for their channel for a day."""
     waiting: outbox.Seen | None
     """A reply that may be sent."""
+    sending: bool
+    """This process is sending one. It is asked only while the process drains."""
     pauses: list[statements.ChannelsInForce]
     sleep_s: float
     """Until a reply may be sent without any commit before it."""
 
 
 def _due_work(
-    tx: ReadTx, full: list[str], examined: frozenset[statements.ChannelsInForce]
+    tx: ReadTx,
+    full: list[str],
+    examined: frozenset[statements.ChannelsInForce],
+    own_no: int | None,
 ) -> _DueWork:
     now_ms = clock.now_ms()
     pauses = channels.in_force(tx, now_ms)
@@ -266,6 +294,8 @@ def _due_work(
         overdue=bool(tx.all("outbox.overdue", now_ms=now_ms, limit=1)),
         outwaited=bool(channels.outwaited(tx, now_ms, new, limit=1)),
         waiting=outbox.peek(tx, now_ms, closed),
+        sending=own_no is not None
+        and tx.first("outbox.of_instance", instance_no=own_no, limit=1) is not None,
         pauses=pauses,
         sleep_s=retry.sleep_s(now_ms, [*due_ms, *(row.until_ms for row in pauses)]),
     )

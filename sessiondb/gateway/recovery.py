@@ -40,7 +40,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-import anyio
 from pydantic import BaseModel, ConfigDict, Field
 
 from sessiondb import clock, events, process, threads
@@ -60,6 +59,7 @@ from . import (
     turns,
     worker,
 )
+from .draining import Loops, Stage, pause
 
 logger = logging.getLogger("sessiondb")
 
@@ -458,13 +458,16 @@ def _resume_page(
 
 
 async def run_resumes(
-    db: Database, policy: ResumePolicy, memory: ResumeMemory, *, every_s: float
+    db: Database, policy: ResumePolicy, memory: ResumeMemory, *, every_s: float, loops: Loops
 ) -> None:
-    """Recover and resume until cancelled. See `SessionDB.run_resumes`."""
+    """Recover and resume until it is cancelled, or its process drains.
+
+    See `SessionDB.run_resumes`.
+    """
     name = "the resumes"
     backoff = retry.Backoff(name)
-    with cancellation.strays_raise(name):
-        while True:
+    with loops.entered(db, Stage.TURNS, name), cancellation.strays_raise(name):
+        while not loops.ends(Stage.TURNS):
             sleep_s = every_s
             try:
                 await recover(db)
@@ -474,7 +477,7 @@ async def run_resumes(
                 backoff.reset()
             except SessionDBError as error:
                 sleep_s = min(every_s, backoff.next_delay(error))
-            await anyio.sleep(sleep_s)
+            await pause(db, loops, Stage.TURNS, sleep_s)
 
 
 def plan(

@@ -2,8 +2,9 @@
 
 `run_lane` claims messages while its lane has room. Each turn runs in a task of its own
 (`running_turn.py`), and its end is recorded before the next message of that session is
-claimed. The loop itself ends only when it is cancelled. It then interrupts the turns that it
-holds, so that another process, or the next start, takes them over at once.
+claimed. The loop returns when its process drains (`draining.py`) and its turns have ended.
+When it is cancelled it interrupts the turns that it holds, so that another process, or the
+next start, takes them over at once.
 
 `claims.py`, `leases.py` and `turns.py` say what a claim, a lease and an end are in the database.
 """
@@ -30,7 +31,17 @@ from sessiondb.transcript.entries import prepare_decoded
 from sessiondb.transcript.registry import Ref
 from sessiondb.transcript.session import Session
 
-from . import cancellation, claims, damage, dead_letters, inbox, leases, retry, turns
+from . import (
+    cancellation,
+    claims,
+    damage,
+    dead_letters,
+    draining,
+    inbox,
+    leases,
+    retry,
+    turns,
+)
 from .running_turn import (
     STOPPING,
     Handler,
@@ -50,30 +61,41 @@ async def run_lane(
     lane: str,
     handler: Handler,
     settings: LaneSettings,
-    running: dict[int, Turn],
-    unsigned: list[str],
+    loops: draining.Loops,
 ) -> None:
-    """Run a lane until cancelled. See `SessionDB.run_lane`.
+    """Run a lane until it is cancelled, or its process drains. See `SessionDB.run_lane`.
 
-    `running` has the turns of all lanes of this process, by number. A lane takes over no
-    turn that this process still owns. What it cannot sign off when it is stopped is added to
-    `unsigned`.
+    A lane takes over no turn that this process still owns.
     """
     name = f"lane {lane}"
     backoff = retry.Backoff(name)
-    watch = cancellation.Watch(unsigned)
+    watch = cancellation.Watch(loops.unsigned)
+    tasks = cancellation.Tasks()
+    running = loops.running
     claimed: dict[int, Turn] = {}  # by this loop, and not begun yet
+    drained = False
+
+    async def work(turn: Turn) -> None:
+        with tasks.counted():
+            await run_turn(turn, handler, claimed, running)
+
     try:
-        with cancellation.strays_raise(name, watch):
+        with (
+            loops.entered(db, draining.Stage.TURNS, name),
+            cancellation.strays_raise(name, watch),
+        ):
             async with anyio.create_task_group() as group:
                 with watch.noting_stop():
-                    while True:
-                        turn = await _wait_for_turn(db, lane, settings, running, backoff, watch)
+                    while turn := await _wait_for_turn(db, lane, settings, loops, backoff, watch):
                         # Here, because its task begins only after the next read has been
                         # requested.
                         running[turn.number] = claimed[turn.number] = turn
-                        group.start_soon(run_turn, turn, handler, claimed, running)
-            cancellation.must_not_end(name, watch)
+                        tasks.add()
+                        group.start_soon(work, turn)
+                    await tasks.all_ended()
+                    drained = True
+            if not drained:
+                cancellation.must_not_end(name, watch)
     except ExceptionGroup as group_error:
         raise retry.unwrap_group(group_error) from group_error
     finally:
@@ -89,14 +111,17 @@ async def _wait_for_turn(
     db: Database,
     lane: str,
     settings: LaneSettings,
-    running: dict[int, Turn],
+    loops: draining.Loops,
     backoff: retry.Backoff,
     watch: cancellation.Watch,
-) -> Turn:
+) -> Turn | None:
+    """Wait for the next turn, and claim it. None: the process drains."""
     while True:
         seen = db.backend.change_count
+        if loops.ends(draining.Stage.TURNS):
+            return None
         try:
-            turn, sleep_s = await _next_turn(db, lane, settings, _owned(running), watch)
+            turn, sleep_s = await _next_turn(db, lane, settings, _owned(loops.running), watch)
             backoff.reset()
         except SessionDBError as error:
             turn, sleep_s = None, backoff.next_delay(error)

@@ -35,6 +35,8 @@ class Process:
     pid: int
     host: str
     opened_at_ms: int
+    draining_since_ms: int | None
+    """It claims no more turns since then, and ends (`SessionDB.drain`). None: it works."""
     alive: bool | None
     """None: unknown, because the file with its lock was moved or deleted."""
 
@@ -214,7 +216,15 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
         lines_damaged=totals.lines_damaged,
         lines_blank=totals.lines_blank,
         processes=tuple(
-            Process(row.instance_no, row.program, row.pid, row.host, row.opened_at_ms, None)
+            Process(
+                row.instance_no,
+                row.program,
+                row.pid,
+                row.host,
+                row.opened_at_ms,
+                row.draining_at_ms,
+                None,
+            )
             for row in open_rows
         ),
         processes_open=totals.processes_open,
@@ -247,6 +257,7 @@ def holdings(rows: Sequence[statements.RecoveryHeld], backend: Backend) -> list[
             row.pid,
             row.program,
             alive,
+            row.draining_at_ms,
         )
         for row, alive in zip(rows, backend.liveness(rows), strict=True)
     ]
@@ -376,6 +387,10 @@ def _owner_name(program: str, pid: int, host: str) -> str:
     return f"{program}, pid {pid} on {host}"
 
 
-def condition(process: Process) -> Literal["running", "died", "unknown"]:
+def condition(process: Process) -> Literal["running", "draining", "died", "unknown"]:
     """Return the condition of a process as a word."""
-    return "unknown" if process.alive is None else "running" if process.alive else "died"
+    if process.alive is None:
+        return "unknown"
+    if not process.alive:
+        return "died"
+    return "running" if process.draining_since_ms is None else "draining"

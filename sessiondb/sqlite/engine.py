@@ -184,6 +184,10 @@ class SqliteBackend:
         await anyio.lowlevel.checkpoint_if_cancelled()
         await self._parts.changes.wait(seen, timeout_s)
 
+    def wake(self) -> None:
+        """Wake whoever waits for a commit. See `backend.Backend.wake`."""
+        self._parts.changes.notify()
+
     def liveness(self, registrations: Sequence[Registered]) -> list[bool | None]:
         """Tell whether these instances' processes live. See `backend.Backend.liveness`."""
         self._refuse_after_fork()

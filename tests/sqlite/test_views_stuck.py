@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from sessiondb import process
 from sessiondb.clock import iso_from_ms
 from tests.support.statement_cases import Given, set_columns
 from tests.support.world import Recorder, World, make_world
@@ -652,6 +653,7 @@ ARRIVED = ". If it has arrived: --sent instead of --resend"
 NOT_WANTED = ". If it is not wanted any more: --drop instead of --requeue"
 MEND = "mend the channel: its replies are tried again at least once a minute"
 RUN = "sessiondb resume DB --run"
+ME = process.identity()
 SAYS: list[tuple[str, Given, str, str | None, dict[str, object]]] = [
     (
         "turn held#1",
@@ -715,6 +717,16 @@ SAYS: list[tuple[str, Given, str, str | None, dict[str, object]]] = [
     (
         "lane main",
         all_of(),
+        "not run",
+        "cut",
+        {
+            "why": "9 waiting, and there is room. No process runs the lane, or the one that does "
+            f"hangs. One drains, and claims no more: other, pid {ME.pid} on {ME.host}",
+        },
+    ),
+    (
+        "lane main",
+        set_columns("instance other", closed_at_ms=NOW),
         "not run",
         "cut",
         {

@@ -171,6 +171,9 @@ class Builder:
             instance_no=self.instances["killed"],
             now_ms=tx.now_ms + 1,
         )
+        self.tx("other").run(
+            "draining.mark", instance_no=self.instances["other"], now_ms=self.clock
+        )
 
     # -- sessions
 

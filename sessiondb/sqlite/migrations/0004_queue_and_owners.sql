@@ -23,6 +23,8 @@ UPDATE lane SET people = 1 WHERE lane = 'main';
 -- third step have no lock: the leases decide about them.
 ALTER TABLE instance ADD COLUMN database_file TEXT;
 ALTER TABLE instance ADD COLUMN lock_file TEXT;
+-- One that drains claims no more turns.
+ALTER TABLE instance ADD COLUMN draining_at_ms INTEGER;
 -- Any loop takes over any turn whose lease ran out, whatever its lane.
 CREATE INDEX turn_by_expiry ON turn (expires_at_ms) WHERE state = 'running';
 
@@ -170,7 +172,8 @@ CREATE VIEW held AS
 SELECT 'turn' AS what, s.session_id, t.turn_no AS number, t.operation,
        strftime('%Y-%m-%dT%H:%M:%fZ', t.started_at_ms / 1000.0, 'unixepoch') AS since,
        strftime('%Y-%m-%dT%H:%M:%fZ', t.expires_at_ms / 1000.0, 'unixepoch') AS until,
-       i.pid || '@' || i.host AS owner, i.program
+       i.pid || '@' || i.host AS owner, i.program,
+       strftime('%Y-%m-%dT%H:%M:%fZ', i.draining_at_ms / 1000.0, 'unixepoch') AS draining_since
 FROM turn AS t JOIN session AS s ON s.session_no = t.session_no
 JOIN instance AS i ON i.instance_no = t.instance_no
 WHERE t.state = 'running'
@@ -178,7 +181,8 @@ UNION ALL
 SELECT 'compaction', s.session_id, c.compaction_no, c.trigger,
        strftime('%Y-%m-%dT%H:%M:%fZ', c.begun_at_ms / 1000.0, 'unixepoch'),
        strftime('%Y-%m-%dT%H:%M:%fZ', c.deadline_ms / 1000.0, 'unixepoch'),
-       i.pid || '@' || i.host, i.program
+       i.pid || '@' || i.host, i.program,
+       strftime('%Y-%m-%dT%H:%M:%fZ', i.draining_at_ms / 1000.0, 'unixepoch')
 FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
 JOIN instance AS i ON i.instance_no = c.instance_no
 WHERE c.state = 'running'
@@ -186,7 +190,8 @@ UNION ALL
 SELECT 'reply', s.session_id, o.outbox_no, 'to ' || o.target,
        strftime('%Y-%m-%dT%H:%M:%fZ', o.created_at_ms / 1000.0, 'unixepoch'),
        strftime('%Y-%m-%dT%H:%M:%fZ', o.expires_at_ms / 1000.0, 'unixepoch'),
-       i.pid || '@' || i.host, i.program
+       i.pid || '@' || i.host, i.program,
+       strftime('%Y-%m-%dT%H:%M:%fZ', i.draining_at_ms / 1000.0, 'unixepoch')
 FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no
 JOIN instance AS i ON i.instance_no = o.instance_no
 WHERE o.state = 'sending';
@@ -365,7 +370,11 @@ AS (
   SELECT 'lane', f.lane, 'not run', i.session_no, 'inbox item ' || i.inbox_no,
          max(i.queued_at_ms, i.available_at_ms), NULL, NULL,
          (SELECT count(*) FROM inbox AS q WHERE q.state = 'queued' AND q.lane = f.lane)
-           || ' waiting, and there is room. No process runs the lane, or the one that does hangs',
+           || ' waiting, and there is room. No process runs the lane, or the one that does hangs'
+           || coalesce((SELECT '. One drains, and claims no more: ' || d.program || ', pid '
+                          || d.pid || ' on ' || d.host FROM instance AS d
+                        WHERE d.closed_at_ms IS NULL AND d.draining_at_ms IS NOT NULL
+                        ORDER BY d.instance_no DESC LIMIT 1), ''),
          'start a process with db.run_lane() for lane ' || f.lane
   FROM lane_idle AS f JOIN inbox AS i ON i.inbox_no = f.inbox_no
   UNION ALL

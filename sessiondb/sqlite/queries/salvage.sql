@@ -5,9 +5,9 @@
 -- name: put_instance, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO instance (instance_no, host, boot_id, pid, pid_started, program, opened_at_ms,
-                      closed_at_ms, unclean, database_file, lock_file)
+                      closed_at_ms, unclean, database_file, lock_file, draining_at_ms)
 VALUES (:instance_no, :host, :boot_id, :pid, :pid_started, :program, :opened_at_ms, :closed_at_ms,
-        :unclean, :database_file, :lock_file)
+        :unclean, :database_file, :lock_file, :draining_at_ms)
 ON CONFLICT DO NOTHING;
 
 -- name: put_wal_link, one row

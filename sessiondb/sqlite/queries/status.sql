@@ -71,7 +71,8 @@ FROM stuck AS k LEFT JOIN instance AS i ON i.instance_no = k.instance_no LIMIT :
 -- name: processes
 -- Return the processes that opened the file for writing and never closed it, newest
 -- first: running, or dead.
-SELECT instance_no, program, pid, host, opened_at_ms, boot_id, database_file, lock_file
+SELECT instance_no, program, pid, host, opened_at_ms, boot_id, database_file, lock_file,
+       draining_at_ms
 FROM instance
 WHERE closed_at_ms IS NULL ORDER BY instance_no DESC LIMIT :limit;
 
