@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
-.PHONY: help demo gateway test test-fast shuffle covered coverage kills drill crash fuzz soak audit check lint format \
+.PHONY: help demo gateway test test-fast shuffle covered coverage kills drains drill crash fuzz soak audit check lint format \
   prose statements types mutants measure docs bench bench-smoke wheel lock clean distclean
 
 help: ## list the targets
@@ -71,6 +71,10 @@ coverage: $(VENV)/.dev ## run the fast tests; print which share of the lines of 
 kills: $(VENV)/.dev ## kill -9 a gateway under load 200 times; every promise must hold (some minutes; KILLS=, SEED=)
 	@echo "kills: $(or $(KILLS),200) of them"
 	@SESSIONDB_KILLS=$(or $(KILLS),200) $(if $(SEED),SESSIONDB_KILLS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/proofs/crash/test_gateway_kills.py $(ARGS)
+
+drains: $(VENV)/.dev ## stop one of two gateways under load 100 times: no turn interrupted, none paid for twice (minutes; DRAINS=, SEED=)
+	@echo "drains: $(or $(DRAINS),100) of them"
+	@SESSIONDB_DRAINS=$(or $(DRAINS),100) $(if $(SEED),SESSIONDB_DRAINS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/proofs/crash/test_drains.py $(ARGS)
 
 drill: $(VENV)/.dev ## kill -9 a gateway under load 200 times and part its files after each (some minutes; DRILLS=, SEED=)
 	@echo "drill: $(or $(DRILLS),200) of them"

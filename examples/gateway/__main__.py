@@ -1,8 +1,9 @@
 """Start the gateway, print the URL, serve until SIGTERM or Ctrl-C.
 
-A gateway that stops in good order releases its turns, so that the next start (or
-another process) takes them over at once. The turns of a killed one are found by the
-next start. Nothing here depends on the difference.
+A gateway that stops drains first: it claims no more, finishes and sends what it began.
+What still runs after `--drain` seconds, or at a second signal, is interrupted, so that the
+next start (or another process) takes it over at once. The turns of a killed one are found by
+the next start. Nothing here depends on the difference.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from .gateway import Gateway, Settings
 from .model import ChatEndpoint, Model, ScriptedModel
 from .web import CONNECTIONS_MAX, LOOPBACK, SOCKET_MESSAGE_BYTES_MAX, make_app
 
+log = logging.getLogger("gateway")
+
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line.
@@ -49,7 +52,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         )
 
     parser.add_argument(
-        "database", metavar="DB", help="the database; it is made when there is none"
+        "database", metavar="DB", help="the database. It is made when there is none"
     )
     option("host", str, "127.0.0.1", "where to listen")
     option("port", int, 8765, "0: any that is free")
@@ -122,6 +125,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     option("breaker", int, 3, "this many unclean ends within five minutes stop all resuming")
     option("channel-log", Path, None, "where the simulated channels note what they were sent")
+    option("drain", float, 30.0, "seconds that a stop waits for turns and replies under way")
     option("send-delay", float, 0.0, "seconds that a simulated channel takes")
     return parser.parse_args(arguments)
 
@@ -205,7 +209,8 @@ async def serve(options: argparse.Namespace) -> None:
                         ws_max_size=SOCKET_MESSAGE_BYTES_MAX,
                     )
                 )
-                stop_on_signal(server, closing)
+                drain = anyio.CancelScope()
+                stop_on_signal(server, closing, drain)
                 host, port = listener.getsockname()[:2]
                 print(
                     (
@@ -215,6 +220,12 @@ async def serve(options: argparse.Namespace) -> None:
                     flush=True,
                 )
                 await server.serve(sockets=[listener])
+                with drain:
+                    left = await db.drain(timeout_s=options.drain)
+                    for held in left.held:
+                        log.warning(
+                            "interrupted: %s %s, %s", held.what, held.number, held.operation
+                        )
                 tasks.cancel_scope.cancel()
         finally:
             await model.close()
@@ -242,13 +253,15 @@ class Server(uvicorn.Server):
         yield
 
 
-def stop_on_signal(server: Server, closing: asyncio.Event) -> None:
+def stop_on_signal(server: Server, closing: asyncio.Event, drain: anyio.CancelScope) -> None:
     """Accept no more messages, close the pages, and let `serve` return.
 
-    The rest of the stop follows it.
+    The rest of the stop follows it. A second signal ends the drain.
     """
 
     def stop() -> None:
+        if closing.is_set():
+            drain.cancel()
         closing.set()
         server.should_exit = True
 

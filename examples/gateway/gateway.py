@@ -9,6 +9,7 @@ Everything else in this folder is HTTP, HTML and a model.
     a notice     db.events, db.forward_event    to open pages at once, to channels by outbox
     compaction   session.compact() in a task    no turn waits for it, and no message
     start        db.recover, db.run_resumes     users first, resumes within their budget
+    stop         db.drain                       what was begun is finished and sent
     ever after   db.reset_if_due, db.gc         stale conversations reset, old ones archived
 
 Memory holds only the open pages and the work of this process. A kill -9 loses nothing
@@ -485,14 +486,14 @@ class Gateway:
             await asyncio.sleep(self.settings.gc_every_s)
 
     async def _again(self, loop: Callable[[], Awaitable[None]]) -> None:
-        """Run a loop for ever.
+        """Run a loop until it returns, because this process drains.
 
         A database that is busy, or a disk that is full, is a reason to wait and not to
         stop.
         """
         while True:
             try:
-                await loop()
+                return await loop()
             except SessionDBError as error:
                 if not error.retry:
                     raise

@@ -360,8 +360,34 @@ def test_operators_see_the_newest_dead_letters_without_text(
 # -- stopping, killing, starting -------------------------------------------------------
 
 
-def test_sigterm_releases_everything_and_the_next_start_resumes(gateway_process: Start) -> None:
+def test_sigterm_lets_a_turn_end_and_sends_its_reply(gateway_process: Start) -> None:
     gateway = gateway_process(model_delay=0.02)
+    for conversation in ("one", "two"):
+        gateway.say("!slow 2 hello", channel="sim", conversation=conversation)
+    gateway.wait_for(lambda: len(gateway.held()) == 2)
+    assert "stopped in good order" in gateway.stop()
+    assert "Traceback" not in gateway.wrote()
+    assert sorted(line["target"] for line in gateway.delivered()) == ["sim:one", "sim:two"]
+    assert query(gateway.database, "SELECT DISTINCT state FROM turn") == ["completed"]
+    assert query(gateway.database, "SELECT DISTINCT state FROM outbox") == ["sent"]
+    anyio.run(nothing_is_held, gateway.database)
+
+
+def test_a_second_signal_ends_the_wait(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02, drain=10_000)
+    gateway.say("!stall")
+    gateway.wait_for(lambda: len(gateway.held()) == 1)
+    gateway.signal()
+    gateway.wait_for(lambda: query(gateway.database, DRAINING) == [1])
+    assert "stopped in good order" in gateway.stop()
+    assert query(gateway.database, "SELECT state FROM turn") == ["interrupted"]
+
+
+DRAINING = "SELECT count(*) FROM instance WHERE draining_at_ms IS NOT NULL"
+
+
+def test_sigterm_releases_what_goes_on_and_the_next_start_resumes(gateway_process: Start) -> None:
+    gateway = gateway_process(model_delay=0.02, drain=0.1)
     fill(gateway, "other", times=2)
     with gateway.page() as page:
         event_id = gateway.say("!stall")["event_id"]
@@ -378,7 +404,7 @@ def test_sigterm_releases_everything_and_the_next_start_resumes(gateway_process:
 
 
 def test_a_stop_that_cannot_sign_off_says_so(gateway_process: Start) -> None:
-    gateway = gateway_process(model_delay=0.02, lease=1)
+    gateway = gateway_process(model_delay=0.02, lease=1, drain=0)
     with gateway.page() as page:
         gateway.say("!stall")
         page.next("thinking")

@@ -12,6 +12,8 @@ how long the model and the summariser think.
     {"do": "settle"}
         -> {"saw": "settled"} once nothing is waiting or under way, but in lane `attic`, which
            no gateway of the tests runs
+    {"do": "drain", "timeout_s": ...}
+        -> {"saw": "drained", "held": [...], "loops": [...]}: what the drain has left
     (end of input)
         -> it stops as a gateway does on SIGTERM
 
@@ -103,12 +105,6 @@ async def commands() -> AsyncIterator[bytes]:
         yield line
 
 
-async def unending(loop: Callable[[], Awaitable[None]]) -> None:
-    """Run a loop of the gateway, which ends only when it is cancelled."""
-    await loop()
-    raise AssertionError(f"a loop of the gateway returned: {loop}")
-
-
 class Child:
     """What runs between the first line and the last."""
 
@@ -118,6 +114,7 @@ class Child:
         self.random = random.Random(settings.seed)
         self.channel = os.open(settings.channel, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self.compacting: set[str] = set()
+        self.draining = False
         self.group: anyio.abc.TaskGroup | None = None
 
     async def pause(self, between: tuple[float, float]) -> None:
@@ -143,10 +140,21 @@ class Child:
                 partial(self.db.run_outbox, self.deliver, lease_s=self.settings.lease_s),
                 self.keep_resuming,
             ):
-                group.start_soon(unending, loop)
+                group.start_soon(self.unending, loop)
             say("ready")
             await self.obey()
             group.cancel_scope.cancel()
+
+    async def unending(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run a loop of the gateway, which returns only when it drains."""
+        await loop()
+        assert self.draining, f"a loop of the gateway returned: {loop}"
+
+    async def drain(self, command: dict[str, Any]) -> None:
+        self.draining = True
+        left = await self.db.drain(timeout_s=command["timeout_s"])
+        held = [f"{one.what} {one.number}" for one in left.held]
+        say("drained", held=held, loops=left.loops)
 
     async def obey(self) -> None:
         assert self.group is not None
@@ -154,6 +162,8 @@ class Child:
             command = json.loads(line)
             if command["do"] == "accept":
                 self.group.start_soon(self.accept, command)
+            elif command["do"] == "drain":
+                self.group.start_soon(self.drain, command)
             else:
                 self.group.start_soon(self.settle)
 

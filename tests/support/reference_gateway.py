@@ -135,10 +135,15 @@ class GatewayProcess:
         assert self.process is not None, "it is not running"
         return self.process.pid
 
-    def stop(self) -> str:
-        """End it with SIGTERM, in good order. Return what it printed."""
+    def signal(self) -> None:
+        """Send it SIGTERM."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> str:
+        """End it with SIGTERM, in good order. Return what it printed."""
+        self.signal()
+        assert self.process is not None
         out, _ = self.process.communicate(timeout=PATIENCE_S)
         assert self.process.returncode == 0, (
             f"exit code {self.process.returncode}; it wrote:\n{self.wrote()}"
