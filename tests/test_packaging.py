@@ -94,7 +94,7 @@ def test_the_wheel_carries_its_licence_and_its_command(wheel: Path) -> None:
         for name, text in contents(wheel).items()
         if ".dist-info/" in name
     }
-    assert "sessiondb = sessiondb.cli:main" in held["entry_points.txt"]
+    assert "sessiondb = sessiondb.__main__:main" in held["entry_points.txt"]
     assert held["licenses/LICENSE"] == (ROOT / "LICENSE").read_text(encoding="utf-8")
 
 

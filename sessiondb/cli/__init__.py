@@ -22,7 +22,7 @@ from __future__ import annotations
 from .lazy import LazyCommand
 from .program import program
 
-__all__ = ["main", "program"]
+__all__ = ["COMMANDS", "TASKS", "program"]
 
 
 # The commands by task, in the order in which the help lists them. The line of each command
@@ -64,8 +64,3 @@ TASKS = {
 }
 COMMANDS = {name: place for offered in TASKS.values() for name, place in offered.items()}
 program.offer(TASKS)
-
-
-def main() -> None:
-    """Run the command line; end the process with its exit code."""
-    program.main(prog_name="sessiondb")

@@ -42,6 +42,7 @@ from .program import (
     repeat_while_busy,
     write_into,
 )
+from .session_ids import session_column, shown_id
 from .terminal import (
     Column,
     at,
@@ -131,7 +132,7 @@ def events(
             look = partial(opened.read, "events", partial(_page, seen=seen, audience=audience))
             page, seen = repeat_while_busy(look) if follow else look()
             for event in page:
-                _print_event(event, as_json=as_json)
+                _print_event(opened, event, as_json=as_json)
             sys.stdout.flush()
             ends = not page and not follow
             # Events for the other audience are not read again. Where only such were read, the
@@ -198,11 +199,11 @@ def _store_position(opened: sync.SessionDB, consumer: str | None, event_no: int)
         )
 
 
-def _print_event(event: Event, *, as_json: bool) -> None:
+def _print_event(opened: sync.SessionDB, event: Event, *, as_json: bool) -> None:
     if as_json:
         click.echo(to_json(event))
         return
-    whose = f"  {event.session_id[:13]}" if event.session_id else ""
+    whose = f"  {shown_id(opened, event.session_id)}" if event.session_id else ""
     about = f"{event.audience:<8}  {escape(event.kind)}{escape(whose)}"
     print_line(f"#{event.event_no:<5} {at(event.at_ms)}  {about}: {escape(event.text)}")
 
@@ -225,12 +226,13 @@ def held(db: str, as_json: bool) -> None:
     """
     with look_into(db) as opened:
         found = opened.held()
+        sessions = session_column(opened, (holding.session_id for holding in found))
     if as_json:
         print_json_array(to_json(holding) for holding in found)
         return
     columns = [
         Column("what"),
-        Column("session", cut="prefix", width_min=8),
+        sessions,
         Column("operation", cut="end", width_min=10),
         Column("owner", cut="end", width_min=9),
         Column("alive?"),
@@ -422,12 +424,13 @@ def resume(
             opened.recover()
             opened.release_expired()
         decisions = opened.resume(chosen) if run else opened.plan_resumes(chosen)
+        sessions = session_column(opened, (decision.session_id for decision in decisions))
     if as_json:
         print_json_array(to_json(decision) for decision in decisions)
         return
     columns = [
         Column("inbox", "right"),
-        Column("session", cut="prefix", width_min=8),
+        sessions,
         Column("decision"),
         Column("accepted (UTC)", spare=1),
         Column("attempts", "right", spare=2),
@@ -499,9 +502,10 @@ def inbox(db: str, limit: int | None, line_up: bool, as_json: bool) -> None:
             print_json_array(to_json(message) for message in found)
             return
         rows = [_inbox_row(message) for message in found]
+        sessions = session_column(opened, (str(row[1]) for row in rows))
     columns = [
         Column("inbox", "right"),
-        Column("session", cut="prefix", width_min=8),
+        sessions,
         Column("state"),
         Column("lane", cut="end", width_min=6),
         Column("from", cut="middle", width_min=8),
@@ -579,9 +583,10 @@ def dead(db: str, requeue: tuple[int, ...], drop: tuple[int, ...], as_json: bool
             print_json_array(to_json(letter) for letter in opened.dead_letters())
             return
         rows = [_dead_row(letter) for letter in opened.dead_letters()]
+        sessions = session_column(opened, (str(row[1]) for row in rows))
     columns = [
         Column("inbox", "right"),
-        Column("session", cut="prefix", width_min=8),
+        sessions,
         Column("lane", cut="end", width_min=6, spare=3),
         Column("from", cut="middle", width_min=8),
         Column("accepted (UTC)", spare=1),
@@ -663,9 +668,10 @@ def outbox(
             print_json_array(to_json(reply) for reply in found)
             return
         rows = [_reply_row(reply) for reply in found]
+        sessions = session_column(opened, (str(row[1]) for row in rows))
     columns = [
         Column("reply", "right"),
-        Column("session", cut="prefix", width_min=8),
+        sessions,
         Column("state"),
         Column("to", cut="middle", width_min=8),
         Column("written (UTC)", spare=1),

@@ -16,6 +16,7 @@ from sessiondb.maintenance.status import (
 )
 from sessiondb.models import CompactionInfo, SessionInfo, VerifyReport
 
+from .findings import print_findings
 from .program import (
     OK,
     PROBLEMS,
@@ -27,6 +28,7 @@ from .program import (
     look_into,
     session_argument,
 )
+from .session_ids import session_column, shown_id
 from .terminal import (
     Column,
     as_record,
@@ -41,9 +43,7 @@ from .terminal import (
     print_line,
     print_table,
     size,
-    terminal_width,
     to_json,
-    wrap,
 )
 
 STUCK_SHOWN = 5
@@ -68,7 +68,7 @@ def sessions(
 ) -> None:
     """List sessions, last changed first.
 
-    A terminal shows a prefix of each id, which every command accepts while it is unique.
+    A terminal shows as much of each id as names its session. Every command accepts that.
     """
     with look_into(db) as opened:
         found = opened.sessions(agent_id=agent, with_ended=with_ended)
@@ -78,8 +78,9 @@ def sessions(
             print_json_array(to_json(info) for info in found)
             return
         rows = [_session_row(info, with_ended=with_ended) for info in found]
+        ids = session_column(opened, (str(row[0]) for row in rows))
     columns = [
-        Column("session", cut="prefix", width_min=8),
+        ids,
         Column("key or name", cut="middle", width_min=12),
         Column("entries", "right"),
         Column("epoch", "right"),
@@ -172,9 +173,10 @@ def compactions(db: str, session: str | None, limit: int | None, as_json: bool) 
             print_json_array(to_json(info) for info in found)
             return
         rows = [_compaction_row(info) for info in found]
+        sessions = session_column(opened, (str(row[1]) for row in rows))
     columns = [
-        Column("id", cut="prefix", width_min=8),
-        Column("session", cut="prefix", width_min=8),
+        Column("id"),  # whole: those of one minute begin alike
+        sessions,
         Column("state"),
         Column("trigger", cut="end", spare=2),
         Column("epoch", "right"),
@@ -238,14 +240,7 @@ def verify(db: str, session: str | None, quick: bool, read_s: float | None, as_j
     if as_json:
         print_json({**as_record(report), "ok": report.ok, "finished": not report.unfinished})
         return _exit_code(report)
-    width = terminal_width()
-    for finding in report.findings:
-        click.echo(
-            f"{finding.severity}: {finding.check}"
-            + (f", session {escape(finding.session_id)}" if finding.session_id else "")
-        )
-        for line in wrap(escape(finding.message), width - 4 if width else None):
-            click.echo(f"    {line}")
+    print_findings(report.findings, db)
     checked = (
         f"{counted(report.sessions, 'session')}, {counted(report.entries, 'entry', 'entries')}"
     )
@@ -280,14 +275,15 @@ def status(db: str, as_json: bool) -> None:
     """Show counts, running compactions, what is stuck, processes, and space."""
     with look_into(db) as opened:
         found = opened.status()
+        names = {job.session_id: shown_id(opened, job.session_id) for job in found.running}
     if as_json:
         print_json(found)
         return
-    for name, value in _status_lines(found):
+    for name, value in _status_lines(found, names):
         print_line(f"{name + ':' if name else '':<14}{escape(value)}")
 
 
-def _status_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
+def _status_lines(found: DatabaseStatus, names: dict[str, str]) -> list[tuple[str, str]]:
     jobs = ", ".join(f"{count:,} {state}" for state, count in found.compactions.items()) or "none"
     ended, keys = f"({found.sessions_ended:,} ended)", counted(found.keys, "key")
     quarantine = f"{found.lines_damaged:,} damaged and {found.lines_blank:,} blank"
@@ -302,7 +298,7 @@ def _status_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
         ),
         ("imported", f"{counted(found.import_files, 'file')}; quarantine: {quarantine}"),
         ("compactions", jobs),
-        *(line for job in found.running for line in _job_lines(job)),
+        *(line for job in found.running for line in _job_lines(job, names)),
         *_work_lines(found.gateway),
         *(line for channel in found.channels for line in _channel_lines(channel)),
         *(("access", concern) for concern in found.concerns),
@@ -315,10 +311,10 @@ def _status_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
     ]
 
 
-def _job_lines(job: RunningCompaction) -> list[tuple[str, str]]:
+def _job_lines(job: RunningCompaction, names: dict[str, str]) -> list[tuple[str, str]]:
     when = f"{'overdue since' if job.overdue else 'deadline'} {at(job.deadline_ms)}"
     died = "; its process died" if job.owner_alive is False else ""
-    running = f"{job.trigger} of {job.session_id[:13]}, running for {duration(job.age_ms)}"
+    running = f"{job.trigger} of {names[job.session_id]}, running for {duration(job.age_ms)}"
     return [
         ("", f"{running}, {when}"),
         ("", f"  owner: {job.owner or 'unknown'}{died}; id {job.compaction_id}"),

@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import math
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -153,6 +157,12 @@ class Command(click.Command):
             name and isinstance(found.get(name), (str, tuple)) and found[name] for name in required
         )
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run. An error is reported once, by the command: the library's log shows it again."""
+        if not ctx.meta.get(_DEBUG):
+            logging.getLogger("sessiondb").addHandler(logging.NullHandler())
+        return super().invoke(ctx)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Print the examples. Lines are not wrapped, so that they can be copied."""
         super().format_epilog(ctx, formatter)
@@ -241,8 +251,9 @@ class Program(LazyGroup):
             return PIPE_CLOSED  # `>&-`: there is nobody to print for
         _escape_unprintable_characters()
         try:
-            code = super().main(args, prog_name, **extra)
-            sys.stdout.flush()
+            with _ctrl_c_raises():
+                code = super().main(args, prog_name, **extra)
+                sys.stdout.flush()
         except click.UsageError as error:
             context = error.ctx
             path = context.command_path if context is not None else "sessiondb"
@@ -264,6 +275,25 @@ class Program(LazyGroup):
             _complain(_unwritten(error))
             return PROBLEMS
         return code if isinstance(code, int) else OK
+
+
+@contextmanager
+def _ctrl_c_raises() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt meanwhile, if it ends the process before and after.
+
+    Then an interrupt has no traceback at start-up, and none at the interpreter's end.
+    """
+    ends_the_process = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    )
+    try:
+        if ends_the_process:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+    finally:
+        if ends_the_process:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _about_usage(error: click.UsageError) -> str:

@@ -24,11 +24,13 @@ from .program import (
     debug_option,
     json_option,
     look_into,
+    on_interrupt,
     read_settings,
     refuse,
     session_argument,
     write_into,
 )
+from .session_ids import session_column
 from .terminal import Column, as_record, at, counted, escape, print_json, print_table, size
 
 
@@ -127,12 +129,15 @@ def gc(
     """
     policy = _policy(openclaw, limits)
     dry_run = dry_run or not policy.enforce
+    if not dry_run:
+        on_interrupt(lambda: "What was archived or deleted stays so. Run it again for the rest.")
     with look_into(db) if dry_run else write_into(db, create=False) as opened:
         report = opened.gc(policy, dry_run=dry_run, every=every)
+        sessions = session_column(opened, (made.session_id for made in report.decisions))
     if as_json:
         print_json({**as_record(report), "ok": report.ok})
     else:
-        _print_report(report)
+        _print_report(report, sessions)
     return OK if report.ok else PROBLEMS
 
 
@@ -158,10 +163,10 @@ def _policy(openclaw: str | None, limits: dict[str, Any]) -> RetentionPolicy:
 _ROWS = {"outbox": "replies", "inbox": "messages", "turn": "turns", "event": "events"}
 
 
-def _print_report(report: RetentionReport) -> None:
+def _print_report(report: RetentionReport, sessions: Column) -> None:
     columns = [
         Column("action"),
-        Column("session", cut="prefix", width_min=8),
+        sessions,
         Column("changed (UTC)"),
         Column("entries", "right", spare=2),
         Column("size", "right", spare=1),
@@ -229,6 +234,7 @@ def unarchive(db: str, session: str, as_json: bool) -> None:
     Keys that point at another session by now are left alone. `sessiondb sessions DB --all`
     lists archived sessions too.
     """
+    on_interrupt(lambda: f"{session} may be half-way back. The same command goes on from there.")
     with write_into(db, create=False) as opened:
         report = opened.unarchive(session)
     if as_json:

@@ -19,7 +19,10 @@ from .program import (
     database_argument,
     debug_option,
     json_option,
+    look_into,
+    on_interrupt,
 )
+from .session_ids import session_column
 from .terminal import (
     Column,
     as_record,
@@ -58,6 +61,7 @@ def salvage(db: str, new: str, without_wal: bool, as_json: bool) -> int:
     Exit codes: 0 everything was salvaged, 1 something is missing or was changed, 2 the salvage
     could not start and NEW was not created.
     """
+    on_interrupt(lambda: f"{new} was not created, and {db} was not changed. Start it again.")
     try:
         report = database.salvage(db, new, use_wal=not without_wal, progress=_print_step)
     except (SessionDBError, OSError) as error:
@@ -127,8 +131,10 @@ def _print_sessions(report: SalvageReport) -> None:
     if not report.damaged_sessions:
         return
     click.echo()
+    with look_into(report.destination) as opened:
+        sessions = session_column(opened, (one.session_id for one in report.damaged_sessions))
     columns = [
-        Column("session", cut="prefix", width_min=8),
+        sessions,
         Column("found", "right"),
         Column("of", "right"),
         Column("missing seq", cut="end", width_min=12),

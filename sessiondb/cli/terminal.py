@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -151,6 +151,8 @@ class Column:
     align: Literal["left", "right"] = "left"
     cut: Literal["end", "middle", "prefix"] | None = None
     width_min: int = 8
+    shorts: Mapping[str, str] | None = None
+    """Not None: what a cell shows instead where it does not fit, so that it still names it."""
     spare: int = 0
     """Columns are left out when even the narrowest table is too wide, the highest number first.
 
@@ -182,13 +184,32 @@ def table_lines(
         for index, column in enumerate(columns)
     ]
     if width is not None:
-        widths = fit(columns, widths, width)
+        least = [
+            _narrowest(column, (row[index] for row in texts))
+            for index, column in enumerate(columns)
+        ]
+        widths = fit(columns, widths, least, width)
     for row in ([column.title for column in columns], ["-" * width for width in widths], *texts):
         shown = (
-            _padded(cut(text, widths[i], columns[i].cut or "end"), widths[i], columns[i].align)
+            _padded(_cut_cell(text, widths[i], columns[i]), widths[i], columns[i].align)
             for i, text in enumerate(row)
         )
         yield (" " * GAP).join(shown).rstrip()
+
+
+def _cut_cell(text: str, width: int, column: Column) -> str:
+    if cells(text) > width and column.shorts is not None:
+        return cut(escape(column.shorts.get(text, text)), width, "prefix")
+    return cut(text, width, column.cut or "end")
+
+
+def _narrowest(column: Column, texts: Iterable[str]) -> int:
+    """Return the width that a column keeps at least."""
+    texts = [column.title, *texts]
+    widest = max(map(cells, texts))
+    if column.shorts is not None:
+        return max(cells(column.shorts.get(text, column.title)) for text in texts)
+    return min(widest, column.width_min) if column.cut else widest
 
 
 def _without_spare(
@@ -198,8 +219,7 @@ def _without_spare(
     while True:
         narrowest = GAP * (len(columns) - 1)
         for index, column in enumerate(columns):
-            widest = max([cells(column.title), *(cells(row[index]) for row in rows)])
-            narrowest += min(widest, column.width_min) if column.cut else widest
+            narrowest += _narrowest(column, (row[index] for row in rows))
         least = max(range(len(columns)), key=lambda i: columns[i].spare)
         if narrowest <= width or columns[least].spare == 0:
             return columns, rows
@@ -212,19 +232,17 @@ def _padded(text: str, width: int, align: str) -> str:
     return padding + text if align == "right" else text + padding
 
 
-def fit(columns: Sequence[Column], widths: list[int], width: int) -> list[int]:
-    """Narrow columns until the table fits.
+def fit(columns: Sequence[Column], widths: list[int], least: list[int], width: int) -> list[int]:
+    """Narrow columns until the table fits, none below its least.
 
-    Ids come first, because a prefix still names them. Then the widest column is next.
+    Ids come first, because what is left still names them. Then the widest column is next.
     """
     widths = list(widths)
     for _ in range(sum(widths) + GAP * (len(columns) - 1) - width):
-        giving = [
-            i for i, column in enumerate(columns) if column.cut and widths[i] > column.width_min
-        ]
+        giving = [i for i in range(len(columns)) if widths[i] > least[i]]
         if not giving:
             break
-        widths[max(giving, key=lambda i: (columns[i].cut == "prefix", widths[i]))] -= 1
+        widths[max(giving, key=lambda i: (columns[i].shorts is not None, widths[i]))] -= 1
     return widths
 
 

@@ -16,6 +16,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -39,10 +40,12 @@ from .program import (
     exit_code_of,
     json_option,
     look_into,
+    on_interrupt,
     refuse,
     session_argument,
     write_into,
 )
+from .session_ids import session_column
 from .terminal import (
     Column,
     counted,
@@ -76,6 +79,7 @@ class Progress:
     """A progress bar on standard error, if that is a terminal."""
 
     def __init__(self, label: str, *, quiet: bool) -> None:
+        self.done = self.total = 0  # files
         self._label = label
         self._shows = sys.stderr.isatty() and not quiet
         self._bar: Any = None
@@ -90,6 +94,7 @@ class Progress:
     def __call__(
         self, files_done: int, files_total: int, bytes_done: int, bytes_total: int, name: str
     ) -> None:
+        self.done, self.total = files_done, files_total
         if not self._shows:
             return
         if self._bar is None:
@@ -210,13 +215,16 @@ def import_(
         opened = _open_for_import(db, stack, dry_run=dry_run)
         for path in paths:
             with Progress("importing", quiet=as_json) as progress:
+                if not dry_run:
+                    on_interrupt(partial(_about_import, path, progress))
                 reports.append(
                     opened.import_path(
                         path, dry_run=dry_run, verify=verify, progress=progress, redactor=redactor
                     )
                 )
             if not as_json:
-                _print_import(reports[-1], verbose=verbose)
+                sessions = session_column(opened, (file.session_id for file in reports[-1].files))
+                _print_import(reports[-1], sessions, verbose=verbose)
     if as_json:
         print_json(
             [
@@ -231,6 +239,11 @@ def import_(
     return OK if all(report.ok and not report.damaged for report in reports) else PROBLEMS
 
 
+def _about_import(path: Path, progress: Progress) -> str:
+    done = f"{progress.done:,} of {counted(progress.total, 'file')} of {path}"
+    return f"{done} were read, and what was read is stored. The same command goes on from there."
+
+
 def _open_for_import(db: str, stack: ExitStack, *, dry_run: bool) -> sync.SessionDB:
     """Open the database. A dry run opens it for reading, or a temporary one if there is none."""
     if not dry_run:
@@ -241,13 +254,13 @@ def _open_for_import(db: str, stack: ExitStack, *, dry_run: bool) -> sync.Sessio
     return stack.enter_context(write_into(str(Path(folder) / "empty.db"), create=True))
 
 
-def _print_import(report: ImportReport, *, verbose: bool) -> None:
+def _print_import(report: ImportReport, sessions: Column, *, verbose: bool) -> None:
     lists_all = verbose or len(report.files) <= LISTED_FILES_MAX
     listed = [file for file in report.files if lists_all or _is_remarkable(file)]
     columns = [
         Column("file", cut="middle", width_min=14),
         Column("status"),
-        Column("session", cut="prefix"),
+        sessions,
         Column("entries", "right"),
         Column("new", "right"),
         Column("damaged", "right"),
@@ -366,17 +379,24 @@ def export(
     with look_into(db) as opened:
         chosen = opened.session_by_id(session) if session is not None else None
         with Progress("exporting", quiet=as_json) as progress:
+            on_interrupt(partial(_about_export, dest, progress))
             report = opened.export(
                 dest, session=chosen, overwrite=overwrite, progress=progress, redactor=redactor
             )
+        sessions = session_column(opened, (file.session_id for file in report.files))
     if as_json:
         print_json({**dataclasses.asdict(report), "ok": report.ok})
     else:
-        _print_export(report)
+        _print_export(report, sessions)
     return OK if report.ok else PROBLEMS
 
 
-def _print_export(report: ExportReport) -> None:
+def _about_export(dest: Path, progress: Progress) -> str:
+    done = f"{progress.done:,} of {counted(progress.total, 'file')}"
+    return f"{done} are in {dest}, each of them whole. The same command writes the rest."
+
+
+def _print_export(report: ExportReport, sessions: Column) -> None:
     listed = [
         file
         for file in report.files
@@ -387,7 +407,7 @@ def _print_export(report: ExportReport) -> None:
     columns = [
         Column("file", cut="middle", width_min=14),
         Column("status"),
-        Column("session", cut="prefix"),
+        sessions,
         Column("size", "right"),
         Column("note", cut="end", width_min=6),
     ]
@@ -452,6 +472,7 @@ def append(
     if sys.stdin is None:
         refuse("standard input is closed; the lines to append come from there.")
     counts = Counts(as_json=as_json)
+    on_interrupt(counts.about_interrupt)
     with write_into(db, create=create) as opened:
         chosen = opened.session(session) if create else _existing(opened, session)
         for batch in _batches(sys.stdin.buffer, counts.refused):
@@ -501,6 +522,14 @@ class Counts:
         self._settled = max(self._settled, line)
         self.refusals += 1
         click.echo(f"sessiondb: line {line} was refused: {escape(reason)}", err=True)
+
+    def about_interrupt(self) -> str:
+        """Return what is stored, and how to go on after an interrupt."""
+        stored = self.appended + self.duplicates
+        return (
+            f"{counted(stored, 'line is', 'lines are')} stored, up to line {self._settled}. "
+            "Send the lines after it again."
+        )
 
     def next_line(self, batch: list[Line]) -> int:
         """Return the first line of a batch that is neither stored nor refused."""

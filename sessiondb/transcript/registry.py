@@ -39,6 +39,11 @@ from .paths import entry_number, on_path, require_entries, require_readable
 if TYPE_CHECKING:
     from sessiondb import statements
 
+CUT_MARK = "\u2026"
+# Of a twin's id so many characters are shown behind the mark, at least.
+TAIL_MIN = 4
+# Ids that begin alike, beyond which a longer prefix is shown instead.
+TWINS_MAX = 200
 RESET_REASONS = ("new", "reset", "idle", "daily", "cron-stale")
 
 
@@ -53,7 +58,9 @@ class Ref(NamedTuple):
 
 
 def resolve(tx: ReadTx, text: str) -> Ref:
-    """Find a session by key, by id, or by a unique prefix of its id.
+    """Find a session by key, by id, or by what a table shows of its id (`shorten`).
+
+    That is a unique prefix, or a head and a tail around an ellipsis.
 
     Raises:
         NotFound: none, or more than one. The message says which.
@@ -66,9 +73,8 @@ def resolve(tx: ReadTx, text: str) -> Ref:
     row = tx.first("registry.by_id", session_id=text)
     if row is not None:
         return Ref(row.session_no, row.session_id)
-    matches = (
-        tx.all("registry.by_prefix", prefix=text, prefix_end=text + "\U0010ffff") if text else []
-    )
+    head, _, tail = text.replace("...", CUT_MARK).partition(CUT_MARK)
+    matches = _beginning_with(tx, head, tail, 2) if head else []
     if len(matches) == 1:
         return Ref(matches[0].session_no, matches[0].session_id)
     if matches:
@@ -80,6 +86,49 @@ def resolve(tx: ReadTx, text: str) -> Ref:
     if not looks_like_key(text):
         missing = "session has this id or begins with it"
     raise NotFound(f"{text!r}: no {missing}; list them with `sessiondb sessions DB`", session=text)
+
+
+def _beginning_with(
+    tx: ReadTx, head: str, tail: str, limit: int
+) -> list[statements.RegistryByPrefix]:
+    return tx.all(
+        "registry.by_prefix", prefix=head, prefix_end=head + "\U0010ffff", tail=tail, limit=limit
+    )
+
+
+def shorten(tx: ReadTx, session_id: str, least: int) -> str:
+    """Return a short text, of at least `least` characters, by which `resolve` finds an id.
+
+    It is a prefix, while that is short. Twins differ late, so theirs have a head and a tail.
+    """
+    length = max(least, _unique_length(tx, session_id))
+    if length <= least + TAIL_MIN:
+        return session_id[:length]
+    head = session_id[:least]
+    rows = _beginning_with(tx, head, "", TWINS_MAX)
+    twins = [row.session_id for row in rows if row.session_id != session_id]
+    if len(rows) < TWINS_MAX:
+        for count in range(TAIL_MIN, length - least - 1):
+            tail = session_id[-count:]
+            if not any(twin.endswith(tail) for twin in twins):
+                return f"{head}{CUT_MARK}{tail}"
+    return session_id[:length]
+
+
+def _unique_length(tx: ReadTx, session_id: str) -> int:
+    """Return how many of its first characters no other id has. All, if another begins with it."""
+    near = tx.one("registry.id_neighbours", session_id=session_id)
+    shared = [
+        _shared_length(session_id, other)
+        for other in (near.previous, near.following)
+        if other is not None
+    ]
+    return min(len(session_id), max(shared, default=0) + 1)
+
+
+def _shared_length(one: str, other: str) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _key_or_none(text: str) -> SessionKey | None:

@@ -94,7 +94,7 @@ def test_a_wrong_mark_is_found_and_made_anew(tmp_db: Path) -> None:
     [other] = accept(tmp_db, "two", key="agent:main:web:direct:2")
     assert query(tmp_db, "SELECT inbox_no FROM inbox WHERE waits") == [behind]
     change(tmp_db, f"UPDATE inbox SET waits = inbox_no IN ({first}, {other})")
-    assert "inbox DB --line-up" in run("verify", tmp_db).output
+    assert f"inbox {tmp_db} --line-up" in run("verify", tmp_db).output
     assert "3 messages and replies had a wrong mark" in ok("inbox", tmp_db, "--line-up")
     assert query(tmp_db, "SELECT inbox_no FROM inbox WHERE waits") == [behind]
     assert found("inbox", tmp_db, "--line-up") == {"changed": 0}

@@ -271,7 +271,8 @@ def in_a_process(
 ) -> subprocess.CompletedProcess[str]:
     """Run `sessiondb query` in a process of its own, after a change to the module `query`."""
     code = (
-        "import sys\nfrom sessiondb.cli import main, query\n"
+        "import sys\nfrom sessiondb.__main__ import main\n"
+        "from sessiondb.cli import query\n"
         f"{changed}\nsys.argv[0] = 'sessiondb'\nmain()"
     )
     return subprocess.run(

@@ -328,7 +328,7 @@ async def test_an_iterator_left_half_way_holds_no_snapshot(tmp_db: Path) -> None
 async def test_a_command_that_follows_holds_no_snapshot(tmp_db: Path) -> None:
     async with live(tmp_db) as (db, session):
         await db.accept("web", "1", "agent:main:web", user("hello"))
-        follow = "import sys\nfrom sessiondb.cli import main\nsys.exit(main())"
+        follow = "import sys\nfrom sessiondb.__main__ import main\nsys.exit(main())"
         with other_process(follow, "tail", tmp_db, session.id, "-f") as follower:
             assert follower.stdout is not None
             assert follower.stdout.readline()

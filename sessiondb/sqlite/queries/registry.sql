@@ -17,10 +17,13 @@ UPDATE session SET ended_at_ms = :now_ms WHERE session_no = :session_no AND ende
 SELECT session_no, session_id FROM session WHERE session_id = :session_id;
 
 -- name: by_prefix
--- Return the sessions whose id begins with a prefix. Two rows are enough to know that
--- it is ambiguous.
-SELECT session_no, session_id FROM session WHERE session_id >= :prefix AND session_id < :prefix_end
-ORDER BY session_id LIMIT 2;
+-- Return the sessions whose id begins with a prefix, and ends with the letters of `tail`. An id
+-- is no shorter than both. Two rows are enough to know that it is ambiguous.
+SELECT session_no, session_id FROM session
+WHERE session_id >= :prefix AND session_id < :prefix_end
+  AND length(session_id) >= length(:prefix) + length(:tail)
+  AND substr(session_id, length(session_id) - length(:tail) + 1) = :tail
+ORDER BY session_id LIMIT :limit;
 
 -- name: by_key
 -- Return the session that a key is bound to now.
@@ -80,3 +83,10 @@ UPDATE session SET pinned_at_ms = coalesce(pinned_at_ms, :now_ms) WHERE session_
 -- name: unpin, one row
 -- Unpin a session.
 UPDATE session SET pinned_at_ms = NULL WHERE session_no = :session_no;
+
+-- name: id_neighbours
+-- Return the ids before and behind an id, in their order. What they share with it is not unique.
+SELECT (SELECT b.session_id FROM session AS b WHERE b.session_id < :session_id
+        ORDER BY b.session_id DESC LIMIT 1) AS previous,
+       (SELECT a.session_id FROM session AS a WHERE a.session_id > :session_id
+        ORDER BY a.session_id LIMIT 1) AS following;

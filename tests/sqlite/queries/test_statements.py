@@ -32,6 +32,7 @@ NO_PAGE_BEHIND = {
     "outbox.of_instance": "what was returned is released, and not returned again",
     "outbox.overdue": "what was returned is given up, and not returned again",
     "recovery.overdue_compactions": "what was returned is ended, and not returned again",
+    "registry.by_prefix": "the first, to tell whether one is alone",
     "recovery.running_compactions": "what was returned is given up, and not returned again",
     "status.branches": "the first, for a person",
     "status.processes": "the newest, for a person",
