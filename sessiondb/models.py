@@ -165,6 +165,16 @@ class VerifyReport:
         return not self.errors and not self.unfinished
 
 
+# What the texts of receipts and of quarantined pieces tell programs, and not only a person.
+BEHIND_ENTRY: Final = (
+    "bytes that arrived behind an entry which had been imported without its line end"
+)
+"""The reason of a piece that follows an entry's text without a line end between them."""
+REDACTED: Final = "redacted at import"
+"""The beginning of the note of a receipt whose hash is of what is not stored."""
+SALVAGED: Final = "salvaged: "
+"""The beginning of the note of a receipt of which a salvage found only a part."""
+
 FileStatus = Literal[
     "imported", "unchanged", "grown", "changed", "skipped", "foreign", "failed", "would-import"
 ]

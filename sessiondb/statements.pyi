@@ -1344,6 +1344,7 @@ class SalvageImportFiles(NamedTuple):
     quarantined: int
     found_session_no: int | None
     session_last_seq: int | None
+    first_import_file_no: int
     found_quarantined: int
     last_line: int | None
 
@@ -1901,6 +1902,7 @@ class VerifyEntries(NamedTuple):
     projection: int
     tokens: int
     tokens_total: int
+    usage_tokens: int | None
     open_calls: int
     boundary_no: int | None
     first_kept_no: int | None
@@ -1908,6 +1910,8 @@ class VerifyEntries(NamedTuple):
     thinking_no: int | None
     body_at: int
     body_bytes: int
+    appended_at_ms: int
+    idempotency_key: str | None
     entry_id: str
     bytes: int
     found_branch_no: int | None
@@ -1937,12 +1941,36 @@ class VerifyPlace(NamedTuple):
 
     entry_no: int
     branch_no: int | None
+    entry_id: str
 
 
-class VerifyControlRecord(NamedTuple):
-    """verify.control_record: Return a row if an id belongs to a record outside the tree, which older programs named as a parent."""
+class VerifyNamedBefore(NamedTuple):
+    """verify.named_before: Return the entry that an id named when a later entry was appended: the newest of the session or, for a fork, of the sessions that it comes from."""
 
     entry_no: int
+    branch_no: int | None
+
+
+class VerifyKeyOwner(NamedTuple):
+    """verify.key_owner: Return a row if an earlier entry of a session has an idempotency key."""
+
+    entry_no: int
+
+
+class VerifyJobOfEntry(NamedTuple):
+    """verify.job_of_entry: Return the job that wrote a compaction entry, and the entry before the first that it keeps."""
+
+    compaction_id: str
+    tokens_before: int
+    tokens_after: int | None
+    cut_no: int | None
+    first_kept_no: int | None
+    found_kept_no: int | None
+    before_kept_no: int | None
+    before_kept_tokens_total: int | None
+
+
+VerifyControlRecord = VerifyKeyOwner  # verify.control_record
 
 
 class VerifyReopenedAt(NamedTuple):
@@ -1997,17 +2025,64 @@ class VerifyCompactions(NamedTuple):
 
 
 class VerifyImportFiles(NamedTuple):
-    """verify.import_files: Return the receipts of imports with how much of each exists, a page at a time."""
+    """verify.import_files: Return the receipts of imports with how much of each exists, a page at a time. The first receipt of a session has its quarantined pieces."""
 
     import_file_no: int
     path: str
+    kind: str
     lines: int
     entries: int
     quarantined: int
+    session_no: int | None
     session_id: str | None
+    origin: str | None
     session_last_seq: int | None
+    first_import_file_no: int
     found_quarantined: int
     last_line: int | None
+
+
+class VerifyFirstReceipt(NamedTuple):
+    """verify.first_receipt: Return the first receipt of a session."""
+
+    import_file_no: int
+    session_id: str
+
+
+class VerifyReceipts(NamedTuple):
+    """verify.receipts: Return one receipt, and all others of its session, with whether that is archived."""
+
+    import_file_no: int
+    path: str
+    bytes: int
+    lines: int
+    entries: int
+    sha256: str | None
+    final_newline: int
+    note: str | None
+    archived_at_ms: int | None
+
+
+class VerifyPieces(NamedTuple):
+    """verify.pieces: Return the quarantined pieces of a file within a range of offsets."""
+
+    line: int
+    byte_offset: int
+    after_seq: int
+    reason: str
+    severity: str
+    content: bytes
+
+
+class VerifyIndex(NamedTuple):
+    """verify.index: Return an imported index file with its receipt."""
+
+    kind: str
+    size: int
+    lines: int
+    sha256: str | None
+    note: str | None
+    content: bytes | None
 
 
 class VerifyInbox(NamedTuple):
@@ -2507,6 +2582,12 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["verify.place"], /, *, entry_no: SqlValue) -> VerifyPlace | None: ...
     @overload
+    def first(self, statement: Literal["verify.named_before"], /, *, session_no: SqlValue, entry_id: SqlValue, before_no: SqlValue) -> VerifyNamedBefore | None: ...
+    @overload
+    def first(self, statement: Literal["verify.key_owner"], /, *, session_no: SqlValue, idempotency_key: SqlValue, before_no: SqlValue) -> VerifyKeyOwner | None: ...
+    @overload
+    def first(self, statement: Literal["verify.job_of_entry"], /, *, session_no: SqlValue, entry_no: SqlValue) -> VerifyJobOfEntry | None: ...
+    @overload
     def first(self, statement: Literal["verify.control_record"], /, *, session_no: SqlValue, entry_id: SqlValue) -> VerifyControlRecord | None: ...
     @overload
     def first(self, statement: Literal["verify.reopened_at"], /, *, session_no: SqlValue, boundary_no: SqlValue, head_no: SqlValue) -> VerifyReopenedAt | None: ...
@@ -2518,6 +2599,14 @@ class Reads(Protocol):
     def first(self, statement: Literal["verify.compactions"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> VerifyCompactions | None: ...
     @overload
     def first(self, statement: Literal["verify.import_files"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyImportFiles | None: ...
+    @overload
+    def first(self, statement: Literal["verify.first_receipt"], /, *, session_no: SqlValue) -> VerifyFirstReceipt | None: ...
+    @overload
+    def first(self, statement: Literal["verify.receipts"], /, *, import_file_no: SqlValue, session_no: SqlValue) -> VerifyReceipts | None: ...
+    @overload
+    def first(self, statement: Literal["verify.pieces"], /, *, import_file_no: SqlValue, after_offset: SqlValue, last_offset: SqlValue) -> VerifyPieces | None: ...
+    @overload
+    def first(self, statement: Literal["verify.index"], /, *, import_file_no: SqlValue) -> VerifyIndex | None: ...
     @overload
     def first(self, statement: Literal["verify.inbox"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyInbox | None: ...
     @overload
@@ -2949,6 +3038,12 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["verify.place"], /, *, entry_no: SqlValue) -> VerifyPlace: ...
     @overload
+    def one(self, statement: Literal["verify.named_before"], /, *, session_no: SqlValue, entry_id: SqlValue, before_no: SqlValue) -> VerifyNamedBefore: ...
+    @overload
+    def one(self, statement: Literal["verify.key_owner"], /, *, session_no: SqlValue, idempotency_key: SqlValue, before_no: SqlValue) -> VerifyKeyOwner: ...
+    @overload
+    def one(self, statement: Literal["verify.job_of_entry"], /, *, session_no: SqlValue, entry_no: SqlValue) -> VerifyJobOfEntry: ...
+    @overload
     def one(self, statement: Literal["verify.control_record"], /, *, session_no: SqlValue, entry_id: SqlValue) -> VerifyControlRecord: ...
     @overload
     def one(self, statement: Literal["verify.reopened_at"], /, *, session_no: SqlValue, boundary_no: SqlValue, head_no: SqlValue) -> VerifyReopenedAt: ...
@@ -2960,6 +3055,14 @@ class Reads(Protocol):
     def one(self, statement: Literal["verify.compactions"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> VerifyCompactions: ...
     @overload
     def one(self, statement: Literal["verify.import_files"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyImportFiles: ...
+    @overload
+    def one(self, statement: Literal["verify.first_receipt"], /, *, session_no: SqlValue) -> VerifyFirstReceipt: ...
+    @overload
+    def one(self, statement: Literal["verify.receipts"], /, *, import_file_no: SqlValue, session_no: SqlValue) -> VerifyReceipts: ...
+    @overload
+    def one(self, statement: Literal["verify.pieces"], /, *, import_file_no: SqlValue, after_offset: SqlValue, last_offset: SqlValue) -> VerifyPieces: ...
+    @overload
+    def one(self, statement: Literal["verify.index"], /, *, import_file_no: SqlValue) -> VerifyIndex: ...
     @overload
     def one(self, statement: Literal["verify.inbox"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyInbox: ...
     @overload
@@ -3390,6 +3493,12 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["verify.place"], /, *, entry_no: SqlValue) -> list[VerifyPlace]: ...
     @overload
+    def all(self, statement: Literal["verify.named_before"], /, *, session_no: SqlValue, entry_id: SqlValue, before_no: SqlValue) -> list[VerifyNamedBefore]: ...
+    @overload
+    def all(self, statement: Literal["verify.key_owner"], /, *, session_no: SqlValue, idempotency_key: SqlValue, before_no: SqlValue) -> list[VerifyKeyOwner]: ...
+    @overload
+    def all(self, statement: Literal["verify.job_of_entry"], /, *, session_no: SqlValue, entry_no: SqlValue) -> list[VerifyJobOfEntry]: ...
+    @overload
     def all(self, statement: Literal["verify.control_record"], /, *, session_no: SqlValue, entry_id: SqlValue) -> list[VerifyControlRecord]: ...
     @overload
     def all(self, statement: Literal["verify.reopened_at"], /, *, session_no: SqlValue, boundary_no: SqlValue, head_no: SqlValue) -> list[VerifyReopenedAt]: ...
@@ -3401,6 +3510,14 @@ class Reads(Protocol):
     def all(self, statement: Literal["verify.compactions"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> list[VerifyCompactions]: ...
     @overload
     def all(self, statement: Literal["verify.import_files"], /, *, after_no: SqlValue, limit: SqlValue) -> list[VerifyImportFiles]: ...
+    @overload
+    def all(self, statement: Literal["verify.first_receipt"], /, *, session_no: SqlValue) -> list[VerifyFirstReceipt]: ...
+    @overload
+    def all(self, statement: Literal["verify.receipts"], /, *, import_file_no: SqlValue, session_no: SqlValue) -> list[VerifyReceipts]: ...
+    @overload
+    def all(self, statement: Literal["verify.pieces"], /, *, import_file_no: SqlValue, after_offset: SqlValue, last_offset: SqlValue) -> list[VerifyPieces]: ...
+    @overload
+    def all(self, statement: Literal["verify.index"], /, *, import_file_no: SqlValue) -> list[VerifyIndex]: ...
     @overload
     def all(self, statement: Literal["verify.inbox"], /, *, after_no: SqlValue, limit: SqlValue) -> list[VerifyInbox]: ...
     @overload
@@ -3824,7 +3941,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_job_back"], /, *, epoch: SqlValue, cut_no: SqlValue, compaction_no: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.name_job"], /, *, compaction_id: SqlValue, trigger: SqlValue, tokens_before: SqlValue, instance_no: SqlValue, begun_at_ms: SqlValue, deadline_ms: SqlValue, deadline_max_ms: SqlValue, finished_at_ms: SqlValue, reason: SqlValue, session_no: SqlValue, entry_no: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.name_job"], /, *, compaction_id: SqlValue, trigger: SqlValue, instance_no: SqlValue, begun_at_ms: SqlValue, deadline_ms: SqlValue, deadline_max_ms: SqlValue, finished_at_ms: SqlValue, reason: SqlValue, session_no: SqlValue, entry_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.drop_entries"], /, *, low_no: SqlValue, high_no: SqlValue) -> int: ...
     @overload
@@ -3853,6 +3970,8 @@ class Writes(Protocol):
     def run(self, statement: Literal["salvage.set_event"], /, *, event_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.set_import_file"], /, *, session_no: SqlValue, lines: SqlValue, entries: SqlValue, quarantined: SqlValue, note: SqlValue, import_file_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.forget_hash"], /, *, note: SqlValue, import_file_no: SqlValue, session_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.drop_quarantine"], /, *, import_file_no: SqlValue) -> int: ...
     @overload

@@ -44,9 +44,19 @@ from sessiondb.limits import SEQ_MAX
 from sessiondb.models import Finding, VerifyReport
 from sessiondb.transcript.paths import entry_number
 
-from . import verify_inbox, verify_steps
+from . import verify_inbox, verify_receipts, verify_steps
+from .verify_receipts import ReceiptWalk
 from .verify_session import SessionWalk
-from .verify_steps import Severity, Step, Steps, is_damage, pages, single, why_unfinished
+from .verify_steps import (
+    SessionFindings,
+    Severity,
+    Step,
+    Steps,
+    is_damage,
+    pages,
+    single,
+    why_unfinished,
+)
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -90,6 +100,8 @@ ADVICE: Final[dict[str, str]] = {
     "projection": _REBUILD,
     "body": _REBUILD,
     "payload": _RESTORE,
+    "idempotency_key": _REBUILD,
+    "usage": _REBUILD,
     "name": _REBUILD,
     "head": _POINTERS,
     "pointers": _POINTERS,
@@ -185,6 +197,8 @@ class Walk:
         """Yield steps. Run each in a snapshot of its own, before asking for the next."""
         if self._only_no is not None:
             yield from self._session(self._only_no)
+            if self.deep:
+                yield from self._guarded("its receipts", self._receipts_of(self._only_no))
             return
         yield from self._file()
         yield from self._guarded("the bindings", self._bindings())
@@ -269,14 +283,66 @@ class Walk:
         )
 
     def _sources(self) -> Steps:
-        return pages(
-            lambda tx, after, limit: tx.all("verify.import_files", after_no=after, limit=limit),
-            lambda row: row.import_file_no,
-            self._source,
-            first=0,
+        """Check every receipt: its counts and, deep, its hash."""
+        last_no: int | None = 0
+        page: list[statements.VerifyImportFiles] = []
+
+        def step(tx: ReadTx) -> None:
+            nonlocal page
+            page = tx.all("verify.import_files", after_no=last_no, limit=verify_steps.PAGE_ROWS)
+            for row in page:
+                self._source(row)
+
+        while last_no is not None:
+            yield step
+            for row in page if self.deep else ():
+                yield from self._content(row)
+            last_no = page[-1].import_file_no if len(page) == verify_steps.PAGE_ROWS else None
+
+    def _content(self, row: statements.VerifyImportFiles) -> Steps:
+        """Compare a receipt with what an export would write."""
+
+        def index(tx: ReadTx) -> None:
+            found = tx.first("verify.index", import_file_no=row.import_file_no)
+            fault = verify_receipts.index_fault(found) if found is not None else None
+            if fault is not None:
+                self.add("source", None, f"the receipt of {row.path} {fault}")
+
+        if row.kind == "index":
+            yield index
+        elif row.import_file_no == row.first_import_file_no:
+            yield from self._receipts(row.session_no, row.session_id, row.import_file_no)
+
+    def _receipts_of(self, session_no: int) -> Steps:
+        found: statements.VerifyFirstReceipt | None = None
+
+        def look(tx: ReadTx) -> None:
+            nonlocal found
+            found = tx.first("verify.first_receipt", session_no=session_no)
+
+        yield look
+        if found is not None:
+            yield from self._receipts(session_no, found.session_id, found.import_file_no)
+
+    def _receipts(self, session_no: int | None, session_id: str | None, first_no: int) -> Steps:
+        """Compare the receipts of one session, the first of which has the number `first_no`."""
+        for _ in range(MOVES_MAX):
+            findings = SessionFindings()
+            walk = ReceiptWalk(session_no, first_no, findings)
+            yield from walk.steps()
+            for check, what, severity in findings.found:
+                self.add(check, session_id, what, severity)
+            if not walk.moved:
+                return
+        self.add(
+            "source",
+            session_id,
+            "its file was imported further again and again while its receipt was checked, so "
+            "that check was not finished. Verify again when no import runs",
+            "unfinished",
         )
 
-    def _source(self, _tx: ReadTx, row: statements.VerifyImportFiles) -> None:
+    def _source(self, row: statements.VerifyImportFiles) -> None:
         if row.found_quarantined != row.quarantined:
             self.add(
                 "source",
@@ -291,13 +357,19 @@ class Walk:
                 f"line {row.last_line} of {row.path} is quarantined, "
                 f"but only {row.lines} lines were read",
             )
-        # The header is read too, and its seq is 0.
-        if row.session_last_seq is not None and row.entries > row.session_last_seq + 1:
+        if row.session_last_seq is not None and row.entries > row.session_last_seq:
             self.add(
                 "source",
                 row.session_id,
                 f"{row.entries} entries were read from {row.path}, "
                 f"but the last seq of its session is {row.session_last_seq}",
+            )
+        if row.origin not in (None, "import"):
+            self.add(
+                "source",
+                row.session_id,
+                f"it was imported from {row.path}, but its origin is {row.origin}",
+                "warning",
             )
 
     # -- the gateway's tables: each row and its counterpart, in one snapshot -----------

@@ -41,7 +41,7 @@ class SessionWalk:
         self.findings = SessionFindings()
         self._low_no, self._high_no = entry_number(session_no, 0), entry_number(session_no, SEQ_MAX)
         self._row: statements.VerifySession  # of `_read_row`, if the session is there
-        self._texts = TextCheck(session_no, self.findings)
+        self._texts: TextCheck  # of the session's row
         self._boundaries = 0  # compaction and reset entries that began a context
 
     def steps(self) -> Steps:
@@ -79,6 +79,7 @@ class SessionWalk:
         if row is None:
             return
         self.exists, self.session_id, self._row = True, row.session_id, row
+        self._texts = TextCheck(row, self.findings)
         if row.archived_at_ms is not None:
             return
         self._header(row)

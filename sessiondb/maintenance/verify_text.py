@@ -1,16 +1,25 @@
-"""Verify the text of an entry: its JSON must say the same as its columns."""
+"""Verify the text of an entry: it must say the same as the entry's columns.
+
+The text is classified as an append classifies it (`entries.parse_line`), because the question is
+whether columns and text agree. What an entry inherits, and every sum, is derived a second time
+elsewhere.
+
+Not every column can be told from the text. A caller may append under an idempotency key that the
+text does not name. A provider's count is left out if the reply was asked for in another epoch,
+which is not stored. So a NULL there is a finding only where no other reason is possible.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sessiondb.backend import ReadTx
-from sessiondb.json_text import has_more_values, int_or_float, storable
-from sessiondb.limits import ENTRY_VALUES_MAX
+from sessiondb.json_text import loads, storable
+from sessiondb.limits import SEQ_MAX
+from sessiondb.transcript.entries import BOUNDARY_TYPES, Draft, key_trouble, parse_line
 
-from .verify_steps import SessionFindings, at
+from .verify_steps import SessionFindings, at, is_on_path
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -23,8 +32,8 @@ SLICE_BYTES: Final = 256 * 1024
 class TextCheck:
     """The check of a session's texts, entry by entry."""
 
-    def __init__(self, session_no: int, findings: SessionFindings) -> None:
-        self._session_no = session_no
+    def __init__(self, session: statements.VerifySession, findings: SessionFindings) -> None:
+        self._session = session
         self._findings = findings
         self.name: str | None = None
         """The session's name by the last `session_info` entry so far."""
@@ -32,107 +41,101 @@ class TextCheck:
     def check(self, tx: ReadTx, row: statements.VerifyEntries, payload: bytes) -> None:
         """Check the text of one entry."""
         try:
-            fields = _decode(payload)
-        except RecursionError as error:
-            self._findings.unfinished(
-                "payload",
-                f"the text of entry {at(row.entry_no)} is nested too deeply to be checked here",
-                error,
-            )
-            return
+            text = payload.decode()
+            draft = parse_line(text, self._session.version)
         except ValueError as error:
             self._findings.add(
-                "payload", f"the text of entry {at(row.entry_no)} is not JSON: {error}"
+                "payload", f"the text of entry {at(row.entry_no)} is damaged: {error}"
             )
             return
-        if not isinstance(fields, dict):
-            self._findings.add("payload", f"the text of entry {at(row.entry_no)} is not an object")
+        self._names(tx, row, draft, text)
+        self._key(tx, row, draft)
+        if draft.type == "session_info":
+            self.name = draft.name
+        if row.branch_no is None:
             return
-        self._columns(tx, row, fields)
-        if row.type == "session_info":
-            self.name = _as_stored(fields.get("name"))
-        if row.branch_no is not None:
-            self._body(row, fields, payload)
-            self._side(row, fields)
+        self._projection(row, draft)
+        self._counts(row, draft)
+        if draft.type in BOUNDARY_TYPES:
+            self._boundary(tx, row, draft)
 
-    def _columns(self, tx: ReadTx, row: statements.VerifyEntries, fields: dict[str, Any]) -> None:
-        entry_type, entry_id, parent_id = (
-            _as_stored(fields.get("type")),
-            _as_stored(fields.get("id")),
-            _as_stored(fields.get("parentId")),
-        )
-        if entry_type != row.type:
-            self._findings.of(
-                row, "payload", f"is stored as {row.type!r}, but its text says {entry_type!r}"
-            )
-        if entry_id and entry_id != row.entry_id:
+    def _names(self, tx: ReadTx, row: statements.VerifyEntries, draft: Draft, text: str) -> None:
+        """Compare the type, the role and the ids."""
+        said = (("as", draft.type, row.type), ("with role", draft.role, row.role))
+        for what, expected, stored in said:
+            if stored != expected and not (row.branch_no is None and what == "with role"):
+                self._findings.of(
+                    row,
+                    "payload",
+                    f"is stored {what} {stored!r}, but its text says {expected!r}",
+                )
+        if draft.entry_id != row.entry_id and (own_id := _own_id(text)) is not None:
             self._findings.of(
                 row,
                 "payload",
-                f"is stored with id {row.entry_id!r}, but its text says {entry_id!r}",
+                f"is stored with id {row.entry_id!r}, but its text says {own_id!r}",
             )
-        if row.parent_id is None or row.branch_no is None or parent_id in (None, "", row.parent_id):
+        if row.branch_no is None or row.parent_id is None:
             return
-        if (
-            tx.first("verify.control_record", session_no=self._session_no, entry_id=parent_id)
-            is None
+        if draft.parent_id not in (None, row.parent_id) and not tx.first(
+            "verify.control_record",
+            session_no=self._session.session_no,
+            entry_id=draft.parent_id,
         ):
             self._findings.of(
-                row, "parent", f"follows {row.parent_id!r}, but its text says {parent_id!r}"
+                row, "parent", f"follows {row.parent_id!r}, but its text says {draft.parent_id!r}"
             )
 
-    def _body(self, row: statements.VerifyEntries, fields: dict[str, Any], payload: bytes) -> None:
-        message = fields.get("message")
-        if row.type != "message" or not isinstance(message, dict):
-            if row.projection in (1, 2, 4):
-                self._findings.of(
-                    row, "projection", "is part of contexts with its message, but has none"
-                )
-        else:
-            self._message(row, message)
+    def _key(self, tx: ReadTx, row: statements.VerifyEntries, draft: Draft) -> None:
+        """Check that an idempotency key is known, unless it is that of an earlier entry."""
+        key = draft.idempotency_key
+        if row.idempotency_key is not None or key is None or key_trouble(key) is not None:
+            return
+        if not tx.first(
+            "verify.key_owner",
+            session_no=self._session.session_no,
+            idempotency_key=key,
+            before_no=row.entry_no,
+        ):
+            self._findings.of(
+                row, "idempotency_key", f"has no idempotency key, but its text says {key!r}"
+            )
+
+    def _projection(self, row: statements.VerifyEntries, draft: Draft) -> None:
+        """Compare how an entry reaches the model, and where its message lies in the text."""
+        due = int(draft.projection)
+        if row.projection != due:
+            self._findings.of(
+                row, "projection", f"has projection {row.projection} instead of {due}"
+            )
         if not row.body_bytes:
-            return  # only a projected entry must mark its message: SessionWalk._sums checks that
-        body = payload[row.body_at : row.body_at + row.body_bytes]
-        try:
-            agrees = isinstance(message, dict) and _decode(body) == message
-        except ValueError:
-            agrees = False
-        if not agrees:
+            return  # only a projected entry must mark its message: `SessionWalk._sums` checks that
+        if (row.body_at, row.body_bytes) != (draft.body_at, draft.body_bytes):
             span = f"{row.body_at} to {row.body_at + row.body_bytes}"
             self._findings.add(
                 "body", f"bytes {span} of entry {at(row.entry_no)} are not its message"
             )
 
-    def _message(self, row: statements.VerifyEntries, message: dict[str, Any]) -> None:
-        text = _as_stored(message.get("role"))
-        renamed = row.role == "custom" and text == "hookMessage"
-        if not renamed and row.role != text:
+    def _counts(self, row: statements.VerifyEntries, draft: Draft) -> None:
+        if row.tokens != draft.tokens:
             self._findings.of(
-                row, "payload", f"is stored with role {row.role!r}, but its text says {text!r}"
-            )
-        excluded = message.get("excludeFromContext") is True
-        allowed = (2,) if excluded else (3,) if renamed else (1, 4)
-        if row.projection not in allowed:
-            self._findings.of(
-                row, "projection", f"has projection {row.projection} instead of {allowed[0]}"
+                row, "tokens", f"counts {row.tokens} tokens instead of {draft.tokens}"
             )
         if row.role == "assistant":
-            content = message.get("content")
-            blocks = content if isinstance(content, list) and not excluded else []
-            check_open_calls(
-                self._findings,
+            check_open_calls(self._findings, row, draft.calls)
+        # In its first epoch, a session's replies can have been asked for in no other.
+        missing = row.usage_tokens is None and self._session.epoch > 0
+        if row.usage_tokens != draft.usage_tokens and not missing:
+            self._findings.of(
                 row,
-                sum(
-                    1
-                    for block in blocks
-                    if isinstance(block, dict) and block.get("type") == "toolCall"
-                ),
+                "usage",
+                f"carries a provider's count of {row.usage_tokens} tokens, "
+                f"but its text says {draft.usage_tokens}",
             )
 
-    def _side(self, row: statements.VerifyEntries, fields: dict[str, Any]) -> None:
-        if row.type not in ("compaction", "reset"):
-            return
-        begins = fields.get("appendMode") != "side"
+    def _boundary(self, tx: ReadTx, row: statements.VerifyEntries, draft: Draft) -> None:
+        """Check that a compaction or reset entry begins a context, and what that keeps."""
+        begins = not draft.side
         if begins != (row.boundary_no == row.entry_no):
             self._findings.of(
                 row,
@@ -140,6 +143,85 @@ class TextCheck:
                 f"is a {row.type} but begins no context"
                 if begins
                 else "is a side append but begins a context",
+            )
+        elif begins:
+            self._kept(tx, row, draft)
+            if row.type == "compaction":
+                self._job(tx, row, draft)
+
+    def _kept(self, tx: ReadTx, row: statements.VerifyEntries, draft: Draft) -> None:
+        named = draft.first_kept_id
+        if row.first_kept_no is not None:
+            kept = tx.first("verify.place", entry_no=row.first_kept_no)
+            agrees = (
+                kept is None  # `SessionWalk._first_kept` reports that
+                or (named is not None and kept.entry_id == named)
+                or (named is None and kept.entry_no & SEQ_MAX == draft.first_kept_seq)
+            )
+        else:
+            agrees = not self._could_keep(tx, row, named)
+        if not agrees:
+            self._findings.of(
+                row,
+                "first_kept",
+                f"keeps entries from {at(row.first_kept_no)}, but its text says "
+                f"{named or draft.first_kept_seq!r}",
+            )
+
+    def _could_keep(self, tx: ReadTx, row: statements.VerifyEntries, named: str | None) -> bool:
+        """Tell whether a boundary that keeps nothing names an entry that it could keep."""
+        if named is None or row.parent_no is None or named == row.entry_id:
+            return False
+        kept = tx.first(
+            "verify.named_before",
+            session_no=self._session.session_no,
+            entry_id=named,
+            before_no=row.entry_no,
+        )
+        return kept is not None and is_on_path(
+            tx, kept.entry_no, kept.branch_no, row.parent_branch_no, row.parent_no
+        )
+
+    def _job(self, tx: ReadTx, row: statements.VerifyEntries, draft: Draft) -> None:
+        """Compare the job behind a compaction with its entry."""
+        job = tx.first(
+            "verify.job_of_entry", session_no=self._session.session_no, entry_no=row.entry_no
+        )
+        if job is None:
+            return  # reported with the compactions
+        name = f"compaction {job.compaction_id}"
+        if job.tokens_before != draft.tokens_before:
+            self._findings.add(
+                "compaction",
+                f"{name} began with {job.tokens_before} tokens, "
+                f"but its entry {at(row.entry_no)} says {draft.tokens_before}",
+            )
+        if row.first_kept_no is None:
+            after = row.tokens
+        elif job.found_kept_no is None:
+            return  # reported with the entry
+        else:
+            after = row.tokens + row.tokens_total - (job.before_kept_tokens_total or 0)
+        if job.tokens_after != after:
+            self._findings.add(
+                "compaction",
+                f"{name} left {job.tokens_after} tokens, but its entry {at(row.entry_no)} and what "
+                f"it kept make {after}",
+            )
+        if job.first_kept_no not in (None, row.first_kept_no):
+            self._findings.add(
+                "compaction",
+                f"{name} keeps entries from {at(job.first_kept_no)}, "
+                f"but its entry from {at(row.first_kept_no)}",
+            )
+        if job.cut_no is None:
+            return
+        last_no = row.parent_no if row.first_kept_no is None else job.before_kept_no
+        if job.cut_no != last_no:
+            self._findings.add(
+                "compaction",
+                f"{name} covers everything up to entry {at(job.cut_no)}, "
+                f"but what its entry keeps begins behind {at(last_no)}",
             )
 
 
@@ -167,26 +249,7 @@ def slices(rows: list[statements.VerifyEntries]) -> Iterator[list[statements.Ver
         yield run
 
 
-def _as_stored(value: Any) -> str | None:
-    """Return a field as its column stores it, or None if it is no text."""
-    return storable(value) if isinstance(value, str) else None
-
-
-def _decode(text: bytes) -> Any:
-    """Decode JSON as strictly as the format demands.
-
-    NaN is an error. An integer past the interpreter's limit of digits becomes a float.
-    """
-    message = text.decode()
-    if has_more_values(message, ENTRY_VALUES_MAX):
-        raise ValueError(f"it is made of too many values: more than {ENTRY_VALUES_MAX:,}")
-    try:
-        return json.loads(message, parse_constant=_no_constant)
-    except ValueError as error:
-        if "integer string conversion" not in str(error):
-            raise
-    return json.loads(message, parse_constant=_no_constant, parse_int=int_or_float)
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+def _own_id(text: str) -> str | None:
+    """Return the id that an entry's text gives it, as its column stores it."""
+    own_id = loads(text).get("id")
+    return storable(own_id) if isinstance(own_id, str) and own_id else None

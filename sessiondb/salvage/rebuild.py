@@ -11,7 +11,7 @@ from sessiondb.json_text import DamagedLine, dumps
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 from sessiondb.paging import handed_on
 from sessiondb.transcript import append, paths
-from sessiondb.transcript.entries import Draft, new_id, parse_line
+from sessiondb.transcript.entries import Draft, key_trouble, new_id, parse_line
 from sessiondb.transcript.replay import replay
 
 from .workspace import BATCH_ROWS, FRAGMENT_CHARS, Workspace, batches, decode_object
@@ -268,7 +268,8 @@ class Rebuild:
             and self._named_by_child(tx, row.entry_no) == row.entry_id
         ):
             return None  # the child agrees with the column, so the text is the damaged one
-        draft.idempotency_key = row.idempotency_key
+        if row.idempotency_key is not None or key_trouble(draft.idempotency_key) is not None:
+            draft.idempotency_key = row.idempotency_key
         return draft
 
     def _named_by_child(self, tx: Any, number: int) -> str | None:
@@ -376,7 +377,6 @@ class Rebuild:
 _JOB_COLUMNS: Final = (
     "compaction_id",
     "trigger",
-    "tokens_before",
     "instance_no",
     "begun_at_ms",
     "deadline_ms",

@@ -10,11 +10,15 @@ from sessiondb.backend import Row
 from sessiondb.gateway import dead_letters, inbox, outbox
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 from sessiondb.maintenance import verify_inbox
+from sessiondb.maintenance.verify_receipts import ReceiptWalk, index_fault
+from sessiondb.maintenance.verify_steps import SessionFindings
+from sessiondb.models import SALVAGED
 
 from . import archives
 from .workspace import BATCH_ROWS, FIRST_NUMBER, NUMBERED, Workspace, decode_object
 
 SESSION_NO_MAX: Final = (1 << 31) - 1
+_PART_IS_LOST: Final = f"{SALVAGED}part of what was imported is lost"
 
 
 # -- references
@@ -222,6 +226,16 @@ def settle_states(work: Workspace) -> None:
             work.change("set_event", event_no=row.event_no)
     for row in work.pages("import_files", "import_file_no"):
         _settle_receipt(work, row)
+    for row in work.pages("import_files", "import_file_no"):
+        if _is_changed(work, row):
+            # No hash says what is left, so nothing takes it for the whole file.
+            work.change(
+                "forget_hash",
+                import_file_no=row.import_file_no,
+                session_no=row.session_no,
+                note=_PART_IS_LOST,
+            )
+            work.note_loss(f"import {row.import_file_no}: an export cannot write it as it was")
 
 
 def _settle_message(work: Workspace, row: Row) -> None:
@@ -340,9 +354,7 @@ def _settle_receipt(work: Workspace, row: Row) -> None:
     session_no = row.session_no if row.found_session_no is not None else None
     lines = max(row.lines, row.last_line or 0)
     entries = (
-        min(row.entries, row.session_last_seq + 1)
-        if row.session_last_seq is not None
-        else row.entries
+        min(row.entries, row.session_last_seq) if row.session_last_seq is not None else row.entries
     )
     if (session_no, lines, entries, row.found_quarantined) == (
         row.session_no,
@@ -358,12 +370,25 @@ def _settle_receipt(work: Workspace, row: Row) -> None:
         lines=lines,
         entries=entries,
         quarantined=row.found_quarantined,
-        note="salvaged: part of what was imported is lost",
+        note=_PART_IS_LOST,
     )
     work.note_loss(
         f"import {row.import_file_no}: "
         f"of {row.quarantined} quarantined lines {row.found_quarantined} are left"
     )
+
+
+def _is_changed(work: Workspace, row: Row) -> bool:
+    """Tell whether an export would write something else than what was imported."""
+    index = work.first("verify.index", import_file_no=row.import_file_no)
+    if index is not None and index.kind == "index":
+        return index_fault(index) is not None
+    if row.import_file_no != row.first_import_file_no:
+        return False
+    findings = SessionFindings()
+    walk = ReceiptWalk(row.session_no, row.import_file_no, findings)
+    work.verify(walk.steps())
+    return bool(findings.found)
 
 
 # -- numbers

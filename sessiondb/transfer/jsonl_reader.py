@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from sessiondb.clock import ms_from_iso
 from sessiondb.json_text import DamagedLine, decode_object, storable
 from sessiondb.limits import ENTRY_BYTES_MAX, IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES, MIB
+from sessiondb.models import BEHIND_ENTRY
 from sessiondb.transcript.entries import Draft, parse_line
 
 from .redaction import Redactor
@@ -48,9 +49,6 @@ UNPACKED_RATIO_MAX: Final = 200
 VERSION_MAX: Final = 4
 
 BOM: Final = b"\xef\xbb\xbf"
-BEHIND_ENTRY: Final = (
-    "bytes that arrived behind an entry which had been imported without its line end"
-)
 _BLANK: Final = b" \t\r\n"
 
 Severity = Literal["blank", "damaged"]

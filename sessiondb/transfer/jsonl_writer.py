@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from sessiondb.backend import Backend, ReadTx
 from sessiondb.json_text import dumps_again, loads, stored_text
 from sessiondb.limits import PAGE_ROWS, SEQ_MAX
+from sessiondb.models import BEHIND_ENTRY
 from sessiondb.paging import handed_on
 from sessiondb.transcript.paths import entry_number, segments, seq_of, session_of
-
-from .jsonl_reader import BEHIND_ENTRY
 
 if TYPE_CHECKING:
     from sessiondb import statements

@@ -30,6 +30,7 @@ from typing import Final, Literal
 
 from sessiondb.json_text import DamagedLine, decode_object, dumps, loads
 from sessiondb.limits import ENTRY_BYTES_MAX, ENTRY_VALUES_MAX
+from sessiondb.models import REDACTED
 
 KEY_BLOCK_CHARS_MAX: Final = 64 * 1024
 
@@ -342,7 +343,7 @@ def _is_kept(shape: Shape, path: tuple[str, ...], key: str) -> bool:
 # -- the mark in the record of a file --------------------------------------------------------------
 
 _MARK: Final = re.compile(
-    r"redacted at import from byte (?P<at>\d+): "
+    rf"{REDACTED} from byte (?P<at>\d+): "
     r"(?P<counts>nothing|[a-z0-9_-]+ \d+(?:, [a-z0-9_-]+ \d+)*)(?:; |\Z)"
 )
 
@@ -358,7 +359,7 @@ class Mark:
         found = (
             ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items())) or "nothing"
         )
-        return f"redacted at import from byte {self.from_byte}: {found}"
+        return f"{REDACTED} from byte {self.from_byte}: {found}"
 
 
 def mark_in(note: str | None) -> Mark | None:

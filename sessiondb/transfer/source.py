@@ -21,13 +21,14 @@ from sessiondb.backend import Tx
 from sessiondb.errors import InvalidInput
 from sessiondb.json_text import storable
 from sessiondb.limits import SESSION_ID_CHARS_MAX
+from sessiondb.models import BEHIND_ENTRY
 from sessiondb.transcript import registry
 from sessiondb.transcript.append import State, load_state, save_state
 from sessiondb.transcript.entries import Draft, key_trouble
 from sessiondb.transcript.replay import replay
 
 from .folder_scan import ENDED_KINDS, SourceFile, file_name, stem_of
-from .jsonl_reader import BEHIND_ENTRY, FileBatch, Identity, Kept, Place
+from .jsonl_reader import FileBatch, Identity, Kept, Place
 from .openclaw_index import Binding
 from .redaction import Mark, mark_in, without_mark
 

@@ -301,9 +301,8 @@ WHERE compaction_no = :compaction_no;
 -- name: name_job, one row or none
 -- Give the job behind a compaction entry its own name, owner and times again.
 UPDATE compaction SET compaction_id = :compaction_id, trigger = :trigger,
-       tokens_before = :tokens_before, instance_no = :instance_no, begun_at_ms = :begun_at_ms,
-       deadline_ms = :deadline_ms, deadline_max_ms = :deadline_max_ms,
-       finished_at_ms = :finished_at_ms, reason = :reason
+       instance_no = :instance_no, begun_at_ms = :begun_at_ms, deadline_ms = :deadline_ms,
+       deadline_max_ms = :deadline_max_ms, finished_at_ms = :finished_at_ms, reason = :reason
 WHERE compaction_no = (SELECT c.compaction_no FROM compaction AS c
                        WHERE c.session_no = :session_no AND c.entry_no = :entry_no);
 
@@ -444,6 +443,8 @@ UPDATE event SET session_no = NULL WHERE event_no = :event_no;
 -- Return the receipts of imports with how much of each exists, a page at a time.
 SELECT r.import_file_no, r.session_no, r.lines, r.entries, r.quarantined,
        s.session_no AS found_session_no, s.last_seq AS session_last_seq,
+       coalesce((SELECT min(p.import_file_no) FROM import_file AS p
+                 WHERE p.session_no = r.session_no), r.import_file_no) AS first_import_file_no,
        (SELECT count(*) FROM quarantine AS q
         WHERE q.import_file_no = r.import_file_no) AS found_quarantined,
        (SELECT max(q.line) FROM quarantine AS q
@@ -456,6 +457,11 @@ WHERE r.import_file_no > :after ORDER BY r.import_file_no LIMIT :limit;
 UPDATE import_file SET session_no = :session_no, lines = :lines, entries = :entries,
        quarantined = :quarantined, note = :note
 WHERE import_file_no = :import_file_no;
+
+-- name: forget_hash, any rows
+-- Forget the hash of a receipt, and of all others of its session: a part is lost.
+UPDATE import_file SET sha256 = NULL, note = :note
+WHERE import_file_no = :import_file_no OR session_no = :session_no;
 
 -- name: next_quarantined
 -- Return the next receipt that quarantined lines refer to.

@@ -101,8 +101,8 @@ WHERE b.session_no = :session_no AND b.branch_no > :after_no ORDER BY b.branch_n
 -- Return entries with their parents, their branches, and the entry before each on its
 -- branch, a page at a time. Reads no payload.
 SELECT e.entry_no, e.branch_no, e.parent_no, e.position, e.type, e.role, e.projection, e.tokens,
-       e.tokens_total, e.open_calls,
-       e.boundary_no, e.first_kept_no, e.model_no, e.thinking_no, e.body_at, e.body_bytes,
+       e.tokens_total, e.usage_tokens, e.open_calls, e.boundary_no, e.first_kept_no, e.model_no,
+       e.thinking_no, e.body_at, e.body_bytes, e.appended_at_ms, e.idempotency_key,
        e.entry_id, octet_length(e.payload) AS bytes, b.branch_no AS found_branch_no,
        b.session_no AS branch_session_no, b.first_no, p.entry_no AS found_parent_no,
        p.branch_no AS parent_branch_no, p.position AS parent_position,
@@ -125,7 +125,37 @@ WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no;
 
 -- name: place
 -- Return where an entry is in the tree.
-SELECT entry_no, branch_no FROM entry WHERE entry_no = :entry_no;
+SELECT entry_no, branch_no, entry_id FROM entry WHERE entry_no = :entry_no;
+
+-- name: named_before
+-- Return the entry that an id named when a later entry was appended: the newest of the
+-- session or, for a fork, of the sessions that it comes from.
+WITH RECURSIVE origin (session_no, distance) AS (
+  VALUES (:session_no, 0)
+  UNION
+  SELECT s.forked_from_no, o.distance + 1 FROM origin AS o
+  JOIN session AS s ON s.session_no = o.session_no
+  WHERE s.forked_from_no < s.session_no
+)
+SELECT e.entry_no, e.branch_no FROM origin AS o
+JOIN entry AS e ON e.entry_no >> 32 = o.session_no AND e.entry_id = :entry_id
+WHERE e.entry_no < :before_no ORDER BY o.distance, e.entry_no DESC LIMIT 1;
+
+-- name: key_owner
+-- Return a row if an earlier entry of a session has an idempotency key.
+SELECT entry_no FROM entry
+WHERE entry_no >> 32 = :session_no AND idempotency_key = :idempotency_key AND entry_no < :before_no
+LIMIT 1;
+
+-- name: job_of_entry
+-- Return the job that wrote a compaction entry, and the entry before the first that it keeps.
+SELECT c.compaction_id, c.tokens_before, c.tokens_after, c.cut_no, c.first_kept_no,
+       k.entry_no AS found_kept_no, k.parent_no AS before_kept_no,
+       p.tokens_total AS before_kept_tokens_total
+FROM compaction AS c LEFT JOIN entry AS n ON n.entry_no = c.entry_no
+LEFT JOIN entry AS k ON k.entry_no = n.first_kept_no
+LEFT JOIN entry AS p ON p.entry_no = k.parent_no
+WHERE c.session_no = :session_no AND c.entry_no = :entry_no LIMIT 1;
 
 -- name: control_record
 -- Return a row if an id belongs to a record outside the tree, which older programs
@@ -177,15 +207,42 @@ WHERE c.session_no = :session_no AND c.compaction_no > :after_no
 ORDER BY c.compaction_no LIMIT :limit;
 
 -- name: import_files
--- Return the receipts of imports with how much of each exists, a page at a time.
-SELECT r.import_file_no, r.path, r.lines, r.entries, r.quarantined, s.session_id,
-       s.last_seq AS session_last_seq,
+-- Return the receipts of imports with how much of each exists, a page at a time. The first
+-- receipt of a session has its quarantined pieces.
+SELECT r.import_file_no, r.path, r.kind, r.lines, r.entries, r.quarantined, r.session_no,
+       s.session_id, s.origin, s.last_seq AS session_last_seq,
+       coalesce((SELECT min(p.import_file_no) FROM import_file AS p
+                 WHERE p.session_no = r.session_no), r.import_file_no) AS first_import_file_no,
        (SELECT count(*) FROM quarantine AS q
         WHERE q.import_file_no = r.import_file_no) AS found_quarantined,
        (SELECT max(q.line) FROM quarantine AS q
         WHERE q.import_file_no = r.import_file_no) AS last_line
 FROM import_file AS r LEFT JOIN session AS s ON s.session_no = r.session_no
 WHERE r.import_file_no > :after_no ORDER BY r.import_file_no LIMIT :limit;
+
+-- name: first_receipt
+-- Return the first receipt of a session.
+SELECT r.import_file_no, s.session_id FROM import_file AS r
+JOIN session AS s ON s.session_no = r.session_no
+WHERE r.session_no = :session_no ORDER BY r.import_file_no LIMIT 1;
+
+-- name: receipts
+-- Return one receipt, and all others of its session, with whether that is archived.
+SELECT r.import_file_no, r.path, r.bytes, r.lines, r.entries, r.sha256, r.final_newline, r.note,
+       s.archived_at_ms
+FROM import_file AS r LEFT JOIN session AS s ON s.session_no = r.session_no
+WHERE r.import_file_no = :import_file_no OR r.session_no = :session_no ORDER BY r.import_file_no;
+
+-- name: pieces
+-- Return the quarantined pieces of a file, a page at a time.
+SELECT line, byte_offset, after_seq, reason, severity, content FROM quarantine
+WHERE import_file_no = :import_file_no AND byte_offset > :after_offset
+ORDER BY byte_offset LIMIT :limit;
+
+-- name: index
+-- Return an imported index file with its receipt.
+SELECT kind, bytes AS size, lines, sha256, note, content FROM import_file
+WHERE import_file_no = :import_file_no;
 
 -- name: inbox
 -- Return messages with the turns that claimed them last, their entries, and the events
