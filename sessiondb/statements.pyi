@@ -1045,11 +1045,13 @@ RegistryByPrefix = RegistryById  # registry.by_prefix
 
 
 class RegistryByKey(NamedTuple):
-    """registry.by_key: Return the session that a key is bound to now."""
+    """registry.by_key: Return the session that a key is bound to now, and the row of the index that it came with."""
 
     session_no: int
     session_id: str
     ended_at_ms: int | None
+    session_key: str
+    details: str | None
 
 
 class RegistryList(NamedTuple):
@@ -3872,6 +3874,8 @@ class Writes(Protocol):
     def run(self, statement: Literal["registry.end"], /, *, now_ms: SqlValue, session_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["registry.bind"], /, *, session_key: SqlValue, session_no: SqlValue, agent_id: SqlValue, now_ms: SqlValue, details: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["registry.spell"], /, *, session_key: SqlValue, lowered: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["registry.unbind"], /, *, session_key: SqlValue) -> int: ...
     @overload

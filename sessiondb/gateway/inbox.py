@@ -286,7 +286,7 @@ def _refuse_other_text(known: statements.InboxByEvent, incoming: Incoming) -> No
 
 
 def _refuse_when_ended(tx: Tx, key: SessionKey) -> None:
-    bound = tx.first("registry.by_key", session_key=key.text)
+    bound = registry.find(tx, key)
     if bound is not None and bound.ended_at_ms is not None:
         raise SessionEnded(
             f"{key.text} is bound to session {bound.session_id}, which has ended; unbind the key, "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sessiondb.backend import ReadTx, Tx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput, InvalidKey, NotFound
-from sessiondb.json_text import dumps
+from sessiondb.json_text import dumps, stored_text
 from sessiondb.limits import SESSION_ID_CHARS_MAX
 from sessiondb.models import SessionInfo
 
@@ -33,7 +33,7 @@ from .append import (
     save_state,
 )
 from .entries import NATIVE_VERSION, Draft, new_id
-from .keys import SessionKey, looks_like_key, parse_key
+from .keys import SessionKey, looks_like_key, may_name, parse_key
 from .paths import entry_number, on_path, require_entries, require_readable
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def resolve(tx: ReadTx, text: str) -> Ref:
     """
     key = _key_or_none(text)
     if key is not None:
-        bound = tx.first("registry.by_key", session_key=key.text)
+        bound = find(tx, key)
         if bound is not None:
             return Ref(bound.session_no, bound.session_id)
     row = tx.first("registry.by_id", session_id=text)
@@ -129,6 +129,35 @@ def _unique_length(tx: ReadTx, session_id: str) -> int:
 def _shared_length(one: str, other: str) -> int:
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def find(tx: ReadTx, key: SessionKey) -> statements.RegistryByKey | None:
+    """Return the session that a key is bound to, or None.
+
+    An imported key may have lost the case of its id. It is `key` if it is so in lower case, and
+    if its row of the index has no address that says otherwise. `take_over` settles it.
+    """
+    bound = tx.first("registry.by_key", session_key=key.text)
+    if bound is not None or key.text == key.lowered:
+        return bound
+    bound = tx.first("registry.by_key", session_key=key.lowered)
+    return bound if bound is not None and _is_spelled_as(bound, key) else None
+
+
+@stored_text()
+def _is_spelled_as(bound: statements.RegistryByKey, key: SessionKey) -> bool:
+    return bound.details is not None and may_name(bound.details, key)
+
+
+def take_over(tx: Tx, key: SessionKey) -> statements.RegistryByKey | None:
+    """Return what `find` does. A key that had lost its case has it from now on.
+
+    So the next conversation with the same letters in another case is one of its own.
+    """
+    bound = find(tx, key)
+    if bound is not None and bound.session_key != key.text:
+        tx.run("registry.spell", session_key=key.text, lowered=bound.session_key)
+    return bound
 
 
 def _key_or_none(text: str) -> SessionKey | None:
@@ -225,7 +254,7 @@ def check_session_id(session_id: str) -> str:
 
 def open_by_key(tx: Tx, key: SessionKey, *, session_id: str, cwd: str | None) -> Ref:
     """Return the session that a key is bound to, or create and bind one. May be repeated."""
-    row = tx.first("registry.by_key", session_key=key.text)
+    row = take_over(tx, key)
     if row is not None:
         return Ref(row.session_no, row.session_id)
     ref = create(tx, session_id, agent_id=key.agent_id, cwd=cwd)
@@ -289,12 +318,18 @@ def insert(
     return int(row.session_no)
 
 
-def bind(tx: Tx, key: SessionKey, session_no: int, details: str | None = None) -> None:
+def bind(tx: Tx, key: SessionKey, session_no: int) -> None:
     """Point a key at a session. The session that it pointed at stays as it is. May be repeated.
 
     Raises:
         SessionArchived: the entries are in an archive, and then no key may point at the session.
     """
+    take_over(tx, key)
+    bind_imported(tx, key, session_no, None)
+
+
+def bind_imported(tx: Tx, key: SessionKey, session_no: int, details: str | None) -> None:
+    """As `bind`, for a key as it stands in an index, with its row. It takes no other key over."""
     require_readable(tx, session_no)
     tx.run(
         "registry.bind",
@@ -308,6 +343,7 @@ def bind(tx: Tx, key: SessionKey, session_no: int, details: str | None = None) -
 
 def unbind(tx: Tx, key: SessionKey) -> bool:
     """Forget a key. False if it was not bound."""
+    take_over(tx, key)
     return tx.run("registry.unbind", session_key=key.text) == 1
 
 

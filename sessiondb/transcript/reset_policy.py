@@ -133,7 +133,7 @@ def stale(tx: ReadTx, key: SessionKey, policy: ResetPolicy, now_ms: int) -> Stal
 
     Changes nothing.
     """
-    bound = tx.first("registry.by_key", session_key=key.text)
+    bound = registry.find(tx, key)
     if bound is None or bound.ended_at_ms is not None or policy.mode == "none":
         return None
     session_no = bound.session_no
@@ -150,8 +150,9 @@ def reset_if_due(tx: Tx, key: SessionKey, policy: ResetPolicy) -> StaleReason | 
     """Reset a key's conversation if it is stale. Return by which rule, or None. May be repeated."""
     reason = stale(tx, key, policy, tx.now_ms)
     if reason is not None:
-        session_no = tx.one("registry.by_key", session_key=key.text).session_no
+        bound = registry.take_over(tx, key)
+        assert bound is not None, "it was stale in this transaction"
         registry.reset(
-            tx, session_no, reason=reason, keep_from=None, timestamp=iso_from_ms(tx.now_ms)
+            tx, bound.session_no, reason=reason, keep_from=None, timestamp=iso_from_ms(tx.now_ms)
         )
     return reason

@@ -326,6 +326,7 @@ async def _indexes(backend: Backend, names: dict[int, str]) -> list[tuple[str, b
                 key: row
                 for key, row in (await _bindings(backend, agent_id)).items()
                 if key not in imported_keys
+                and (row.details is None or key.lower() not in imported_keys)
             }
             rows = {key: new_row(row, None, names, folder) for key, row in bindings.items()}
             if rows:

@@ -16,7 +16,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -354,8 +354,9 @@ def renew_index(
     found = {file_name(name) for name in names.values() if name.rpartition("/")[0] == folder}
     beside = {name for name in found if kind_of(name, in_openclaw=True) == "live"}
     changes: dict[int, str | None] = {}
+    spelled = _spelled_since(by_key, bindings)
     for key, rows in by_key.items():
-        binding = bindings.get(key)
+        binding = bindings.get(spelled.get(key, key))
         if binding is None:
             # A row whose transcript is here was bound by the import: the key was unbound since.
             changes |= {entry.start: None for entry in rows if file_for(entry, beside) is not None}
@@ -364,12 +365,31 @@ def renew_index(
     own = {
         key: row
         for key, row in bindings.items()
-        if key not in by_key and key.startswith(f"agent:{agent_id}:")
+        if key not in by_key
+        and key not in spelled.values()
+        and key.startswith(f"agent:{agent_id}:")
     }
     added = {key: new_row(row, None, names, folder) for key, row in own.items() if with_new}
     if not changes and not added:
         return content
     return write_index(text, entries, changes, added).encode()
+
+
+def _spelled_since(
+    known: Container[str], bindings: dict[str, statements.ImportFileBindingsOfAgent]
+) -> dict[str, str]:
+    """Return the keys of an index that have the case of their ids by now, and their new texts.
+
+    Those came with a row of the index. A conversation that began here did not.
+    """
+    return {
+        lowered: key
+        for key, row in bindings.items()
+        if row.details is not None
+        and key not in known
+        and (lowered := key.lower()) in known
+        and lowered not in bindings
+    }
 
 
 def keys_in(content: bytes, agent_id: str | None) -> list[SessionKey]:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from sessiondb.backend import Tx
+from sessiondb.backend import ReadTx, Tx
 from sessiondb.errors import InvalidInput
 from sessiondb.json_text import storable
 from sessiondb.limits import SESSION_ID_CHARS_MAX
@@ -25,6 +25,7 @@ from sessiondb.models import BEHIND_ENTRY
 from sessiondb.transcript import registry
 from sessiondb.transcript.append import State, load_state, save_state
 from sessiondb.transcript.entries import Draft, key_trouble
+from sessiondb.transcript.keys import SessionKey, parse_key
 from sessiondb.transcript.replay import replay
 
 from .folder_scan import ENDED_KINDS, SourceFile, file_name, stem_of
@@ -270,28 +271,40 @@ def bind_keys(tx: Tx, bindings: Sequence[Binding]) -> tuple[int, list[str]]:
     """
     bound, notes = 0, []
     for binding in bindings:
-        row = tx.first("registry.by_key", session_key=binding.key.text)
+        key = _spelled(tx, binding)
+        row = tx.first("registry.by_key", session_key=key.text)
         if row is not None and row.session_no not in (binding.session_no, binding.before_no):
             notes.append(
-                f"{binding.key.text} is bound to session {row.session_id} in this database; left so"
+                f"{key.text} is bound to session {row.session_id} in this database; left so"
             )
             continue
         kept = (
             tx.first("archive.of_session", session_no=binding.session_no) if row is None else None
         )
         if kept is not None and (kept.encoding == "none" or kept.state == "deleted"):
-            notes.append(f"{binding.key.text} is not bound: its session was deleted")
+            notes.append(f"{key.text} is not bound: its session was deleted")
             continue
         if kept is not None:
-            tx.run("archive.add_key", session_no=binding.session_no, session_key=binding.key.text)
+            tx.run("archive.add_key", session_no=binding.session_no, session_key=key.text)
             notes.append(
-                f"{binding.key.text} is not bound: its session is archived; "
-                "restoring it binds the key"
+                f"{key.text} is not bound: its session is archived; restoring it binds the key"
             )
             continue
-        registry.bind(tx, binding.key, binding.session_no, binding.details)
+        registry.bind_imported(tx, key, binding.session_no, binding.details)
         bound += 1
     return bound, notes
+
+
+def _spelled(tx: ReadTx, binding: Binding) -> SessionKey:
+    """Return the key of a row of an index, with the case of its id if that is known by now."""
+    if tx.first("registry.by_key", session_key=binding.key.text) is not None:
+        return binding.key
+    for session_no in (binding.before_no, binding.session_no):
+        for row in tx.all("archive.bindings", session_no=session_no):
+            key = parse_key(row.session_key)
+            if key.lowered == binding.key.text:
+                return key
+    return binding.key
 
 
 def place_of(row: statements.ImportFileKnown | None) -> Place:

@@ -370,7 +370,7 @@ class Builder:
             self.tx().run("import_file.mark_changed", path=f"/imports/{name}", note="it changed")
         for name in ("import-odd", "import-torn"):
             key = parse_key(f"agent:main:imported:{name}")
-            registry.bind(self.tx(), key, self.number(name), details='{"sessionId": "x"}')
+            registry.bind_imported(self.tx(), key, self.number(name), '{"sessionId": "x"}')
 
     def file(self, name: str, content: bytes, *, last: bool = True) -> None:
         """Import a file, whole. One that is not read to its end is still being imported."""

@@ -224,3 +224,109 @@ def test_a_new_row_stands_as_the_first_one_does(text: str, written: str) -> None
 
 def test_an_index_without_rows_is_written_anew() -> None:
     assert write_index("", [], {}, {"a": "1", "b": "2"}) == '{\n  "a": 1,\n  "b": 2\n}\n'
+
+
+# -- keys that lost the case of their ids ----------------------------------------------------------
+
+SPACE = "agent:main:googlechat:group:spaces/AbC"
+LOWERED = SPACE.lower()
+PROVED = {"sessionId": "s1", "deliveryContext": {"to": "spaces/AbC"}}
+UNPROVED = {"sessionId": "s1"}
+
+
+def home(folder: Path, rows: dict[str, Any]) -> Path:
+    """Write an index with three transcripts. Return its folder."""
+    return write(
+        folder / "agents/main/sessions",
+        {f"s{at}.jsonl": transcript(1, f"s{at}") for at in (1, 2, 3)}
+        | {"sessions.json": json.dumps(rows).encode()},
+    )
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+@pytest.mark.parametrize("row", [PROVED, UNPROVED])
+async def test_a_lowered_key_stays_with_its_conversation(tmp_path: Path, row: Any) -> None:
+    folder = home(tmp_path, {LOWERED: row, "agent:main:web:direct:x": {"sessionId": "s2"}})
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        await db.import_path(folder)
+        assert (await db.session_by_id(SPACE)).id == "s1", "looking changes nothing"
+        assert (await one(db, "s1")).keys == (LOWERED,)
+        accepted = await db.accept("googlechat", "1", SPACE, user("hello"))
+        assert accepted.session_id == "s1"
+        assert (await one(db, "s1")).keys == (SPACE,)
+        assert (await db.session(SPACE)).id == "s1"
+        await db.export(tmp_path / "out")
+        again = by_name(await db.import_path(folder))["sessions.json"]
+    assert again.status == "unchanged"
+    assert differing(folder, tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("row", [PROVED, UNPROVED])
+async def test_two_spellings_of_a_lowered_key_never_share_a_session(
+    tmp_path: Path, row: Any
+) -> None:
+    second = SPACE.replace("AbC", "abC")
+    folder = home(tmp_path, {LOWERED: row})
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        await db.import_path(folder)
+        ids = [(await db.session(key)).id for key in (SPACE, second, LOWERED)]
+    assert ids[0] == "s1"
+    assert len(set(ids)) == 3
+
+
+async def test_an_address_in_another_case_is_somebody_elses(tmp_path: Path) -> None:
+    second = SPACE.replace("AbC", "abC")
+    folder = home(tmp_path, {LOWERED: PROVED})
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        await db.import_path(folder)
+        assert (await db.session(second)).id != "s1"
+        assert (await db.session(SPACE)).id == "s1", "who comes second is found all the same"
+
+
+async def test_a_key_that_is_spelled_by_now_follows_its_row(tmp_path: Path) -> None:
+    folder = home(tmp_path, {LOWERED: UNPROVED})
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        await db.import_path(folder)
+        await db.session(SPACE)
+        home(tmp_path, {LOWERED: {"sessionId": "s3"}})
+        await db.import_path(folder)
+        assert (await one(db, "s3")).keys == (SPACE,)
+        assert (await one(db, "s1")).keys == ()
+        assert (await db.session(SPACE.replace("AbC", "ABc"))).id not in ("s1", "s3")
+
+
+async def test_both_spellings_of_an_index_stay_apart_and_come_out_again(tmp_path: Path) -> None:
+    exact = {"sessionId": "s2", "deliveryContext": {"to": "spaces/AbC"}}
+    folder = home(tmp_path, {LOWERED: UNPROVED, SPACE: exact})
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        await db.import_path(folder)
+        assert (await db.session(SPACE)).id == "s2"
+        assert (await one(db, "s1")).keys == (LOWERED,)
+        await db.export(tmp_path / "out")
+    assert differing(folder, tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("change", ["bind", "unbind"])
+async def test_a_change_by_hand_is_made_to_the_lowered_key(tmp_path: Path, change: str) -> None:
+    folder = home(tmp_path, {LOWERED: UNPROVED})
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        await db.import_path(folder)
+        if change == "unbind":
+            assert await db.unbind(SPACE)
+            assert not await db.unbind(SPACE)
+        else:
+            await db.bind(SPACE, await db.create_session("mine"))
+        for key in (SPACE, SPACE.replace("AbC", "ABC"), LOWERED):
+            assert (await db.session(key)).id != "s1"
+
+
+async def test_a_key_of_this_database_is_never_taken_over(tmp_path: Path) -> None:
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        first = await db.accept("googlechat", "1", LOWERED, user("my PIN is 1234"))
+        second = await db.accept("googlechat", "2", SPACE, user("what is my PIN?"))
+        assert first.session_id != second.session_id
+        third = await db.accept("googlechat", "1", LOWERED, user("my PIN is 1234"))
+        assert third.duplicate

@@ -26,8 +26,8 @@ WHERE session_id >= :prefix AND session_id < :prefix_end
 ORDER BY session_id LIMIT :limit;
 
 -- name: by_key
--- Return the session that a key is bound to now.
-SELECT s.session_no, s.session_id, s.ended_at_ms FROM binding AS b
+-- Return the session that a key is bound to now, and the row of the index that it came with.
+SELECT s.session_no, s.session_id, s.ended_at_ms, b.session_key, b.details FROM binding AS b
 JOIN session AS s ON s.session_no = b.session_no
 WHERE b.session_key = :session_key;
 
@@ -38,6 +38,10 @@ VALUES (:session_key, :session_no, :agent_id, :now_ms, :details)
 ON CONFLICT (session_key) DO UPDATE SET session_no = excluded.session_no,
        agent_id = excluded.agent_id,
        bound_at_ms = excluded.bound_at_ms, details = coalesce(excluded.details, details);
+
+-- name: spell, one row
+-- Give a key that had lost the case of its id the right one.
+UPDATE binding SET session_key = :session_key WHERE session_key = :lowered;
 
 -- name: unbind, one row or none
 -- Delete a key. Its session stays.

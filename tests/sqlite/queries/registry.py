@@ -31,7 +31,9 @@ def fork(w: World, tx: Recorder) -> None:
 
 
 def bind(key: str, name: str, details: str | None = None) -> Callable[[World, Recorder], object]:
-    return lambda w, tx: registry.bind(tx, parse_key(key), w.no(f"session {name}"), details)
+    return lambda w, tx: registry.bind_imported(
+        tx, parse_key(key), w.no(f"session {name}"), details
+    )
 
 
 CHANGES = [
@@ -121,6 +123,23 @@ CHANGES = [
                 "bound_at_ms": NOW,
                 "details": '{"a": 1}',
             }
+        },
+    ),
+    Change(
+        "registry.spell",
+        "one key of two",
+        lambda w, tx: tx.run(
+            "registry.spell",
+            session_key="agent:main:telegram:LIVE",
+            lowered="agent:main:telegram:live",
+        ),
+        lambda w: {
+            "-binding agent:main:telegram:live": {},
+            "+binding agent:main:telegram:LIVE": {
+                "session_no": "live",
+                "agent_id": "main",
+                "bound_at_ms": w.row("binding agent:main:telegram:live")["bound_at_ms"],
+            },
         },
     ),
     Change(
@@ -257,7 +276,20 @@ READS = [
         "registry.by_key",
         "a bound one",
         {"session_key": "agent:west:web:twin-ended"},
-        [{"session_no": "twin-ended", "session_id": "twin-ended"}],
+        [
+            {
+                "session_no": "twin-ended",
+                "session_id": "twin-ended",
+                "session_key": "agent:west:web:twin-ended",
+                "details": None,
+            }
+        ],
+    ),
+    Read(
+        "registry.by_key",
+        "an imported one, with the row of its index",
+        {"session_key": "agent:main:imported:import-odd"},
+        [{"session_no": "import-odd", "details": '{"sessionId": "x"}'}],
     ),
     Read("registry.by_key", "an unknown one", {"session_key": "agent:main:web:new"}, []),
     *info(
