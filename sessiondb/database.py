@@ -66,6 +66,7 @@ from .transcript.keys import parse_key
 from .transcript.reset_policy import ResetPolicy, StaleReason
 from .transcript.session import Session
 from .transfer import exporter, importer
+from .transfer.openclaw_sqlite import ForeignFile
 from .transfer.progress import Progress
 from .transfer.redaction import Redactor
 
@@ -705,6 +706,7 @@ class SessionDB:
             progress=progress,
             redactor=redactor,
             protect=self._own_files(),
+            open_foreign=_open_foreign,
         )
 
     async def export(
@@ -888,6 +890,13 @@ def query(
     return user_query.query(
         os.path.realpath(path), sql, parameters or {}, timeout_s=timeout_s, is_unwanted=is_unwanted
     )
+
+
+def _open_foreign(path: str, scratch: str) -> ForeignFile:
+    """Open another program's database. The module is loaded when an import meets one."""
+    from .sqlite import foreign_file
+
+    return foreign_file.ForeignFile(path, scratch)
 
 
 def salvage(

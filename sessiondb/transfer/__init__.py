@@ -7,6 +7,8 @@
     source                        the rules over `import_file` and `quarantine`
     jsonl_reader, jsonl_writer    bytes to entries, and back
     openclaw_index                `sessions.json`, row by row
+    openclaw_sqlite               an agent's database, as the files that it stands for
+    recognition                   whose a file is, by its first lines
     exporter                      export: sessions to files
     roundtrip                     an import compared with its file
     redaction, redaction_rules    secrets removed. A user's own rules

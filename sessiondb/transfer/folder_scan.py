@@ -15,15 +15,17 @@ import os
 import re
 import stat
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from .jsonl_reader import UnreadableFile, open_transcript
+from .jsonl_reader import Opener, Stream, UnreadableFile, open_transcript
 from .recognition import ACP_STREAM, CRON_RUNS, Other, begins_as_transcript
 
 INDEX_NAME: Final = "sessions.json"
 Kind = Literal["live", "reset", "deleted", "bak", "checkpoint", "corrupt", "index", "pi"]
+_DATABASE = re.compile(r".+\.(?:sqlite3?|db)", re.DOTALL)
 ENDED_KINDS: Final = frozenset({"reset", "deleted", "bak", "checkpoint", "corrupt"})
 
 # A live transcript takes its own id first, then its archives.
@@ -65,17 +67,8 @@ _LEFT_ALONE = (
         Other("copy of an index", "a copy of the index"),
     ),
     (
-        re.compile(r"openclaw-agent\.sqlite", re.DOTALL),
-        Other(
-            "OpenClaw database",
-            "a database of OpenClaw, whose conversations sessiondb does not read: nothing of it "
-            "was imported. Keep the file",
-            foreign=True,
-        ),
-    ),
-    (
-        re.compile(r".*\.sqlite(?:-wal|-shm|-journal)?", re.DOTALL),
-        Other("database", "a database without transcripts, by its name"),
+        re.compile(r".*\.(?:sqlite3?|db)-(?:wal|shm|journal)", re.DOTALL),
+        Other("part of a database", "a part of the database beside it"),
     ),
 )
 _OTHER_FILE: Final = Other("other file", "not a transcript by its name")
@@ -103,6 +96,22 @@ class SourceFile:
     folder: str
     index_id: str | None = None
     """The session id that the folder's index gives this file."""
+    opened: Opener | None = field(default=None, compare=False, repr=False)
+    """Opens it, if it is a part of a database and not the file at the path."""
+
+    def open(self, at: int = 0) -> AbstractContextManager[Stream]:
+        """Open it for reading from a byte on."""
+        return self.opened(at) if self.opened is not None else open_transcript(self.path, at=at)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFile:
+    """A file with the name of a database. Some have transcripts in them."""
+
+    path: str
+    name: str
+    inode: str
+    modified_at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +121,8 @@ class SkippedFile:
     path: str
     name: str
     other: Other
-    failed: bool = False
-    """It may hold a conversation."""
+    status: Literal["skipped", "foreign", "failed"] = "skipped"
+    """The last two: it holds a conversation, or may hold one."""
 
 
 @dataclass(slots=True)
@@ -121,6 +130,11 @@ class Scan:
     """The files at a path."""
 
     root: str
+    base: str = ""
+    """The folder that names are relative to."""
+    is_of_one_file: bool = False
+    """Somebody named a file, and not a folder."""
+    databases: list[DatabaseFile] = field(default_factory=list)
     transcripts: list[SourceFile] = field(default_factory=list)
     indexes: list[SourceFile] = field(default_factory=list)
     skipped: list[SkippedFile] = field(default_factory=list)
@@ -208,13 +222,15 @@ def scan(path: str, own: Iterable[str] = ()) -> Scan:
         base, folders = root, _walk(root, found)
     else:
         base, folders = folder_of(root), [(folder_of(root), [(file_name(root), status)])]
+    found.base = base
     homes = _homes(folder for folder, _ in folders)
     for folder, files in folders:
         _classify(base, folder, files, found, inodes_of(own), _place_in(folder, homes))
     if stat.S_ISREG(status.st_mode):
         # Whoever names a file means that file.
-        found.skipped = [replace(left, failed=True) for left in found.skipped]
-    found.transcripts.sort(key=lambda file: (_ORDER[file.kind], file.name))
+        found.is_of_one_file = True
+        found.skipped = [replace(left, status="failed") for left in found.skipped]
+    found.transcripts = in_order(found.transcripts)
     found.indexes.sort(key=lambda file: file.name)
     return found
 
@@ -246,6 +262,14 @@ def _walk(root: str, found: Scan) -> list[tuple[str, list[tuple[str, os.stat_res
     return listed
 
 
+def in_order(files: Iterable[SourceFile]) -> list[SourceFile]:
+    """Return transcripts in the order of their import: who takes its own id first.
+
+    What OpenClaw has in its database goes before files that it may have left behind.
+    """
+    return sorted(files, key=lambda file: (_ORDER[file.kind], file.opened is None, file.name))
+
+
 def _homes(folders: Iterable[str]) -> list[str]:
     """Return the state folders of OpenClaw among some folders: `<home>/agents/<agent>/...`."""
     found = (re.fullmatch(r"(.*)/agents/[^/]+/(?:agent|sessions)", folder) for folder in folders)
@@ -262,7 +286,8 @@ def _place_in(folder: str, homes: Iterable[str]) -> Other | None:
 
 
 def _left_alone(base: str, path: str, other: Other) -> SkippedFile:
-    return SkippedFile(_shown(path), _shown(os.path.relpath(path, base)), other, other.foreign)
+    status: Literal["skipped", "failed"] = "failed" if other.foreign else "skipped"
+    return SkippedFile(_shown(path), _shown(os.path.relpath(path, base)), other, status)
 
 
 def _failed(base: str, path: str, kind: str, sentence: str) -> SkippedFile:
@@ -324,7 +349,15 @@ def _classify(
     for name, status in files:
         path = f"{folder.rstrip('/')}/{name}"
         kind = kind_of(name, in_openclaw=in_openclaw)
-        if isinstance(kind, Other):
+        inode = f"{status.st_dev}:{status.st_ino}"
+        is_file = stat.S_ISREG(status.st_mode) and _shown(path) == path
+        if _DATABASE.fullmatch(name) and is_file and inode not in own:
+            found.databases.append(
+                DatabaseFile(
+                    path, os.path.relpath(path, base), inode, status.st_mtime_ns // 1_000_000
+                )
+            )
+        elif isinstance(kind, Other):
             found.skipped.append(_left_alone(base, path, _odd_name(path, kind)))
         elif _shown(path) != path:
             found.skipped.append(
@@ -332,7 +365,7 @@ def _classify(
             )
         elif not stat.S_ISREG(status.st_mode):
             found.skipped.append(_left_alone(base, path, Other("not a file", "not a regular file")))
-        elif f"{status.st_dev}:{status.st_ino}" in own:
+        elif inode in own:
             found.skipped.append(
                 _failed(
                     base,
@@ -348,7 +381,7 @@ def _classify(
                 kind=kind,
                 agent_id=agent_id,
                 bytes=status.st_size,
-                inode=f"{status.st_dev}:{status.st_ino}",
+                inode=inode,
                 modified_at_ms=status.st_mtime_ns // 1_000_000,
                 folder=folder,
             )

@@ -34,6 +34,7 @@ async def import_index(run: ImportRun, index: Index) -> None:
 
 async def _import(run: ImportRun, index: Index, state: FileState) -> None:
     state.notes += [note for note in (index.failure, index.note) if note is not None]
+    state.notes += index.remarks
     if index.failure is not None:
         state.status = "failed"
         return

@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from sessiondb.errors import OpenError
 from sessiondb.limits import IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES
 from sessiondb.models import FileStatus
 
@@ -22,7 +23,6 @@ from .jsonl_reader import (
     FileBatch,
     PrefixChanged,
     UnreadableFile,
-    open_transcript,
     read_batches,
 )
 from .recognition import CODEX, CODEX_OF_OPENCLAW, Other, recognise
@@ -81,7 +81,7 @@ def _recognised(plan: FilePlan) -> Other | None:
     earlier = plan.known or plan.renamed_from
     if earlier is not None and earlier.bytes:
         return None
-    with open_transcript(plan.file.path) as stream:
+    with plan.file.open() as stream:
         found = recognise(stream.read)
     if found is CODEX and is_of_agents_tools(plan.file.path):
         return CODEX_OF_OPENCLAW
@@ -98,7 +98,7 @@ def _read_file(plan: FilePlan, redactor: Redactor | None) -> Iterator[BatchRead 
                 file, "foreign" if other.foreign else "skipped", other.sentence, other.kind
             )
             return
-        for batch in read_batches(file.path, place_of(earlier), redactor):
+        for batch in read_batches(file.path, place_of(earlier), redactor, opened=file.opened):
             if redactor is None and earlier is not None and mark_in(earlier.note) is not None:
                 # Entries never change: a secret that came in by oversight could not be removed.
                 yield FileEnd(file, "failed", REDACTED_BEFORE)
@@ -119,5 +119,7 @@ def _read_file(plan: FilePlan, redactor: Redactor | None) -> Iterator[BatchRead 
         yield FileEnd(file, "failed", str(error))
     except FileNotFoundError:
         yield FileEnd(file, "failed", "it vanished while the import was running; import again")
+    except OpenError as error:
+        yield FileEnd(file, "failed", str(error))
     except OSError as error:
         yield FileEnd(file, "failed", f"it cannot be read: {error.strerror or error}")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from sessiondb import threads
 from sessiondb.backend import Backend, ReadTx
+from sessiondb.errors import OpenError
 
 from .folder_scan import SourceFile
 from .jsonl_reader import PrefixChanged, UnreadableFile, read_batches
@@ -113,7 +114,7 @@ def _plan_files(
                 if path not in known and not os.path.lexists(path)
             ]
             plan.renamed_from = next(
-                (record for record in missing if _is_same_file(file.path, record)), None
+                (record for record in missing if _is_same_file(file, record)), None
             )
             first_of[file.inode] = file.path
     return plans
@@ -127,10 +128,10 @@ def _still_at(path: str, inode: str) -> bool:
     return f"{found.st_dev}:{found.st_ino}" == inode
 
 
-def _is_same_file(path: str, row: statements.ImportFileKnown) -> bool:
+def _is_same_file(file: SourceFile, row: statements.ImportFileKnown) -> bool:
     """Return whether a file begins with the bytes that were imported under another name."""
     try:
-        next(read_batches(path, place_of(row)), None)
-    except (PrefixChanged, UnreadableFile, OSError):
+        next(read_batches(file.path, place_of(row), opened=file.opened), None)
+    except (OpenError, PrefixChanged, UnreadableFile, OSError):
         return False
     return bool(row.bytes)

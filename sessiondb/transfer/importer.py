@@ -13,15 +13,18 @@ pack of batches is committed, the next is read (`import_packs`). An append that 
 waits for one pack at most. No lock is held between packs: each batch names the place at which it
 expects to continue, so of two imports of one file only one does.
 
-What it does not do. It does not follow a live file, and it does not read OpenClaw's SQLite
-stores.
+The databases of OpenClaw's agents are read as the files that they stand for (`openclaw_sqlite`).
+
+What it does not do. It does not follow a live file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final
 
@@ -32,12 +35,13 @@ from sessiondb.backend import Backend, Tx
 from sessiondb.errors import InvalidInput, SessionDBError
 from sessiondb.models import FileReceipt, FileStatus, ImportReport
 
-from .folder_scan import SourceFile, scan
+from .folder_scan import Scan, SourceFile, in_order, scan
 from .import_index import import_index
 from .import_packs import BatchRead, FileEnd, Pack, read_packs
 from .import_plan import FilePlan, plan_files
 from .import_run import FATAL, LISTED_MAX, FileState, ImportRun
 from .openclaw_index import read_indexes, with_index_ids
+from .openclaw_sqlite import OpenForeign, Stores, read_stores
 from .progress import Progress
 from .redaction import Redactor, mark_in
 from .roundtrip import compare_with_file
@@ -55,10 +59,12 @@ async def import_path(
     progress: Progress | None = None,
     redactor: Redactor | None = None,
     protect: Sequence[str] = (),
+    open_foreign: OpenForeign,
 ) -> ImportReport:
     """Import a file or a folder. Durable on return. May be interrupted and repeated.
 
     `protect` are the database's own files: they are never read, whatever name leads to them.
+    `open_foreign` opens another program's database.
 
     Raises:
         InvalidInput: there is nothing at the path, or it may not be read.
@@ -71,9 +77,68 @@ async def import_path(
         raise InvalidInput(
             f"{os.fspath(path)}: cannot be imported: {why}. Check the path.", path=os.fspath(path)
         ) from error
-    indexes = await threads.run(read_indexes, scanned.indexes, redactor)
-    files = with_index_ids(scanned.transcripts, indexes)
-    everything = [*files, *scanned.indexes]
+    with ExitStack() as closing:
+        stores = await threads.run(
+            read_stores, scanned, open_foreign, _Scratch(closing).path, closing, redactor
+        )
+        run = await _import(
+            backend,
+            scanned,
+            stores,
+            dry_run=dry_run,
+            verify=verify,
+            progress=progress,
+            redactor=redactor,
+        )
+    receipts = [state.receipt() for state in run.files.values()]
+    receipts += [
+        FileReceipt(
+            left.path,
+            left.name,
+            left.other.kind,
+            left.status,
+            notes=(left.other.sentence,),
+        )
+        for left in (*scanned.skipped, *stores.skipped)
+    ]
+    return ImportReport(
+        scanned.root, tuple(sorted(receipts, key=lambda receipt: receipt.name)), dry_run
+    )
+
+
+class _Scratch:
+    """A folder for copies of databases, which is made when one is needed."""
+
+    def __init__(self, closing: ExitStack) -> None:
+        self._closing = closing
+        self._path: str | None = None
+
+    def path(self) -> str:
+        if self._path is None:
+            # It holds conversations, and nobody else may enter it.
+            folder = tempfile.TemporaryDirectory(prefix="sessiondb-import-")
+            self._path = self._closing.enter_context(folder)
+        return self._path
+
+
+async def _import(
+    backend: Backend,
+    scanned: Scan,
+    stores: Stores,
+    *,
+    dry_run: bool,
+    verify: bool,
+    progress: Progress | None,
+    redactor: Redactor | None,
+) -> ImportRun:
+    """Import what was found: transcripts, then the keys that point at them."""
+    # The first index to bind a key wins. OpenClaw's database is newer than a file beside it.
+    indexes = [
+        *stores.indexes,
+        *await threads.run(read_indexes, scanned.indexes, redactor),
+    ]
+    files = with_index_ids(in_order([*stores.transcripts, *scanned.transcripts]), indexes)
+    everything = [*files, *(index.file for index in indexes)]
     total = (len(everything), sum(file.bytes for file in everything))
     run = ImportRun(backend, dry_run=dry_run, progress=progress, total=total, redactor=redactor)
     await _Transcripts(run).import_files(files)
@@ -81,20 +146,7 @@ async def import_path(
         await import_index(run, index)
     if verify and not dry_run:
         await _verify(run)
-    receipts = [run.files[file.path].receipt() for file in everything]
-    receipts += [
-        FileReceipt(
-            left.path,
-            left.name,
-            left.other.kind,
-            "failed" if left.failed else "skipped",
-            notes=(left.other.sentence,),
-        )
-        for left in scanned.skipped
-    ]
-    return ImportReport(
-        scanned.root, tuple(sorted(receipts, key=lambda receipt: receipt.name)), dry_run
-    )
+    return run
 
 
 async def _verify(run: ImportRun) -> None:
@@ -105,7 +157,9 @@ async def _verify(run: ImportRun) -> None:
             and state.session_id is not None
             and state.status in _VERIFIED
         ):
-            differences = await compare_with_file(run.backend, state.file.path, run.redactor)
+            differences = await compare_with_file(
+                run.backend, state.file.path, run.redactor, opened=state.file.opened
+            )
             # Of a file without an entry there is nothing that could be equal.
             state.verified = False if differences else True if state.entries else None
             state.notes += differences

@@ -23,7 +23,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -59,6 +59,10 @@ class Stream(Protocol):
 
     def read(self, count: int, /) -> bytes:
         """Return up to `count` bytes, and none at the end."""
+
+
+Opener = Callable[[int], AbstractContextManager[Stream]]
+"""Opens a transcript for reading from a byte on."""
 
 
 class UnreadableFile(Exception):
@@ -130,8 +134,10 @@ class PrefixChanged(Exception):
 
 
 @contextmanager
-def open_transcript(path: str, *, at: int = 0) -> Iterator[Stream]:
+def open_transcript(path: str, *, at: int = 0, packed: bool = False) -> Iterator[Stream]:
     """Open a regular file for reading from a byte on. Unpack it if its name ends in `.zst`.
+
+    With `packed` its bytes are those on the disk, whatever its name is.
 
     Raises:
         UnreadableFile: not a regular file, or compressed while the extra `zstd` is missing.
@@ -146,15 +152,14 @@ def open_transcript(path: str, *, at: int = 0) -> Iterator[Stream]:
         os.close(descriptor)
         raise UnreadableFile("not a regular file; it was left alone")
     with os.fdopen(descriptor, "rb", buffering=0) as file:
-        if not path.endswith(".zst"):
+        if packed or not path.endswith(".zst"):
             file.seek(at)
             yield _Bounded(file, found.st_size - at)
             return
-        limit = min(UNPACKED_BYTES_MAX, UNPACKED_BYTES_FREE + UNPACKED_RATIO_MAX * found.st_size)
-        with _unpack(_Bounded(file, found.st_size), limit) as unpacked:
-            while at and (skipped := unpacked.read(min(at, BLOCK_BYTES))):
+        with unpacked(_Bounded(file, found.st_size), found.st_size) as stream:
+            while at and (skipped := stream.read(min(at, BLOCK_BYTES))):
                 at -= len(skipped)
-            yield unpacked
+            yield stream
 
 
 class _Bounded:
@@ -171,7 +176,16 @@ class _Bounded:
 
 
 @contextmanager
-def _unpack(file: _Bounded, limit: int) -> Iterator[_Unpacked]:
+def unpacked(
+    file: Stream, packed_bytes: int, *, bytes_max: int = UNPACKED_BYTES_MAX
+) -> Iterator[Stream]:
+    """Unpack a zstd stream of so many bytes, up to a bound.
+
+    Raises:
+        UnreadableFile: the extra `zstd` is missing. Reading it raises the same for damage, and
+            for what unpacks to too much.
+    """
+    limit = min(bytes_max, UNPACKED_BYTES_FREE + UNPACKED_RATIO_MAX * packed_bytes)
     try:
         import zstandard
     except ImportError as error:
@@ -214,8 +228,16 @@ class _Unpacked:
 # -- reading ---------------------------------------------------------------------------------------
 
 
-def read_batches(path: str, known: Place, redactor: Redactor | None = None) -> Iterator[FileBatch]:
+def read_batches(
+    path: str,
+    known: Place,
+    redactor: Redactor | None = None,
+    *,
+    opened: Opener | None = None,
+) -> Iterator[FileBatch]:
     """Yield the part of a file behind a place, in batches that fit one transaction each.
+
+    `opened` opens what is read, if that is not the file at the path.
 
     The last batch is marked `last`. A file with nothing new yields nothing. Using a place costs
     hashing the part before it. With a redactor the items come without their secrets, and places,
@@ -225,14 +247,15 @@ def read_batches(path: str, known: Place, redactor: Redactor | None = None) -> I
         PrefixChanged: the known part is no longer the same.
         UnreadableFile, OSError: see `open_transcript`.
     """
-    with open_transcript(path) as stream:
+    open_at = opened or (lambda at: open_transcript(path, at=at))
+    with open_at(0) as stream:
         digest, has_more = _check_prefix(stream, known)
     if not has_more:
         # New and empty, or interrupted after its last byte: it still has to be marked as done.
         if not known.finished:
             yield _end_at(known, redactor)
         return
-    with open_transcript(path, at=known.resume_at) as stream:
+    with open_at(known.resume_at) as stream:
         yield from _Reader(stream, known, digest, redactor).batches()
 
 

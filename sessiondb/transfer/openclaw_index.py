@@ -165,6 +165,8 @@ class Index:
     entries: list[IndexEntry] = field(default_factory=list)
     failure: str | None = None
     note: str | None = None
+    remarks: list[str] = field(default_factory=list)
+    """What else there is to say about it."""
 
     def take(self, content: bytes) -> None:
         """Set the content. Content that is not an index has no rows, and a note."""
@@ -175,24 +177,25 @@ class Index:
             self.note = f"not an index: {error}; no key was bound, and the file is kept as it is"
 
 
+def index_of(file: SourceFile, content: bytes, redactor: Redactor | None) -> Index:
+    """Return an index by its content."""
+    index = Index(file, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    index.take(
+        redactor.line(content, index.redacted, shape="index") if redactor is not None else content
+    )
+    return index
+
+
 def read_indexes(files: Sequence[SourceFile], redactor: Redactor | None = None) -> list[Index]:
     """Read index files. One that cannot be read has the reason in `failure` or `note`."""
     found = []
     for file in files:
-        index = Index(file)
-        found.append(index)
         try:
-            content = _bytes_of(file.path)
-            index.size, index.sha256 = len(content), hashlib.sha256(content).hexdigest()
-            index.take(
-                redactor.line(content, index.redacted, shape="index")
-                if redactor is not None
-                else content
-            )
+            found.append(index_of(file, _bytes_of(file.path), redactor))
         except UnreadableFile as error:
-            index.failure = str(error)
+            found.append(Index(file, failure=str(error)))
         except OSError as error:
-            index.failure = f"it cannot be read: {error.strerror or error}"
+            found.append(Index(file, failure=f"it cannot be read: {error.strerror or error}"))
     return found
 
 

@@ -23,10 +23,11 @@ from typing import Any, Final
 
 from sessiondb import threads
 from sessiondb.backend import Backend
+from sessiondb.errors import OpenError
 from sessiondb.limits import MIB
 from sessiondb.transcript.context import read_context
 
-from .jsonl_reader import BOM, PrefixChanged, UnreadableFile, open_transcript, raw_lines
+from .jsonl_reader import BOM, Opener, PrefixChanged, UnreadableFile, open_transcript, raw_lines
 from .jsonl_writer import imported_bytes
 from .redaction import Redactor, mark_in
 
@@ -38,11 +39,16 @@ _CHECKPOINTS: Final = {
 
 
 async def compare_with_file(
-    backend: Backend, path: str, redactor: Redactor | None = None
+    backend: Backend,
+    path: str,
+    redactor: Redactor | None = None,
+    *,
+    opened: Opener | None = None,
 ) -> list[str]:
     """Return how a stored transcript differs from its file. The list is empty if both agree.
 
     A transcript that was imported with a redactor is compared with the file redacted now.
+    `opened` opens the file, if it is a part of a database.
     """
     row = await backend.read(
         lambda tx: tx.first("import_file.by_path", path=path), op="import.verify"
@@ -63,8 +69,8 @@ async def compare_with_file(
         else:
             digest.update(part)
     try:
-        content = await threads.run(_read, path, row.bytes)
-    except (PrefixChanged, UnreadableFile, OSError) as error:
+        content = await threads.run(_read, path, row.bytes, opened)
+    except (OpenError, PrefixChanged, UnreadableFile, OSError) as error:
         return [f"not verified: {error}"]
     if (mark := mark_in(row.note)) is not None:
         if redactor is None:
@@ -92,10 +98,10 @@ async def compare_with_file(
     return differences
 
 
-def _read(path: str, count: int) -> bytes:
+def _read(path: str, count: int, opened: Opener | None) -> bytes:
     """Read the part of a file that was imported."""
     parts: list[bytes] = []
-    with open_transcript(path) as file:
+    with opened(0) if opened is not None else open_transcript(path) as file:
         while count and (block := file.read(min(count, MIB))):
             parts.append(block)
             count -= len(block)

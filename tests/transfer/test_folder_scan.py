@@ -44,7 +44,7 @@ UUID = "99999999-8888-4777-8666-555555555555"
         (f"{ID}.trajectory-path.json", "a trajectory's pointer"),
         ("sessions.json.bak.1763631205123", "a copy of the index"),
         ("sessions.json.tmp", "a copy of the index"),
-        ("openclaw-agent.sqlite-wal", "a database without transcripts, by its name"),
+        ("openclaw-agent.sqlite-wal", "a part of the database beside it"),
         (f"{ID}.acp-stream.jsonl", "a stream of ACP events, not a transcript"),
         (f"{ID}.jsonl.reset.2026-05-17T07-35-46.420Z.context.json", "not a transcript by its name"),
         ("notes.txt", "not a transcript by its name"),

@@ -133,7 +133,7 @@ async def test_a_state_folder_round_trips_with_its_keys(tmp_path: Path) -> None:
             "live.trajectory.jsonl": "a trajectory, not a transcript",
             "live.trajectory-path.json": "a trajectory's pointer",
             "openclaw.json": "not a transcript by its name",
-            "openclaw.sqlite": "a database without transcripts, by its name",
+            "openclaw.sqlite": "no SQLite database, whatever its name says",
         }
         ended = {
             info.session_id

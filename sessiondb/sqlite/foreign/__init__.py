@@ -1,0 +1,1 @@
+"""Statements over the databases of other programs, one file per program."""
