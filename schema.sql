@@ -334,6 +334,8 @@ CREATE TABLE inbox (
                                                 -- it is open or answered. 0: not known any more,
                                                 -- from before schema 4, or salvaged
   delayed           INTEGER NOT NULL DEFAULT 0, -- 1: the user was told that the answer takes longer
+  restored          INTEGER NOT NULL DEFAULT 0, -- 1: it was open in a backup that was restored. It
+                                                -- may have been answered since, so a person decides
   timeout_ms        INTEGER,                    -- of a resume: how long it may go on without
                                                 -- progress
   lane_before       TEXT,                       -- of a resume: the lane that accepted it
@@ -721,11 +723,19 @@ AS (
          'sessiondb resume DB --run'
   FROM clock AS c JOIN inbox AS i ON i.state IN ('interrupted', 'dead') AND i.state = 'interrupted'
   LEFT JOIN turn AS t ON t.turn_no = i.turn_no
-  WHERE coalesce(t.finished_at_ms, i.accepted_at_ms) <= c.now_ms - 60000
+  WHERE i.restored = 0 AND coalesce(t.finished_at_ms, i.accepted_at_ms) <= c.now_ms - 60000
     AND NOT EXISTS (SELECT 1 FROM inbox AS r WHERE r.state = 'queued' AND r.lane = 'resume')
     AND NOT EXISTS (SELECT 1 FROM turn AS r WHERE r.state = 'running' AND r.lane = 'resume')
     AND NOT EXISTS (SELECT 1 FROM turn_lately AS y
                     WHERE y.lane = 'resume' AND y.at_ms > c.now_ms - 60000)
+  UNION ALL
+  SELECT 'message', i.inbox_no, 'from a restored backup', i.session_no,
+         'lane ' || coalesce(i.lane_before, i.lane), i.accepted_at_ms, NULL, NULL,
+         'it may have been answered since the backup was made. '
+           || 'If it was, or is not wanted any more: --give-up instead of --requeue',
+         'sessiondb inbox DB --requeue ' || i.inbox_no
+  FROM inbox AS i
+  WHERE i.state IN ('interrupted', 'dead') AND i.state = 'interrupted' AND i.restored = 1
   UNION ALL
   SELECT 'consumer', u.consumer, 'behind', NULL, 'event ' || u.event_no, u.since_ms, NULL, NULL,
          'it handled no event from this one on: nobody reads under this name, or its reader hangs. '

@@ -20,8 +20,9 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, TypeVar, Unpack
 
 import anyio
 from pydantic import BaseModel
@@ -69,6 +70,9 @@ from .transfer import exporter, importer
 from .transfer.openclaw_sqlite import ForeignFile
 from .transfer.progress import Progress
 from .transfer.redaction import Redactor
+
+if TYPE_CHECKING:
+    from .sqlite.backup_file import BackupFile, Restoring
 
 T = TypeVar("T")
 Durability = Literal["full", "normal"]
@@ -798,7 +802,8 @@ class SessionDB:
     async def backup(self, destination: str | os.PathLike[str]) -> int:
         """Copy the database to a new file while it is in use. Return its size in pages.
 
-        The copy is complete as of its end. The copy and its name are on disk on return. An
+        Opened for reading it copies from one snapshot, which keeps the WAL meanwhile. The copy
+        is complete as of its end. The copy and its name are on disk on return. An
         unfinished copy has another name. Appends never wait for it, and it pins no WAL. To
         be called in the process that writes most: commits of another process make it start
         over.
@@ -922,6 +927,47 @@ def salvage(
     with damaged_file.DamagedFile(os.path.realpath(path), use_wal=use_wal) as source:
         with new_database.NewDatabase(os.path.realpath(destination)) as target:
             return salvaging.run(source, target, progress=progress)
+
+
+def backup_file(path: str | os.PathLike[str], *, compress: bool = False) -> BackupFile:
+    """Begin a backup: a context manager with the name for the copy, and `finish`.
+
+    For the command line. Fill `copy` with `SessionDB.backup`, verify it, then `finish`.
+
+    Raises:
+        InvalidInput: the name is taken, or its file system has no hard links. Or zstd is
+            not installed.
+    """
+    from .sqlite import backup_file as files
+
+    return files.BackupFile(os.fspath(path), compress=compress)
+
+
+def restoring(backup: str | os.PathLike[str], path: str | os.PathLike[str]) -> Restoring:
+    """Begin a restore: a context manager with the copy of a backup, and `finish`.
+
+    For the command line. Verify `copy`, settle what is open in it, then `finish`.
+
+    Raises:
+        InvalidInput: there is no such backup, it is torn, or the database's name is taken.
+    """
+    from .sqlite import backup_file as files
+
+    return files.Restoring(os.fspath(backup), os.fspath(path))
+
+
+def backup_name(folder: str, path: str, *, compress: bool) -> str:
+    """Return the path of a new backup in a folder: the database's name and the time, UTC."""
+    from .sqlite import backup_file as files
+
+    return files.name_in(folder, path, compress=compress)
+
+
+def old_backups(folder: str, path: str, keep: int) -> list[Path]:
+    """Return the backups of a database in a folder beyond the newest `keep`, by their names."""
+    from .sqlite import backup_file as files
+
+    return files.beyond_newest(folder, path, keep)
 
 
 def bound_query_memory(limit_bytes: int) -> None:

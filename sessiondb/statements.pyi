@@ -786,6 +786,7 @@ class InboxInterrupted(NamedTuple):
     attempts: int
     strikes: int
     reason: str | None
+    restored: int
     state_before: str | None
     damaged: int
     holder_no: int | None
@@ -803,6 +804,7 @@ class InboxInterruptedBy(NamedTuple):
     attempts: int
     strikes: int
     reason: str | None
+    restored: int
     state_before: str | None
     damaged: int
     holder_no: int
@@ -832,6 +834,13 @@ class InboxNotified(NamedTuple):
     state: str
     turn_no: int | None
     strikes: int
+
+
+class InboxRestored(NamedTuple):
+    """inbox.restored: Return the messages of a restored backup that wait for a person's decision, oldest first, a page at a time."""
+
+    inbox_no: int
+    session_no: int
 
 
 class InboxDead(NamedTuple):
@@ -2098,6 +2107,7 @@ class VerifyInbox(NamedTuple):
     attempts: int
     turn_no: int | None
     waits_in_vain: int
+    restored: int
     entry_no: int | None
     superseded_by: int | None
     told_no: int | None
@@ -2345,6 +2355,8 @@ class Reads(Protocol):
     def first(self, statement: Literal["inbox.late"], /, *, lane: SqlValue, low_ms: SqlValue, high_ms: SqlValue, limit: SqlValue) -> InboxLate | None: ...
     @overload
     def first(self, statement: Literal["inbox.notified"], /, *, inbox_no: SqlValue) -> InboxNotified | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.restored"], /, *, after_no: SqlValue, limit: SqlValue) -> InboxRestored | None: ...
     @overload
     def first(self, statement: Literal["inbox.dead"], /, *, before_no: SqlValue, limit: SqlValue) -> InboxDead | None: ...
     @overload
@@ -2802,6 +2814,8 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["inbox.notified"], /, *, inbox_no: SqlValue) -> InboxNotified: ...
     @overload
+    def one(self, statement: Literal["inbox.restored"], /, *, after_no: SqlValue, limit: SqlValue) -> InboxRestored: ...
+    @overload
     def one(self, statement: Literal["inbox.dead"], /, *, before_no: SqlValue, limit: SqlValue) -> InboxDead: ...
     @overload
     def one(self, statement: Literal["inbox.open"], /, *, after_no: SqlValue, limit: SqlValue) -> InboxOpen: ...
@@ -3257,6 +3271,8 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["inbox.notified"], /, *, inbox_no: SqlValue) -> list[InboxNotified]: ...
     @overload
+    def all(self, statement: Literal["inbox.restored"], /, *, after_no: SqlValue, limit: SqlValue) -> list[InboxRestored]: ...
+    @overload
     def all(self, statement: Literal["inbox.dead"], /, *, before_no: SqlValue, limit: SqlValue) -> list[InboxDead]: ...
     @overload
     def all(self, statement: Literal["inbox.open"], /, *, after_no: SqlValue, limit: SqlValue) -> list[InboxOpen]: ...
@@ -3596,6 +3612,8 @@ class Reads(Protocol):
     @overload
     def page(self, statement: Literal["inbox.late"], /, *, lane: SqlValue, low_ms: SqlValue, high_ms: SqlValue, limit: int, bytes_max: int = ...) -> Page[InboxLate]: ...
     @overload
+    def page(self, statement: Literal["inbox.restored"], /, *, after_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[InboxRestored]: ...
+    @overload
     def page(self, statement: Literal["inbox.dead"], /, *, before_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[InboxDead]: ...
     @overload
     def page(self, statement: Literal["inbox.open"], /, *, after_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[InboxOpen]: ...
@@ -3829,6 +3847,8 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["inbox.requeue"], /, *, now_ms: SqlValue, inbox_no: SqlValue) -> int: ...
     @overload
+    def run(self, statement: Literal["inbox.requeue_restored"], /, *, now_ms: SqlValue, inbox_no: SqlValue) -> int: ...
+    @overload
     def run(self, statement: Literal["inbox.drop"], /, *, inbox_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["instance.insert"], /, *, host: SqlValue, boot_id: SqlValue, pid: SqlValue, pid_started: SqlValue, program: SqlValue, opened_at_ms: SqlValue) -> int: ...
@@ -3883,6 +3903,16 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["registry.unpin"], /, *, session_no: SqlValue) -> int: ...
     @overload
+    def run(self, statement: Literal["restored.suspend_queued"], /) -> int: ...
+    @overload
+    def run(self, statement: Literal["restored.mark_interrupted"], /, *, reason: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["restored.lose_replies"], /, *, now_ms: SqlValue, reason: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["restored.skip_events"], /) -> int: ...
+    @overload
+    def run(self, statement: Literal["restored.end_pauses"], /) -> int: ...
+    @overload
     def run(self, statement: Literal["salvage.put_instance"], /, *, instance_no: SqlValue, host: SqlValue, boot_id: SqlValue, pid: SqlValue, pid_started: SqlValue, program: SqlValue, opened_at_ms: SqlValue, closed_at_ms: SqlValue, unclean: SqlValue, database_file: SqlValue, lock_file: SqlValue, draining_at_ms: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_wal_link"], /, *, link_no: SqlValue, previous: SqlValue, current: SqlValue) -> int: ...
@@ -3907,7 +3937,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_turn"], /, *, turn_no: SqlValue, session_no: SqlValue, lane: SqlValue, kind: SqlValue, state: SqlValue, inbox_no: SqlValue, attempt: SqlValue, operation: SqlValue, instance_no: SqlValue, started_at_ms: SqlValue, renewed_at_ms: SqlValue, expires_at_ms: SqlValue, deadline_ms: SqlValue, finished_at_ms: SqlValue, incomplete: SqlValue, reason: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_inbox"], /, *, inbox_no: SqlValue, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edited: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, state: SqlValue, accepted_at_ms: SqlValue, available_at_ms: SqlValue, queued_at_ms: SqlValue, waits: SqlValue, attempts: SqlValue, stops: SqlValue, turn_no: SqlValue, entry_no: SqlValue, superseded_by: SqlValue, told_no: SqlValue, delayed: SqlValue, timeout_ms: SqlValue, lane_before: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_inbox"], /, *, inbox_no: SqlValue, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edited: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, state: SqlValue, accepted_at_ms: SqlValue, available_at_ms: SqlValue, queued_at_ms: SqlValue, waits: SqlValue, attempts: SqlValue, stops: SqlValue, turn_no: SqlValue, entry_no: SqlValue, superseded_by: SqlValue, told_no: SqlValue, delayed: SqlValue, restored: SqlValue, timeout_ms: SqlValue, lane_before: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_outbox"], /, *, outbox_no: SqlValue, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, channel: SqlValue, state: SqlValue, attempts: SqlValue, attempts_before: SqlValue, instance_no: SqlValue, expires_at_ms: SqlValue, created_at_ms: SqlValue, available_at_ms: SqlValue, waits: SqlValue, asked_at_ms: SqlValue, finished_at_ms: SqlValue, event_no: SqlValue, consumer: SqlValue, receipt: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
     @overload

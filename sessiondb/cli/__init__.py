@@ -8,13 +8,17 @@
     overview.py   sessions, context, compactions, status, verify
     show.py       show, tail: transcripts for people
     transfer.py   import, export, append
+    backups.py    backup, restore-backup
     query.py      query: the reader's own SQL
+    session_ids.py  ids as a terminal shows them
+    findings.py   the findings of verify
     salvage.py    salvage: what can be read of a damaged file
 
 Commands that read open the file read-only and hold no snapshot while they print, so a slow
 terminal or a pager never keeps a gateway's WAL from being reset. Text from the database is
 escaped before it reaches a terminal. The commands that write are `import`, `append`, `gc`,
-`unarchive`, `pin`, `unpin`, and an operator's decisions about what a gateway left behind.
+`unarchive`, `pin`, `unpin`, `restore-backup`, and an operator's decisions about what a
+gateway left behind.
 """
 
 from __future__ import annotations
@@ -50,6 +54,12 @@ TASKS = {
         "import": LazyCommand("transfer", "Import transcripts of pi and OpenClaw.", "import_"),
         "export": LazyCommand("transfer", "Write transcripts back as files, byte for byte."),
         "append": LazyCommand("transfer", "Append JSON lines from standard input."),
+    },
+    "Back up": {
+        "backup": LazyCommand("backups", "Back up a database in use, and verify the backup."),
+        "restore-backup": LazyCommand(
+            "backups", "Make a database from a backup, verified.", "restore_backup"
+        ),
     },
     "Free space": {
         "gc": LazyCommand("retention", "Archive old sessions by limits, and free space."),

@@ -8,14 +8,13 @@ in the order of their first one. `--json` has each finding whole, and all of the
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 
 import click
 
 from sessiondb.models import Finding
 
-from .terminal import escape, terminal_width, wrap
+from .terminal import escape, naming, terminal_width, wrap
 
 SHOWN_MAX = 20
 """Findings of one check that are shown. A broken index alone can make hundreds."""
@@ -43,9 +42,7 @@ def print_findings(findings: Sequence[Finding], db: str) -> None:
 
 def _sentences(message: str, db: str) -> list[str]:
     """Split a finding's message. A sentence that it says twice is kept once."""
-    path = shlex.quote(db)
-    named = re.sub(r"(`sessiondb [\w-]+) DB\b", lambda match: f"{match[1]} {path}", message)
-    found = _SENTENCE.split(re.sub(r"(?<!\.)\.\.(?!\.)", ".", named))
+    found = _SENTENCE.split(re.sub(r"(?<!\.)\.\.(?!\.)", ".", naming(message, db)))
     return list(dict.fromkeys(found))
 
 

@@ -22,6 +22,7 @@ from sessiondb import events as event_rules
 from sessiondb.backend import ReadTx
 from sessiondb.gateway import inbox as inbox_rules
 from sessiondb.gateway import outbox as outbox_rules
+from sessiondb.gateway import restored
 from sessiondb.gateway.recovery import Decision, ResumePolicy
 from sessiondb.maintenance.status import LISTED_MAX, Stuck
 from sessiondb.models import DeadLetter, Event, Holding, OpenMessage, Reply
@@ -58,6 +59,25 @@ from .terminal import (
 )
 
 PAGE = 200
+
+
+class NumberOrAll(click.ParamType[int | None]):
+    """A message's number, or None for the word "all"."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        if value in ("all", None):
+            return None
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor the word all.", param, ctx)
+
+
+NUMBER_OR_ALL = NumberOrAll()
 ReplyState = Literal["pending", "sending", "unknown", "failed", "sent"]
 OPEN_REPLIES: tuple[ReplyState, ...] = ("pending", "sending", "unknown", "failed")
 
@@ -481,9 +501,32 @@ def _decision_row(decision: Decision) -> list[object]:
     is_flag=True,
     help="Mark again which messages and replies wait for others, if `verify` finds a wrong mark.",
 )
-@json_option("Print a JSON array, or an object about --line-up.")
+@click.option(
+    "--requeue",
+    "requeued",
+    type=NUMBER_OR_ALL,
+    multiple=True,
+    metavar="N|all",
+    help="Put message N of a restored backup back into its lane. all: every such message.",
+)
+@click.option(
+    "--give-up",
+    "given_up",
+    type=NUMBER_OR_ALL,
+    multiple=True,
+    metavar="N|all",
+    help="Make message N of a restored backup a dead letter, and tell its sender.",
+)
+@json_option("Print a JSON array, or an object about a decision or --line-up.")
 @debug_option
-def inbox(db: str, limit: int | None, line_up: bool, as_json: bool) -> None:
+def inbox(
+    db: str,
+    limit: int | None,
+    line_up: bool,
+    requeued: tuple[int | None, ...],
+    given_up: tuple[int | None, ...],
+    as_json: bool,
+) -> None:
     """List accepted messages that are not done.
 
     Such a message waits, is being worked on, or was interrupted. The oldest comes first.
@@ -495,6 +538,9 @@ def inbox(db: str, limit: int | None, line_up: bool, as_json: bool) -> None:
         _say(f"{changed:,} messages and replies had a wrong mark", quiet=as_json)
         if as_json:
             print_json({"changed": changed})
+        return
+    if requeued or given_up:
+        _decide_restored(db, requeued, given_up, as_json=as_json)
         return
     with look_into(db) as opened:
         found = _open_messages(opened, limit)
@@ -514,6 +560,34 @@ def inbox(db: str, limit: int | None, line_up: bool, as_json: bool) -> None:
         Column("reason", cut="end", width_min=8, spare=1),
     ]
     print_table(columns, rows, empty="nothing waits; `sessiondb dead DB` lists what was given up")
+
+
+def _decide_restored(
+    db: str, requeued: tuple[int | None, ...], given_up: tuple[int | None, ...], *, as_json: bool
+) -> None:
+    """Decide about messages of a restored backup, in their order. None stands for all."""
+    with write_into(db, create=False) as opened:
+        back = list(_restored(opened, requeued))
+        for number in back:
+            opened.write("inbox.requeue", partial(restored.requeue, inbox_no=number))
+            _say(f"inbox item {number} waits in its lane again", quiet=as_json)
+        dead_now = list(_restored(opened, given_up))
+        for number in dead_now:
+            opened.write("inbox.give_up", partial(restored.give_up, inbox_no=number))
+            _say(f"inbox item {number} is a dead letter, and its sender is told", quiet=as_json)
+    if as_json:
+        print_json({"requeued": back, "given_up": dead_now})
+
+
+def _restored(opened: sync.SessionDB, numbers: tuple[int | None, ...]) -> Iterator[int]:
+    """Yield the messages that an option names: those numbers, or every one that waits."""
+    if None not in numbers:
+        yield from (number for number in numbers if number is not None)
+        return
+    after_no = 0
+    while page := opened.read("inbox.restored", partial(restored.waiting, after_no=after_no)):
+        yield from page
+        after_no = page[-1]
 
 
 def _open_messages(opened: sync.SessionDB, limit: int | None) -> Iterator[OpenMessage]:

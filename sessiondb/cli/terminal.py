@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 import sys
 import unicodedata
@@ -49,6 +50,12 @@ def escape_json(text: str) -> str:
     """Return the same JSON as one line, with every character that a terminal obeys escaped."""
     # A JSON string cannot hold a bare tab or line end, so these are between values.
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text.translate(_JSON_SPACE))
+
+
+def naming(text: str, db: str) -> str:
+    """Return text whose commands name the database, so that they can be copied."""
+    path = shlex.quote(db)
+    return re.sub(r"(sessiondb [\w-]+) DB\b", lambda match: f"{match[1]} {path}", text)
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -5,6 +5,7 @@
     claimed --> queued                        its turn failed. It is tried again, after a pause
     claimed --> interrupted                   its turn was. The resume plan decides
     interrupted --> queued                    by the plan, in lane resume
+    queued --> interrupted                    it came from a backup. A person decides
     queued | interrupted --> done             superseded: the turn of a newer one answered it
     queued | claimed | interrupted --> dead   it is given up. An operator decides
     dead --> queued | done                    by an operator

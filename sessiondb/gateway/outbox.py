@@ -7,6 +7,7 @@ A reply that forwards an event is written in a transaction of its own.
     sending --> unknown                  the sender died, or could not tell: shown, never
                                          blindly repeated
     pending --> failed                   it cannot be read, or its channel said for a day to wait
+    pending --> unknown                  it came from a backup
     unknown --> sent | failed | pending  its sender answered late, or an operator decided
     failed --> sent | pending            an operator decided
 

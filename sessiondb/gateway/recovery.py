@@ -19,6 +19,7 @@ sessions cost nothing.
                 dead, and the user is notified
     breaker     too many unclean ends in a short time: nothing is resumed, and the operator
                 is notified
+    ask         it was open in a backup that was restored: a person decides (restored.py)
 
 An unclean end is a process that was opened within the window, died without closing, and
 has the name (`program`) of the process that plans. A crash loop is one program that
@@ -63,7 +64,7 @@ from .draining import Loops, Stage, pause
 
 logger = logging.getLogger("sessiondb")
 
-Action = Literal["resume", "later", "skip", "breaker"]
+Action = Literal["resume", "later", "skip", "breaker", "ask"]
 SkipState = Literal["failed", "damaged"]
 
 if TYPE_CHECKING:
@@ -472,7 +473,7 @@ async def run_resumes(
             try:
                 await recover(db)
                 decisions = await plan_resumes(db, policy, memory)
-                if any(decision.action != "later" for decision in decisions):
+                if any(decision.action not in ("later", "ask") for decision in decisions):
                     await resume(db, policy, memory)
                 backoff.reset()
             except SessionDBError as error:
@@ -563,6 +564,8 @@ def _decide(
         (now_ms - row.accepted_at_ms) / 3_600_000,
         (now_ms - row.updated_at_ms) / 3_600_000,
     )
+    if row.restored:
+        return "ask", f"{why}. --requeue or --give-up of `sessiondb inbox DB` decides about it"
     if row.ended_at_ms is not None:
         return "skip", "its session has ended"
     if row.strikes >= attempts_max:

@@ -87,7 +87,8 @@ class _Message:
         row = self.row
         if not row.is_json and row.state in OPEN:
             self.add("its text is not JSON, so no turn can work on it")
-        if row.state in ("claimed", "interrupted") and (row.entry_no is None or row.attempts < 1):
+        begun = row.state == "claimed" or (row.state == "interrupted" and not row.restored)
+        if begun and (row.entry_no is None or row.attempts < 1):
             self.add("it counts no attempt, or has no entry")
         if row.entry_no is None:
             return

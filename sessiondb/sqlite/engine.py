@@ -226,6 +226,8 @@ class SqliteBackend:
             StoreBusy: `MAINTENANCE_TASKS_MAX` backups and vacuums are running or waiting.
         """
         target = resolve(destination)
+        if self._parts.writer is None:  # opened for reading: there is nobody's pace to keep
+            return await self._backup_at_once(target)
         try:
             return await self._maintain(
                 "backup", lambda connection: backup.backup(connection, target)
@@ -241,11 +243,13 @@ class SqliteBackend:
     async def _backup_at_once(self, target: str) -> int:
         """Copy from one snapshot, on a thread that ends before this returns, also if cancelled."""
         path, abandoned, outcome = self._parts.path, threading.Event(), Future[int]()
-        files = self._writer("backup").files()
+        writer = self._parts.writer
+        files = writer.files() if writer is not None else None
 
         def run() -> None:
             try:
-                files.refuse_changed("backup", "Nothing was copied.")
+                if files is not None:
+                    files.refuse_changed("backup", "Nothing was copied.")
                 connection = connect_reader(path)
                 try:
                     pages = backup.backup_at_once(connection, target, abandoned)

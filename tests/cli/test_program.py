@@ -104,7 +104,8 @@ def test_help_has_the_exit_codes_and_every_command_has_help() -> None:
         assert max(map(len, shown.splitlines())) <= 80, name
     names = (
         "import export append sessions show context tail compactions query verify status "
-        "events held inbox dead outbox resume stuck gc unarchive pin unpin salvage"
+        "events held inbox dead outbox resume stuck gc unarchive pin unpin salvage "
+        "backup restore-backup"
     )
     assert sorted(program.commands) == sorted(names.split())
 

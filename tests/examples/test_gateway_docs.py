@@ -79,8 +79,8 @@ def test_the_two_lists_of_events_are_of_the_same_kinds() -> None:
 
 
 def test_the_commands_that_the_pages_name_exist() -> None:
-    named = set(re.findall(r"^\$ (?:echo .* \| )?sessiondb (\w+)", SAID, re.MULTILINE))
-    named |= set(re.findall(r"`sessiondb (\w+)", SAID))
+    named = set(re.findall(r"^\$ (?:echo .* \| )?sessiondb ([\w-]+)", SAID, re.MULTILINE))
+    named |= set(re.findall(r"`sessiondb ([\w-]+)", SAID))
     assert {"held", "events", "resume", "dead", "outbox", "inbox"} <= named
     assert named <= set(program.commands)
 

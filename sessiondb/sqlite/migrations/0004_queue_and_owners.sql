@@ -10,6 +10,7 @@
 -- `available_at_ms` is 0 unless a message, or a reply, waits for its retry: nothing else waits
 -- for a time. `queued_at_ms` says from when on lanes before its own may hold a message back.
 -- `waits` marks messages that a look need not read: they wait for another one of their session.
+-- `restored` marks what was open in a backup that was restored: a person decides about it.
 -- `stops` counts the attempts that an orderly stop ended: no reason to give a message up.
 --
 -- Rewritten is inbox (a row per message that was not pruned). `entry`, which has the bytes, is
@@ -54,6 +55,7 @@ CREATE TABLE inbox (
   superseded_by     INTEGER,
   told_no           INTEGER,
   delayed           INTEGER NOT NULL DEFAULT 0,
+  restored          INTEGER NOT NULL DEFAULT 0,
   timeout_ms        INTEGER,
   lane_before       TEXT,
   reason            TEXT,
@@ -403,11 +405,19 @@ AS (
          'sessiondb resume DB --run'
   FROM clock AS c JOIN inbox AS i ON i.state IN ('interrupted', 'dead') AND i.state = 'interrupted'
   LEFT JOIN turn AS t ON t.turn_no = i.turn_no
-  WHERE coalesce(t.finished_at_ms, i.accepted_at_ms) <= c.now_ms - 60000
+  WHERE i.restored = 0 AND coalesce(t.finished_at_ms, i.accepted_at_ms) <= c.now_ms - 60000
     AND NOT EXISTS (SELECT 1 FROM inbox AS r WHERE r.state = 'queued' AND r.lane = 'resume')
     AND NOT EXISTS (SELECT 1 FROM turn AS r WHERE r.state = 'running' AND r.lane = 'resume')
     AND NOT EXISTS (SELECT 1 FROM turn_lately AS y
                     WHERE y.lane = 'resume' AND y.at_ms > c.now_ms - 60000)
+  UNION ALL
+  SELECT 'message', i.inbox_no, 'from a restored backup', i.session_no,
+         'lane ' || coalesce(i.lane_before, i.lane), i.accepted_at_ms, NULL, NULL,
+         'it may have been answered since the backup was made. '
+           || 'If it was, or is not wanted any more: --give-up instead of --requeue',
+         'sessiondb inbox DB --requeue ' || i.inbox_no
+  FROM inbox AS i
+  WHERE i.state IN ('interrupted', 'dead') AND i.state = 'interrupted' AND i.restored = 1
   UNION ALL
   SELECT 'consumer', u.consumer, 'behind', NULL, 'event ' || u.event_no, u.since_ms, NULL, NULL,
          'it handled no event from this one on: nobody reads under this name, or its reader hangs. '

@@ -218,7 +218,7 @@ WHERE inbox_no = :inbox_no AND state = 'interrupted';
 -- Return interrupted messages, newest first, a page at a time, with how the session's
 -- turn before ended and whether its import was damaged.
 SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i.accepted_at_ms,
-       i.attempts, i.attempts - i.stops AS strikes, i.reason,
+       i.attempts, i.attempts - i.stops AS strikes, i.reason, i.restored,
        (SELECT t.state FROM turn AS t WHERE t.session_no = i.session_no AND t.inbox_no <> i.inbox_no
           AND t.turn_no < i.turn_no ORDER BY t.turn_no DESC LIMIT 1)
          AS state_before,
@@ -234,7 +234,7 @@ ORDER BY i.inbox_no DESC LIMIT :limit;
 -- Return the same for messages that turns of some processes (a JSON array) work on, for
 -- a plan that takes these processes for dead. Reads running turns only.
 SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i.accepted_at_ms,
-       i.attempts, i.attempts - i.stops AS strikes, i.reason,
+       i.attempts, i.attempts - i.stops AS strikes, i.reason, i.restored,
        (SELECT t.state FROM turn AS t WHERE t.session_no = i.session_no AND t.inbox_no <> i.inbox_no
           AND t.turn_no < i.turn_no ORDER BY t.turn_no DESC LIMIT 1)
          AS state_before,
@@ -282,6 +282,22 @@ UPDATE inbox SET state = 'queued', attempts = 0, stops = 0, available_at_ms = 0,
        queued_at_ms = :now_ms, lane = coalesce(lane_before, lane), lane_before = NULL,
        timeout_ms = NULL, told_no = NULL, reason = 'requeued by an operator'
 WHERE inbox_no = :inbox_no AND state = 'dead';
+
+-- name: requeue_restored, one row or none
+-- Requeue a message of a restored backup, for an operator: interrupted -> queued, in the lane
+-- that accepted it.
+UPDATE inbox SET state = 'queued', restored = 0, available_at_ms = 0, queued_at_ms = :now_ms,
+       lane = coalesce(lane_before, lane), lane_before = NULL, timeout_ms = NULL,
+       reason = 'requeued by an operator'
+WHERE inbox_no = :inbox_no AND state = 'interrupted' AND restored = 1;
+
+-- name: restored
+-- Return the messages of a restored backup that wait for a person's decision, oldest first, a
+-- page at a time.
+SELECT inbox_no, session_no FROM inbox
+WHERE state IN ('interrupted', 'dead') AND state = 'interrupted' AND restored = 1
+  AND inbox_no > :after_no
+ORDER BY inbox_no LIMIT :limit;
 
 -- name: drop, one row or none
 -- Drop a dead letter, for an operator: dead -> done.

@@ -108,13 +108,13 @@ ON CONFLICT DO NOTHING;
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO inbox (inbox_no, channel, event_id, session_no, session_key, digest, edited, edit_of,
                    lane, by_person, state, accepted_at_ms, available_at_ms, queued_at_ms, waits,
-                   attempts, stops, turn_no, entry_no, superseded_by, told_no, delayed, timeout_ms,
-                   lane_before, reason, payload)
+                   attempts, stops, turn_no, entry_no, superseded_by, told_no, delayed, restored,
+                   timeout_ms, lane_before, reason, payload)
 VALUES (:inbox_no, :channel, :event_id, :session_no, :session_key, :digest, :edited, :edit_of,
         :lane, :by_person, :state, :accepted_at_ms, :available_at_ms,
         coalesce(:queued_at_ms, :available_at_ms), coalesce(:waits, 0), :attempts, :stops,
-        :turn_no, :entry_no, :superseded_by, :told_no, :delayed, :timeout_ms, :lane_before,
-        :reason, :payload)
+        :turn_no, :entry_no, :superseded_by, :told_no, :delayed, coalesce(:restored, 0),
+        :timeout_ms, :lane_before, :reason, :payload)
 ON CONFLICT DO NOTHING;
 
 -- name: put_outbox, one row or none

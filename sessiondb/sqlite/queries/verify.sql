@@ -260,7 +260,8 @@ SELECT i.inbox_no, i.session_no, s.session_id, s.archived_at_ms, i.state, i.atte
            AND before.priority <= (SELECT own.priority FROM lane AS own
                                    WHERE own.lane = coalesce(i.lane_before, i.lane)))
        ELSE 0 END AS waits_in_vain,
-       i.entry_no, i.superseded_by, i.told_no, v.kind AS told_kind, v.audience AS told_audience,
+       i.restored, i.entry_no, i.superseded_by, i.told_no,
+       v.kind AS told_kind, v.audience AS told_audience,
        v.session_no AS told_session_no,
        CAST(coalesce(v.data ->> '$.inbox_no', 0) AS INTEGER) AS told_inbox_no,
        e.branch_no AS entry_branch_no, t.state AS turn_state,

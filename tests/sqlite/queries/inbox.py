@@ -156,6 +156,29 @@ def wait_behind(session_id: str, writes: int, given: Given) -> Callable[[World, 
     return rule
 
 
+def mark_restored(w: World, tx: Recorder) -> None:
+    """Mark three of the interrupted messages, and one that has another state by now."""
+    numbers = [w.no(f"inbox {name}") for name in ("cut", "cut-too", "cut-failed", "dead")]
+    w.connection.execute(
+        "UPDATE inbox SET restored = 1 WHERE inbox_no IN (?, ?, ?, ?)", numbers
+    ).fetchall()
+
+
+def requeue_restored(w: World, tx: Recorder) -> None:
+    w.connection.execute(
+        "UPDATE inbox SET restored = 1 WHERE inbox_no IN (?, ?)",
+        [w.no("inbox cut"), w.no("inbox cut-too")],
+    ).fetchall()
+    tx.run("inbox.requeue_restored", inbox_no=w.no("inbox cut"), now_ms=NOW)
+
+
+def requeue_others(w: World, tx: Recorder) -> None:
+    dead = w.no("inbox dead")
+    w.connection.execute("UPDATE inbox SET restored = 1 WHERE inbox_no = ?", [dead]).fetchall()
+    for number in (w.no("inbox cut"), dead):
+        tx.run("inbox.requeue_restored", inbox_no=number, now_ms=NOW)
+
+
 CHANGES = [
     *lined_up("before a message of a later lane", "cron-session", {"inbox told": {}}, 0),
     *lined_up(
@@ -545,6 +568,25 @@ CHANGES = [
         },
     ),
     Change(
+        "inbox.requeue_restored",
+        "one message of a restored backup, of several",
+        requeue_restored,
+        {
+            "inbox cut": {
+                "state": "queued",
+                "queued_at_ms": NOW,
+                "reason": "requeued by an operator",
+            },
+            "inbox cut-too": {"restored": 1},
+        },
+    ),
+    Change(
+        "inbox.requeue_restored",
+        "no message that is of no backup, and none that is dead",
+        requeue_others,
+        {"inbox dead": {"restored": 1}},
+    ),
+    Change(
         "inbox.drop",
         "one dead letter of several",
         lambda w, tx: inbox.drop(tx, w.no("inbox dead-too")),
@@ -659,6 +701,14 @@ PAGES = [
         before,
         "inbox_no",
         ["resuming", "silent", "held", "running-too"],
+    ),
+    Page(
+        "inbox.restored",
+        {"after_no": 0},
+        after,
+        "inbox_no",
+        ["cut", "cut-too", "cut-failed"],
+        given=mark_restored,
     ),
     Page(
         "inbox.dead",
