@@ -82,7 +82,11 @@ CREATE TABLE session (
   forked_at_no     INTEGER,                     -- of a fork: the head that it began with ...
   forked_epoch     INTEGER,                     -- ... and the epoch of its origin. What was undone
                                                 -- there later is not undone here
-  heard_at_ms      INTEGER                      -- when a person last wrote. NULL: never
+  heard_at_ms      INTEGER,                     -- when a person last wrote. NULL: never
+  formats          INTEGER NOT NULL DEFAULT 15  -- the message formats that its items may have, a
+                   CONSTRAINT session_formats_known CHECK (formats BETWEEN 1 AND 15)
+                                                -- bit for each: 1 pi, 2 openai-chat,
+                                                -- 4 openai-responses, 8 anthropic
 ) STRICT;
 CREATE INDEX session_by_update ON session (updated_at_ms);
 CREATE INDEX session_by_fork ON session (forked_from_no) WHERE forked_from_no IS NOT NULL;
@@ -477,6 +481,8 @@ SELECT s.session_id,
        CASE s.tokens_fresh WHEN 1 THEN 'counted' ELSE 'estimated' END AS tokens_are,
        s.name,
        s.origin,
+       CASE s.formats WHEN 1 THEN 'pi' WHEN 2 THEN 'openai-chat' WHEN 4 THEN 'openai-responses'
+                      WHEN 8 THEN 'anthropic' END AS format,   -- NULL: not decided yet
        (SELECT f.session_id FROM session AS f WHERE f.session_no = s.forked_from_no) AS forked_from,
        strftime('%Y-%m-%dT%H:%M:%fZ', s.created_at_ms / 1000.0, 'unixepoch') AS created_at,
        strftime('%Y-%m-%dT%H:%M:%fZ', s.updated_at_ms / 1000.0, 'unixepoch') AS updated_at
@@ -495,12 +501,27 @@ SELECT s.session_id,
          WHEN json_type(e.payload, '$.message.content') = 'array' THEN
            (SELECT group_concat(CASE b.value ->> '$.type'
                       WHEN 'text' THEN b.value ->> '$.text'
+                      WHEN 'input_text' THEN b.value ->> '$.text'
+                      WHEN 'output_text' THEN b.value ->> '$.text'
                       WHEN 'toolCall' THEN '[call ' || (b.value ->> '$.name') || ' '
                                            || coalesce(b.value -> '$.arguments', '') || ']'
+                      WHEN 'tool_use' THEN '[call ' || (b.value ->> '$.name') || ' '
+                                           || coalesce(b.value -> '$.input', '') || ']'
                       ELSE '[' || coalesce(b.value ->> '$.type', '?') || ']' END, char(10))
             FROM json_each(e.payload, '$.message.content') AS b WHERE b.type = 'object')
+         WHEN json_type(e.payload, '$.message.tool_calls') = 'array' THEN
+           (SELECT group_concat('[call ' || coalesce(c.value ->> '$.function.name',
+                                                     c.value ->> '$.custom.name', '?') || ' '
+                                || coalesce(c.value ->> '$.function.arguments',
+                                            c.value ->> '$.custom.input', '') || ']', char(10))
+            FROM json_each(e.payload, '$.message.tool_calls') AS c WHERE c.type = 'object')
+         WHEN e.role = 'assistant' AND json_type(e.payload, '$.message.type') = 'text'
+         THEN '[' || (e.payload ->> '$.message.type')
+              || coalesce(' ' || (e.payload ->> '$.message.name'), '')
+              || coalesce(' ' || (e.payload ->> '$.message.arguments'), '') || ']'
          ELSE coalesce(e.payload ->> '$.summary', e.payload ->> '$.message.command',
-                       e.payload ->> '$.content', e.payload ->> '$.name')
+                       e.payload ->> '$.message.output', e.payload ->> '$.content',
+                       e.payload ->> '$.name')
        END AS text,
        e.tokens,
        e.entry_id,

@@ -53,6 +53,7 @@ from .models import (
     ExportReport,
     Holding,
     ImportReport,
+    MessageFormat,
     Reply,
     SessionInfo,
     VerifyReport,
@@ -60,7 +61,7 @@ from .models import (
 from .paging import read_pages
 from .salvage import pipeline as salvaging
 from .salvage.report import SalvageReport
-from .transcript import compaction, registry, reset_policy
+from .transcript import compaction, formats, registry, reset_policy
 from .transcript.compaction import GivenUp
 from .transcript.compaction_job import commit_compaction, give_up_compaction
 from .transcript.keys import parse_key
@@ -200,44 +201,61 @@ class SessionDB:
 
     # -- sessions ------------------------------------------------------------------------------
 
-    async def session(self, key: str, *, cwd: str | None = None) -> Session:
+    async def session(
+        self,
+        key: str,
+        *,
+        cwd: str | None = None,
+        format: MessageFormat | None = None,  # noqa: A002
+    ) -> Session:
         """Return the session that a conversation's key is bound to. Create and bind a new one.
 
         Durable on return. May be repeated. Processes that race for a new key get the same
-        session.
+        session. `format` is the message format of its items. None: the first items decide.
 
         Raises:
             InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
+            InvalidInput: the session has another format, or there is no such format.
         """
-        parsed = parse_key(key)
+        parsed, may_be = parse_key(key), formats.bits_of(format)
         with before_the_write():
             bound = await self.read(
                 "session", lambda tx: tx.first("registry.by_key", session_key=parsed.text)
             )
-        if bound is not None:
+        if bound is not None and bound.formats & may_be == bound.formats:
             return Session(self, registry.Ref(bound.session_no, bound.session_id))
         session_id = registry.new_session_id()
         ref = await self.write(
             "session.create",
-            lambda tx: registry.open_by_key(tx, parsed, session_id=session_id, cwd=cwd),
+            lambda tx: registry.open_by_key(
+                tx, parsed, session_id=session_id, cwd=cwd, may_be=may_be
+            ),
         )
         return Session(self, ref)
 
     async def create_session(
-        self, session_id: str | None = None, *, agent_id: str | None = None, cwd: str | None = None
+        self,
+        session_id: str | None = None,
+        *,
+        agent_id: str | None = None,
+        cwd: str | None = None,
+        format: MessageFormat | None = None,  # noqa: A002
     ) -> Session:
         """Create a session that no key points at. Durable on return.
 
-        Each call makes another session. A call that is repeated with its id is refused.
+        Each call makes another session. A call that is repeated with its id is refused. `format` is
+        the message format of its items. None: the first items decide that only one format has.
 
         Raises:
-            InvalidInput: the id is taken, or cannot be one.
+            InvalidInput: the id is taken, or cannot be one, or there is no such format.
         """
+        may_be = formats.bits_of(format)
         if session_id is None:
             session_id = registry.new_session_id()
         chosen = registry.check_session_id(session_id)
         ref = await self.write(
-            "session.create", lambda tx: registry.create(tx, chosen, agent_id=agent_id, cwd=cwd)
+            "session.create",
+            lambda tx: registry.create(tx, chosen, agent_id=agent_id, cwd=cwd, may_be=may_be),
         )
         return Session(self, ref)
 
@@ -374,8 +392,9 @@ class SessionDB:
                 after `retry_after_ms`.
             StoreBusy: the database cannot take it now. Likewise.
             NotFound: no such lane.
-            InvalidInput: not a message, lane `resume`, which is the resume plan's. Or a
-                `channel` or `event_id` that is no text. The same call never succeeds.
+            InvalidInput: not a message, or one of another format than its session's. Lane
+                `resume`, which is the resume plan's. Or a `channel` or `event_id` that is no
+                text. The same call never succeeds.
             InvalidKey: outside the grammar `agent:<agentId>:<rest>`. Likewise.
             IdentityConflict: the channel brought this event before, from another conversation
                 or with another text. Likewise. An edited message comes through `edit`.

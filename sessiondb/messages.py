@@ -170,6 +170,11 @@ def parse_message(message: dict[str, Any]) -> Message:
     return parsed
 
 
+def is_typed(message: object) -> bool:
+    """Tell whether a message is one of these models, and so one of pi's format."""
+    return isinstance(message, _Shape)
+
+
 def message_json(message: BaseModel) -> str:
     """Encode a typed message as it is stored.
 

@@ -11,6 +11,8 @@ from typing import Final, Literal
 from .limits import SEQ_MAX
 
 CompactionOutcome = Literal["committed", "superseded", "rejected"]
+MessageFormat = Literal["pi", "openai-chat", "openai-responses", "anthropic"]
+"""The message format of a session: how its items look, and those of its context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,9 @@ class SessionInfo:
     agent_id: str | None
     origin: str
     version: int
+    """Of the transcript's file format, which its header names."""
+    format: MessageFormat | None
+    """The message format. None: its items may have several so far, and none was chosen."""
     name: str | None
     entries: int
     epoch: int

@@ -54,6 +54,7 @@ class ArchiveSession(NamedTuple):
     forked_at_no: int | None
     forked_epoch: int | None
     heard_at_ms: int | None
+    formats: int
 
 
 class ArchiveBindings(NamedTuple):
@@ -289,6 +290,8 @@ class CompactionReply(NamedTuple):
     """compaction.reply: Return a reply, or what else set the model, and what had set it before. Its message only if it may be an answer: sent to the model, and without a call of a tool."""
 
     entry_no: int
+    parent_no: int | None
+    role: str | None
     model_no: int | None
     calls: int
     content: bytes | None
@@ -325,7 +328,7 @@ class CompactionMessage(NamedTuple):
 
 
 class CompactionToolPage(NamedTuple):
-    """compaction.tool_page: Return the replies of one branch's range that call tools, and the results, oldest first. What its author excludes from the context calls nothing."""
+    """compaction.tool_page: Return the replies of one branch's range that call tools, and the results, oldest first. What its author excludes from the context calls nothing. In a format in which a result may stand beside other content, any message of a user or the model may have one."""
 
     entry_no: int
     role: str | None
@@ -376,6 +379,7 @@ class ContextPointers(NamedTuple):
     first_kept_no: int | None
     context_tokens: int
     tokens_fresh: int
+    formats: int
 
 
 class ContextNow(NamedTuple):
@@ -389,6 +393,7 @@ class ContextNow(NamedTuple):
     context_tokens: int
     tokens_fresh: int
     archived_at_ms: int | None
+    formats: int
     head_id: str | None
     branch_no: int | None
     first_no: int | None
@@ -407,6 +412,7 @@ class ContextThen(NamedTuple):
     first_kept_no: int | None
     context_tokens: None
     tokens_fresh: int
+    formats: int
     head_id: str | None
     branch_no: int | None
     first_no: int | None
@@ -501,6 +507,7 @@ class ImportFileKnown(NamedTuple):
     session_no: int | None
     session_id: str | None
     version: int | None
+    formats: int | None
     bytes: int
     lines: int
     entries: int
@@ -600,6 +607,7 @@ class ImportFileSessionsWithoutFile(NamedTuple):
     agent_id: str | None
     origin: str
     forked_from_no: int | None
+    formats: int
 
 
 class ImportFileBindingsOfAgent(NamedTuple):
@@ -696,6 +704,7 @@ class InboxNewestText(NamedTuple):
     """inbox.newest_text: Return the message that has the newest text of an edited one: its last edit that a turn reads on its own or, without one, itself."""
 
     inbox_no: int
+    session_no: int
     session_id: str
     state: str
     digest: str | None
@@ -1059,6 +1068,7 @@ class RegistryByKey(NamedTuple):
     session_no: int
     session_id: str
     ended_at_ms: int | None
+    formats: int
     session_key: str
     details: str | None
 
@@ -1081,6 +1091,7 @@ class RegistryList(NamedTuple):
     ended_at_ms: int | None
     pinned_at_ms: int | None
     archived_at_ms: int | None
+    formats: int
     forked_from: str | None
     compactions: int
     keys: str
@@ -1138,6 +1149,7 @@ class SalvageSessions(NamedTuple):
     head_no: int | None
     forked_from_no: int | None
     archived_at_ms: int | None
+    formats: int
     found_forked_from_no: int | None
 
 
@@ -1155,6 +1167,7 @@ class SalvageSession(NamedTuple):
     forked_from_no: int | None
     archived_at_ms: int | None
     ended_at_ms: int | None
+    formats: int
 
 
 class SalvageNumbers(NamedTuple):
@@ -1540,6 +1553,7 @@ class TranscriptState(NamedTuple):
     archived_at_ms: int | None
     forked_at_no: int | None
     heard_at_ms: int | None
+    formats: int
     head_id: str | None
     position: int
     tokens_total: int
@@ -1840,6 +1854,7 @@ class VerifySession(NamedTuple):
     tokens_fresh: int
     forked_from_no: int | None
     archived_at_ms: int | None
+    formats: int
     header_type: str | None
     last_no: int | None
     found_head_no: int | None
@@ -2242,11 +2257,11 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["compaction.message"], /, *, entry_no: SqlValue) -> CompactionMessage | None: ...
     @overload
-    def first(self, statement: Literal["compaction.tool_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> CompactionToolPage | None: ...
+    def first(self, statement: Literal["compaction.tool_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, beside_texts: SqlValue, limit: SqlValue) -> CompactionToolPage | None: ...
     @overload
     def first(self, statement: Literal["compaction.first_message"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> CompactionFirstMessage | None: ...
     @overload
-    def first(self, statement: Literal["compaction.result_since"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> CompactionResultSince | None: ...
+    def first(self, statement: Literal["compaction.result_since"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, beside_texts: SqlValue) -> CompactionResultSince | None: ...
     @overload
     def first(self, statement: Literal["compaction.list"], /, *, before_no: SqlValue, limit: SqlValue) -> CompactionList | None: ...
     @overload
@@ -2410,7 +2425,7 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["recovery.held"], /) -> RecoveryHeld | None: ...
     @overload
-    def first(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue) -> RegistryInsert | None: ...
+    def first(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue) -> RegistryInsert | None: ...
     @overload
     def first(self, statement: Literal["registry.by_id"], /, *, session_id: SqlValue) -> RegistryById | None: ...
     @overload
@@ -2700,11 +2715,11 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["compaction.message"], /, *, entry_no: SqlValue) -> CompactionMessage: ...
     @overload
-    def one(self, statement: Literal["compaction.tool_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> CompactionToolPage: ...
+    def one(self, statement: Literal["compaction.tool_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, beside_texts: SqlValue, limit: SqlValue) -> CompactionToolPage: ...
     @overload
     def one(self, statement: Literal["compaction.first_message"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> CompactionFirstMessage: ...
     @overload
-    def one(self, statement: Literal["compaction.result_since"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> CompactionResultSince: ...
+    def one(self, statement: Literal["compaction.result_since"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, beside_texts: SqlValue) -> CompactionResultSince: ...
     @overload
     def one(self, statement: Literal["compaction.list"], /, *, before_no: SqlValue, limit: SqlValue) -> CompactionList: ...
     @overload
@@ -2868,7 +2883,7 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["recovery.held"], /) -> RecoveryHeld: ...
     @overload
-    def one(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue) -> RegistryInsert: ...
+    def one(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue) -> RegistryInsert: ...
     @overload
     def one(self, statement: Literal["registry.by_id"], /, *, session_id: SqlValue) -> RegistryById: ...
     @overload
@@ -3157,11 +3172,11 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["compaction.message"], /, *, entry_no: SqlValue) -> list[CompactionMessage]: ...
     @overload
-    def all(self, statement: Literal["compaction.tool_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> list[CompactionToolPage]: ...
+    def all(self, statement: Literal["compaction.tool_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, beside_texts: SqlValue, limit: SqlValue) -> list[CompactionToolPage]: ...
     @overload
     def all(self, statement: Literal["compaction.first_message"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> list[CompactionFirstMessage]: ...
     @overload
-    def all(self, statement: Literal["compaction.result_since"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> list[CompactionResultSince]: ...
+    def all(self, statement: Literal["compaction.result_since"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, beside_texts: SqlValue) -> list[CompactionResultSince]: ...
     @overload
     def all(self, statement: Literal["compaction.list"], /, *, before_no: SqlValue, limit: SqlValue) -> list[CompactionList]: ...
     @overload
@@ -3325,7 +3340,7 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["recovery.held"], /) -> list[RecoveryHeld]: ...
     @overload
-    def all(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue) -> list[RegistryInsert]: ...
+    def all(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue) -> list[RegistryInsert]: ...
     @overload
     def all(self, statement: Literal["registry.by_id"], /, *, session_id: SqlValue) -> list[RegistryById]: ...
     @overload
@@ -3574,7 +3589,7 @@ class Reads(Protocol):
     @overload
     def page(self, statement: Literal["compaction.cut_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[CompactionCutPage]: ...
     @overload
-    def page(self, statement: Literal["compaction.tool_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[CompactionToolPage]: ...
+    def page(self, statement: Literal["compaction.tool_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, beside_texts: SqlValue, limit: int, bytes_max: int = ...) -> Page[CompactionToolPage]: ...
     @overload
     def page(self, statement: Literal["compaction.list"], /, *, before_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[CompactionList]: ...
     @overload
@@ -3889,9 +3904,11 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["recovery.close_idle"], /, *, now_ms: SqlValue, instance_no: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue) -> int: ...
+    def run(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["registry.end"], /, *, now_ms: SqlValue, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["registry.set_formats"], /, *, formats: SqlValue, session_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["registry.bind"], /, *, session_key: SqlValue, session_no: SqlValue, agent_id: SqlValue, now_ms: SqlValue, details: SqlValue) -> int: ...
     @overload
@@ -3917,7 +3934,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_wal_link"], /, *, link_no: SqlValue, previous: SqlValue, current: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_session"], /, *, session_no: SqlValue, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, created_at_ms: SqlValue, updated_at_ms: SqlValue, ended_at_ms: SqlValue, name: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, pinned_at_ms: SqlValue, archived_at_ms: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, heard_at_ms: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_session"], /, *, session_no: SqlValue, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, created_at_ms: SqlValue, updated_at_ms: SqlValue, ended_at_ms: SqlValue, name: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, pinned_at_ms: SqlValue, archived_at_ms: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, heard_at_ms: SqlValue, formats: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_binding"], /, *, session_key: SqlValue, session_no: SqlValue, agent_id: SqlValue, bound_at_ms: SqlValue, details: SqlValue) -> int: ...
     @overload
@@ -4019,11 +4036,11 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.make_instance"], /, *, instance_no: SqlValue, host: SqlValue, now_ms: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.make_session"], /, *, session_no: SqlValue, session_id: SqlValue, version: SqlValue, at_ms: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.make_session"], /, *, session_no: SqlValue, session_id: SqlValue, version: SqlValue, at_ms: SqlValue, formats: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.make_lane"], /, *, lane: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["transcript.save_state"], /, *, now_ms: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, name: SqlValue, heard_at_ms: SqlValue, session_no: SqlValue) -> int: ...
+    def run(self, statement: Literal["transcript.save_state"], /, *, now_ms: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, name: SqlValue, heard_at_ms: SqlValue, formats: SqlValue, session_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["transcript.insert_entry"], /, *, entry_no: SqlValue, branch_no: SqlValue, parent_no: SqlValue, position: SqlValue, type: SqlValue, role: SqlValue, projection: SqlValue, tokens: SqlValue, tokens_total: SqlValue, usage_tokens: SqlValue, open_calls: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, model_no: SqlValue, thinking_no: SqlValue, body_at: SqlValue, body_bytes: SqlValue, appended_at_ms: SqlValue, entry_id: SqlValue, idempotency_key: SqlValue, payload: SqlValue) -> int: ...
     @overload

@@ -82,6 +82,7 @@ def sessions(
     columns = [
         ids,
         Column("key or name", cut="middle", width_min=12),
+        Column("format"),
         Column("entries", "right"),
         Column("epoch", "right"),
         Column("tokens", "right"),
@@ -100,6 +101,7 @@ def _session_row(info: SessionInfo, *, with_ended: bool) -> list[object]:
     row: list[object] = [
         info.session_id,
         ", ".join(info.keys) or info.name,
+        info.format,
         f"{info.entries:,}",
         info.epoch,
         f"{about}{info.context_tokens:,}",

@@ -134,13 +134,45 @@ def _parts_of_message(message: Any) -> Iterator[Part]:
         yield Part(str(message.get("command")), "$")
         yield Part(str(message.get("output") or ""), lines_max=RESULT_LINES)
         return
-    if message.get("role") == "toolResult":
-        for part in _parts_of_content(message.get("content")):
-            yield Part(part.text, part.mark, RESULT_LINES)
+    item_type = message.get("type")
+    if isinstance(item_type, str) and item_type != "message":
+        yield from _parts_of_item(item_type, message)
+        return
+    if message.get("role") in ("toolResult", "tool", "function"):
+        yield from _parts_of_result(message.get("content"))
         return
     yield from _parts_of_content(message.get("content", message.get("summary")))
+    for call in message.get("tool_calls") or ():
+        yield _call(call.get("function") or call.get("custom") if isinstance(call, dict) else None)
+    if message.get("refusal"):
+        yield Part(str(message["refusal"]), "!")
     if message.get("errorMessage"):
         yield Part(str(message["errorMessage"]), "!")
+
+
+def _parts_of_item(item_type: str, item: dict[str, Any]) -> Iterator[Part]:
+    """Yield the parts of an item of OpenAI's Responses that is no message."""
+    if "output" in item:
+        yield from _parts_of_result(item["output"])
+    elif item_type.endswith("_call"):
+        yield _call(item)
+    else:
+        yield Part(f"[{item_type}]")
+
+
+def _parts_of_result(content: Any) -> Iterator[Part]:
+    for part in _parts_of_content(content):
+        yield Part(part.text, part.mark, RESULT_LINES)
+
+
+def _call(call: Any) -> Part:
+    """Return the part of a call of any format."""
+    fields = call if isinstance(call, dict) else {}
+    given: Any = next(
+        (fields[name] for name in ("arguments", "input", "action") if name in fields), {}
+    )
+    text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+    return Part(f"{fields.get('name') or fields.get('type')} {cut(text, CALL_CELLS)}", "->")
 
 
 def _parts_of_content(content: Any) -> Iterator[Part]:
@@ -151,7 +183,7 @@ def _parts_of_content(content: Any) -> Iterator[Part]:
         if not isinstance(block, dict):
             continue
         match block.get("type"):
-            case "text":
+            case "text" | "input_text" | "output_text":
                 yield Part(str(block.get("text", "")))
             case "thinking":
                 yield Part(
@@ -159,9 +191,10 @@ def _parts_of_content(content: Any) -> Iterator[Part]:
                     "thinking:",
                     THINKING_LINES,
                 )
-            case "toolCall":
-                arguments = json.dumps(block.get("arguments"), ensure_ascii=False)
-                yield Part(f"{block.get('name')} {cut(arguments, CALL_CELLS)}", "->")
+            case "toolCall" | "tool_use" | "server_tool_use" | "mcp_tool_use":
+                yield _call(block)
+            case "tool_result" | "mcp_tool_result":
+                yield from _parts_of_result(block.get("content"))
             case "image":
                 data = block.get("data")
                 count = len(data) * 3 // 4 if isinstance(data, str) else 0  # of base64
@@ -357,6 +390,7 @@ def _print_header(session: sync.Session) -> None:
         f"session {info.session_id}",
         *(f"key     {key}" for key in info.keys),
         *([f"name    {info.name}"] if info.name else []),
+        f"format  {info.format or 'not decided: its items fit several'}",
         *([f"fork of {info.forked_from}"] if info.forked_from else []),
         f"epoch {info.epoch}, {counts}, context of {tokens}"
         + (f", ended {at(info.ended_at_ms)}" if info.ended_at_ms is not None else ""),

@@ -58,7 +58,8 @@ from sessiondb.models import Accepted, DeadLetter, Edited, OpenMessage
 from sessiondb.paging import Page
 from sessiondb.transcript import registry
 from sessiondb.transcript.content import digest
-from sessiondb.transcript.entries import draft_decoded, is_large, off_loop
+from sessiondb.transcript.entries import draft_decoded, formats_of, is_large, off_loop
+from sessiondb.transcript.formats import ANY, is_item
 from sessiondb.transcript.keys import SessionKey, parse_key
 
 from . import changes, channels, lanes
@@ -80,6 +81,7 @@ class Incoming:
     session_id: str  # for a session that does not exist yet
     edit_of: int | None = None
     by_person: bool | None = None  # as the lane's messages are
+    formats: int = ANY  # the message formats that it may have
 
 
 async def prepare_incoming(
@@ -97,7 +99,7 @@ async def prepare_incoming(
             number) is not a text that fits.
         InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
     """
-    text, said = (
+    text, said, may_be = (
         await off_loop(partial(_encoded, message)) if is_large(message) else _encoded(message)
     )
     _check_text("channel", channel)
@@ -111,6 +113,7 @@ async def prepare_incoming(
         said,
         registry.new_session_id(),
         by_person=by_person,
+        formats=may_be,
     )
 
 
@@ -132,8 +135,8 @@ def check_version(version: object) -> int:
     return version
 
 
-def _encoded(message: dict[str, Any] | BaseModel | str) -> tuple[str, str]:
-    """Encode a message for the inbox. Also return the digest of what it says.
+def _encoded(message: dict[str, Any] | BaseModel | str) -> tuple[str, str, int]:
+    """Encode a message for the inbox. Also return the digest of what it says, and its formats.
 
     Raises:
         InvalidInput: not a message with a role, or not what a transcript can store.
@@ -145,13 +148,13 @@ def _encoded(message: dict[str, Any] | BaseModel | str) -> tuple[str, str]:
     item = message_json(message) if isinstance(message, BaseModel) else message
     text = dumps(item) if isinstance(item, dict) else item.strip()
     # What a transcript would refuse is refused here, while the sender can be told.
-    _, fields = draft_decoded(text, now_ms=0)
-    if "type" in fields or not isinstance(fields.get("role"), str):
+    draft, fields = draft_decoded(text, now_ms=0, formats=formats_of(message))
+    if not is_item(fields) or not isinstance(fields.get("role"), str):
         raise InvalidInput(
-            'a message has a "role" and no "type"; other entries are appended to their session, '
-            "not accepted"
+            'a message has a "role", and no "type" but "message"; other entries are appended to '
+            "their session, not accepted"
         )
-    return text, digest(fields)
+    return text, digest(fields), draft.formats
 
 
 def accept(tx: Tx, incoming: Incoming) -> Accepted:
@@ -163,7 +166,7 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
             many replies of this channel.
         SessionEnded: the key is bound to a session that has ended, and takes no message.
         NotFound: no such lane.
-        InvalidInput: the lane is for resumes.
+        InvalidInput: the lane is for resumes, or the session has another message format.
     """
     known = tx.first("inbox.by_event", channel=incoming.channel, event_id=incoming.event_id)
     if known is not None:
@@ -182,7 +185,14 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
             lane=incoming.lane,
         )
     _refuse_when_ended(tx, incoming.key)
-    ref = registry.open_by_key(tx, incoming.key, session_id=incoming.session_id, cwd=None)
+    ref = registry.open_by_key(
+        tx,
+        incoming.key,
+        session_id=incoming.session_id,
+        cwd=None,
+        may_be=incoming.formats,
+        asked="this message",
+    )
     ahead = _refuse_when_full(tx, ref, incoming)
     row = tx.one(
         "inbox.accept",
@@ -206,6 +216,7 @@ def edit(tx: Tx, incoming: Incoming, version: int) -> Edited:
     Raises:
         NotFound: there is no such message.
         IdentityConflict: it came from another conversation.
+        InvalidInput: its session has another message format.
         SessionBusy, SessionEnded: the new text has to wait as a message, and cannot.
     """
     known = tx.first("inbox.by_event", channel=incoming.channel, event_id=incoming.event_id)
@@ -230,6 +241,7 @@ def edit(tx: Tx, incoming: Incoming, version: int) -> Edited:
             answering,
             duplicate=version <= known.edited,
         )
+    registry.agree(tx, newest.session_no, incoming.formats, "this edit")
     tx.run("inbox.note_edit", inbox_no=known.inbox_no, version=version)
     if tx.run(
         "inbox.replace_text",

@@ -35,6 +35,7 @@ from sessiondb.limits import (
     SEQ_MAX,
 )
 from sessiondb.transcript.entries import EntryRow
+from sessiondb.transcript.formats import PI
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -87,7 +88,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         last_seq:INTEGER epoch:INTEGER head_no:INTEGER? branch_no:INTEGER? boundary_no:INTEGER?
         first_kept_no:INTEGER? context_tokens:INTEGER tokens_fresh:INTEGER
         forked_from_no:INTEGER? pinned_at_ms:INTEGER? archived_at_ms:INTEGER?
-        forked_at_no:INTEGER? forked_epoch:INTEGER? heard_at_ms:INTEGER?
+        forked_at_no:INTEGER? forked_epoch:INTEGER? heard_at_ms:INTEGER? formats:INTEGER
     """),
     BINDING: _columns("""
         session_key:TEXT session_no:INTEGER agent_id:TEXT bound_at_ms:INTEGER details:TEXT?
@@ -109,8 +110,8 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
 
 _RENAMED: Final = {"entries": "last_seq"}
 """Columns that have another name in older archives, by that name."""
-_ADDED: Final = {SESSION: 3}
-"""How many of a table's last columns older archives do not have. They may be NULL."""
+_ADDED: Final[dict[str, list[Any]]] = {SESSION: [None, None, None, PI.bit]}
+"""The values of a table's last columns for an older archive, which does not have them."""
 
 _IDEMPOTENCY_KEY: Final = list(COLUMNS[ENTRY]).index("idempotency_key")
 _TYPES: Final[dict[str, set[type]]] = {
@@ -242,7 +243,7 @@ def _decode(
     if found != chunk.rows or not text.endswith(b"\n"):
         raise Wrong(f"has {max(0, found)} rows instead of {chunk.rows}")
     columns, rows = list(COLUMNS[chunk.what]), []
-    missing: list[None] = []
+    missing: list[Any] = []
     for number, line in enumerate(in_slices(_lines(text), pause_s)):
         try:
             values = _values(line)
@@ -293,18 +294,18 @@ def _values(line: bytearray) -> list[Any]:
     return values
 
 
-def _missing(what: str, names: list[Any]) -> list[None]:
+def _missing(what: str, names: list[Any]) -> list[Any]:
     """Return the values of the columns that a chunk does not have, by its first line.
 
     Raises:
         Wrong: the line is not the names of the table's columns, today's or those of before.
     """
     columns = list(COLUMNS[what])
-    missing = len(columns) - len(names)
+    missing, added = len(columns) - len(names), _ADDED.get(what, [])
     known = [_RENAMED.get(name, name) if isinstance(name, str) else name for name in names]
-    if known != columns[: len(names)] or missing > _ADDED.get(what, 0):
+    if known != columns[: len(names)] or missing > len(added):
         raise Wrong(f"does not begin with the columns of {what}")
-    return [None] * missing
+    return added[len(added) - missing :]
 
 
 def rows_of(chunk: statements.ArchiveChunk) -> Iterator[list[Any]]:

@@ -442,11 +442,8 @@ class SessionWalk:
             self.findings.of(
                 row, "tokens", f"sums the path up to {row.tokens_total} tokens instead of {total}"
             )
-        if row.role != "assistant":  # the calls of a reply are in its text
-            before = row.parent_open_calls or 0
-            check_open_calls(
-                self.findings, row, max(0, before - 1) if row.role == "toolResult" else before
-            )
+        if row.type != "message":  # the calls and results of a message are in its text
+            check_open_calls(self.findings, row, row.parent_open_calls or 0)
         if row.projection in (1, 2, 4) and not row.body_bytes:
             self.findings.of(row, "projection", "is part of contexts but has no body")
 

@@ -42,7 +42,7 @@ class TextCheck:
         """Check the text of one entry."""
         try:
             text = payload.decode()
-            draft = parse_line(text, self._session.version)
+            draft = parse_line(text, self._session.version, self._session.formats)
         except ValueError as error:
             self._findings.add(
                 "payload", f"the text of entry {at(row.entry_no)} is damaged: {error}"
@@ -123,6 +123,9 @@ class TextCheck:
             )
         if row.role == "assistant":
             check_open_calls(self._findings, row, draft.calls)
+        elif row.type == "message":
+            before = row.parent_open_calls or 0
+            check_open_calls(self._findings, row, max(0, before - draft.results))
         # In its first epoch, a session's replies can have been asked for in no other.
         missing = row.usage_tokens is None and self._session.epoch > 0
         if row.usage_tokens != draft.usage_tokens and not missing:

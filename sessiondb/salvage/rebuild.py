@@ -10,7 +10,7 @@ from sessiondb.clock import iso_from_ms
 from sessiondb.json_text import DamagedLine, dumps
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 from sessiondb.paging import handed_on
-from sessiondb.transcript import append, paths
+from sessiondb.transcript import append, paths, registry
 from sessiondb.transcript.entries import Draft, key_trouble, new_id, parse_line
 from sessiondb.transcript.replay import replay
 
@@ -219,6 +219,7 @@ class Rebuild:
             "id": self.session.session_id,
             "timestamp": at,
             "cwd": "",
+            **registry.header_fields(self.session.formats),
         }
         self.work.table("entry").created += 1
         return parse_line(dumps(fields), version)
@@ -257,7 +258,7 @@ class Rebuild:
     def _draft(self, tx: Any, row: Any) -> Draft | None:
         """Parse an entry's text. Return None if it is damaged."""
         try:
-            draft = parse_line(row.payload, self.session.version)
+            draft = parse_line(row.payload, self.session.version, self.session.formats)
         except DamagedLine:
             return None
         own_id = decode_object(row.payload).get("id")
@@ -317,7 +318,7 @@ class Rebuild:
             return None
         text = dumps({"type": "message", **head})[:-1] + ',"message":' + row.payload.strip() + "}"
         try:
-            draft = parse_line(text, self.session.version)
+            draft = parse_line(text, self.session.version, self.session.formats)
         except DamagedLine:
             return None
         draft.idempotency_key = f"inbox:{inbox_no}"

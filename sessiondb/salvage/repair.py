@@ -13,6 +13,7 @@ from sessiondb.maintenance import verify_inbox
 from sessiondb.maintenance.verify_receipts import ReceiptWalk, index_fault
 from sessiondb.maintenance.verify_steps import SessionFindings
 from sessiondb.models import SALVAGED
+from sessiondb.transcript import formats, registry
 
 from . import archives
 from .workspace import BATCH_ROWS, FIRST_NUMBER, NUMBERED, Workspace, decode_object
@@ -93,6 +94,7 @@ def _recreate_session(work: Workspace, session_no: int, why: str) -> bool:
         session_id=session_id,
         version=version,
         at_ms=at_ms,
+        formats=registry.formats_in_header(fields) or formats.ANY,
     )
     work.table("session").created += 1
     work.recreated_sessions.add(session_no)

@@ -28,13 +28,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, Unpack
 
 from sessiondb.backend import ReadTx, Tx
-from sessiondb.errors import IdentityConflict, NotFound, SessionEnded
+from sessiondb.errors import IdentityConflict, InvalidInput, NotFound, SessionEnded
 from sessiondb.json_text import dumps
 from sessiondb.limits import SEQ_MAX, USAGE_REPLIES_MAX
 from sessiondb.models import Receipt
 
 from .content import says_the_same
 from .entries import BOUNDARY_TYPES, OFF_TREE_TYPES, Draft, EntryRow, new_id
+from .formats import known, named
 from .paths import entry_number, on_path, require_entries, segments, session_of
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class State:
     archived_at_ms: int | None
     forked_at_no: int | None
     heard_at_ms: int | None
+    formats: int
     head_id: str | None = None
     position: int = 0
     tokens_total: int = 0
@@ -134,6 +136,7 @@ def save_state(tx: Tx, state: State) -> None:
         tokens_fresh=state.tokens_fresh,
         name=state.name,
         heard_at_ms=state.heard_at_ms,
+        formats=state.formats,
     )
 
 
@@ -149,10 +152,12 @@ def append(tx: Tx, session_no: int, drafts: Sequence[Draft]) -> list[Receipt]:
 
     Raises:
         NotFound: no such session, or the transcript has no such parent.
+        InvalidInput: a draft is an item of another message format than the session's.
         IdentityConflict: a draft's key is that of an entry that says something else.
         SessionEnded: the session has ended: fork it. As SessionArchived: restore it first.
     """
     state = load_state(tx, session_no)
+    drafts = [draft.in_session_of(state.formats) for draft in drafts]
     if state.ended_at_ms is not None:
         repeated = [receipt for draft in drafts if (receipt := _repeated(tx, state, draft))]
         if len(repeated) == len(drafts) > 0:
@@ -174,9 +179,32 @@ def place(tx: Tx, state: State, draft: Draft) -> Receipt:
     repeated = _repeated(tx, state, draft)
     if repeated is not None:
         return repeated
+    if state.formats & draft.formats != state.formats:
+        state.formats = agreed_formats(
+            state.session_id, state.formats, draft.formats, f"this {draft.role or draft.type} item"
+        )
     if draft.follows_head or draft.parent_id == state.head_id:
         return place_at_head(tx, state, draft)
     return place_after(tx, state, draft, _named_parent(tx, state, draft.parent_id))
+
+
+def agreed_formats(session_id: str, had: int, may_be: int, what: str) -> int:
+    """Return the formats that a session's items may have, if `what` may have these.
+
+    Raises:
+        InvalidInput: none is left.
+    """
+    agreed = had & may_be
+    if agreed:
+        return agreed
+    seems = f"is of {named(may_be)}" if may_be else "has marks of formats that no provider mixes"
+    raise InvalidInput(
+        f"session {session_id} holds messages of the format {named(had)}, and {what} {seems}. "
+        "Nothing was changed. Convert the message, or begin another session for its format: "
+        "db.create_session(format=...), or another key",
+        session_id=session_id,
+        format=known(had),
+    )
 
 
 def _repeated(tx: ReadTx, state: State, draft: Draft) -> Receipt | None:
@@ -483,9 +511,7 @@ def _open_branch(tx: Tx, session_no: int, parent_no: int | None, first_no: int) 
 
 def _open_calls(before: int, draft: Draft) -> int:
     """Count tool calls without a result: a new reply abandons the old ones, a result closes one."""
-    if draft.role == "assistant":
-        return draft.calls
-    return max(0, before - 1) if draft.role == "toolResult" else before
+    return draft.calls if draft.role == "assistant" else max(0, before - draft.results)
 
 
 def _payload(draft: Draft, head_id: str | None) -> tuple[str, int]:

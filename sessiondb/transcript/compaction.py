@@ -66,6 +66,8 @@ from .append import (
 from .context import read_messages
 from .cut import Cut, choose_cut
 from .entries import Draft, new_id
+from .formats import spoken
+from .formats.base import RESULT
 from .paths import context_start, require_entries, segments
 from .tokens import text_tokens
 
@@ -255,6 +257,7 @@ def _still_holds(tx: Tx, choice: Choice, state: State) -> bool:
     return not any(
         tx.first(
             "compaction.result_since",
+            beside_texts=int(spoken(state.formats).result_roles != {RESULT}),
             branch_no=segment.branch_no,
             low_no=segment.low_no + (segment.low_no == choice.head_no),
             high_no=segment.high_no,
@@ -315,15 +318,20 @@ def read_span(tx: ReadTx, job: Job) -> list[bytes]:
     Without a cut every entry is kept, and only the previous summary remains to be written anew.
     May be repeated at any time: the job's base epoch and cut do not move.
     """
-    epoch = tx.one("transcript.epoch", session_no=job.session_no, epoch=job.base_epoch)
-    parts, excluded = read_messages(tx, job.cut_no, epoch.boundary_no, epoch.first_kept_no)
-    return [part for index, part in enumerate(parts) if index not in excluded]
+    return _read_up_to(tx, job, job.cut_no)
 
 
 def read_kept(tx: ReadTx, job: Job) -> list[bytes]:
     """Read the whole context that a job without a cut began with. All of it stays."""
+    return _read_up_to(tx, job, job.head_no)
+
+
+def _read_up_to(tx: ReadTx, job: Job, entry_no: int | None) -> list[bytes]:
+    message_format = spoken(tx.one("context.pointers", session_no=job.session_no).formats)
     epoch = tx.one("transcript.epoch", session_no=job.session_no, epoch=job.base_epoch)
-    parts, excluded = read_messages(tx, job.head_no, epoch.boundary_no, epoch.first_kept_no)
+    parts, excluded = read_messages(
+        tx, message_format, entry_no, epoch.boundary_no, epoch.first_kept_no
+    )
     return [part for index, part in enumerate(parts) if index not in excluded]
 
 

@@ -17,22 +17,23 @@ they differ:
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from sessiondb.backend import ReadTx
 from sessiondb.clock import ms_from_iso
 from sessiondb.errors import NotFound
 from sessiondb.json_text import dumps, dumps_again, loads, stored_text
+from sessiondb.models import MessageFormat
 
 from .append import no_session
 from .entries import Projection
+from .formats import PI, CallId, Format, known, spoken
+from .formats.base import ASSISTANT, RESULT, USER
 from .paths import Segment, context_start, on_path, require_entries, segments
-from .tokens import message_tokens
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -63,6 +64,16 @@ class Context:
     """The entry that last set the model, as JSON: a model change or a reply."""
     thinking_entry: str | None
     """The entry that last set the thinking level, as JSON."""
+    format: MessageFormat | None = "pi"
+    """The message format of `messages`. None: they may have several, and look alike in each."""
+    summary_entry: str | None = None
+    """The compaction entry at which the context begins, as JSON. None: it begins at none."""
+
+    @cached_property
+    @stored_text()
+    def details(self) -> Any:
+        """The `details` that were given to `commit` with the summary. None: there are none."""
+        return None if self.summary_entry is None else loads(self.summary_entry).get("details")
 
     @cached_property
     @stored_text()
@@ -123,17 +134,23 @@ def read_context(tx: ReadTx, session_no: int, epoch: int | None = None) -> Conte
                 epoch=epoch,
             )
         at = then
-    parts, excluded = _read_parts(tx, _path(tx, at), at.boundary_no, at.first_kept_no)
+    message_format = spoken(at.formats)
+    boundary = _boundary(tx, at.boundary_no)
+    parts, excluded = _read_parts(tx, message_format, _path(tx, at), boundary, at.first_kept_no)
     return Context(
         session_id=at.session_id,
         epoch=at.epoch,
         head_id=at.head_id,
-        tokens=at.context_tokens if at.context_tokens is not None else _estimate(parts, excluded),
+        tokens=at.context_tokens
+        if at.context_tokens is not None
+        else _estimate(message_format, parts, excluded),
         tokens_fresh=bool(at.tokens_fresh),
         parts=tuple(parts),
         excluded=excluded,
         model_entry=at.model_entry,
         thinking_entry=at.thinking_entry,
+        format=known(at.formats),
+        summary_entry=boundary.payload if _is_summary(boundary) else None,
     )
 
 
@@ -196,26 +213,41 @@ def _path(tx: ReadTx, at: statements.ContextNow | statements.ContextThen) -> lis
 
 
 def read_messages(
-    tx: ReadTx, head_no: int | None, boundary_no: int | None, first_kept_no: int | None
+    tx: ReadTx,
+    message_format: Format,
+    head_no: int | None,
+    boundary_no: int | None,
+    first_kept_no: int | None,
 ) -> tuple[list[bytes], frozenset[int]]:
     """Read the messages between a boundary and a head, which may be any entry of the path."""
     path = segments(tx, head_no, stop_no=context_start(boundary_no, first_kept_no))
-    return _read_parts(tx, path, boundary_no, first_kept_no)
+    return _read_parts(tx, message_format, path, _boundary(tx, boundary_no), first_kept_no)
+
+
+def _boundary(tx: ReadTx, boundary_no: int | None) -> statements.ContextBoundary | None:
+    return tx.first("context.boundary", entry_no=boundary_no) if boundary_no is not None else None
+
+
+def _is_summary(
+    boundary: statements.ContextBoundary | None,
+) -> TypeGuard[statements.ContextBoundary]:
+    return boundary is not None and boundary.type == "compaction"
 
 
 @stored_text()
 def _read_parts(
-    tx: ReadTx, path: Sequence[Segment], boundary_no: int | None, first_kept_no: int | None
+    tx: ReadTx,
+    message_format: Format,
+    path: Sequence[Segment],
+    boundary: statements.ContextBoundary | None,
+    first_kept_no: int | None,
 ) -> tuple[list[bytes], frozenset[int]]:
     parts: list[bytes] = []
     excluded: set[int] = set()
-    boundary = (
-        tx.first("context.boundary", entry_no=boundary_no) if boundary_no is not None else None
-    )
-    if boundary is not None and boundary.type == "compaction":
-        parts.append(_written(_summary_message(loads(boundary.payload))))
+    if _is_summary(boundary):
+        parts.append(_written(message_format.summary(loads(boundary.payload))))
     # The entries that the boundary kept lie before it, and numbers grow along a path.
-    kept_before_no = boundary_no if boundary_no is not None and first_kept_no is not None else 0
+    kept_before_no = boundary.entry_no if boundary is not None and first_kept_no is not None else 0
     kept_by_reset: list[tuple[int, bytes]] = []
     for segment in path:
         rows = _span(tx, segment)
@@ -225,11 +257,20 @@ def _read_parts(
         else:
             _add(parts, excluded, rows[:kept], retained=True)
         if kept < len(rows):
-            parts += _kept_by_reset(kept_by_reset)
+            parts += _kept_by_reset(message_format, kept_by_reset)
             kept_by_reset = []
             _add(parts, excluded, rows[kept:], retained=False)
-    parts += _kept_by_reset(kept_by_reset)
+    parts += _kept_by_reset(message_format, kept_by_reset)
+    if message_format is not PI:  # what pi's own programs stored is sent as it is
+        parts = [_sent(message_format, part) for part in parts]
     return parts, frozenset(excluded)
+
+
+def _sent(message_format: Format, part: bytes) -> bytes:
+    """Return an item as its provider takes it: as stored, unless it has fields for others."""
+    item = loads(part)
+    sendable = message_format.sendable(item)
+    return part if sendable is item else _written(sendable)
 
 
 def _add(
@@ -289,42 +330,24 @@ def _made_message(entry: dict[str, Any]) -> dict[str, Any]:
     return {**entry["message"], "role": "custom"}  # a version 1 or 2 hookMessage
 
 
-def _summary_message(entry: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "role": "compactionSummary",
-        "summary": entry.get("summary"),
-        "tokensBefore": entry.get("tokensBefore"),
-        "timestamp": ms_from_iso(entry.get("timestamp")),
-    }
-
-
-def _kept_by_reset(rows: Sequence[tuple[int, bytes]]) -> Iterator[bytes]:
+def _kept_by_reset(message_format: Format, rows: Sequence[tuple[int, bytes]]) -> Iterator[bytes]:
     """Yield what a reset keeps: user and assistant messages, and results of kept calls."""
-    waiting: dict[Any, int] = {}
+    waiting: dict[CallId, int] = {}
     for projection, content in rows:
         if projection == Projection.MADE:
             continue
         message = loads(content)
-        role = message.get("role")
-        if role == "assistant":
-            blocks = message.get("content")
-            for block in blocks if isinstance(blocks, list) else ():
-                if isinstance(block, dict) and block.get("type") == "toolCall":
-                    call = _call_id(block.get("id"))
-                    waiting[call] = waiting.get(call, 0) + 1
-        elif role == "toolResult":
-            call = _call_id(message.get("toolCallId"))
-            if not waiting.get(call):
-                continue
-            waiting[call] -= 1
-        elif role != "user":
+        role = message_format.role(message)
+        results = [call for call in message_format.closes(message) if waiting.get(call)]
+        if role == RESULT and not results:
             continue
+        if message_format.reset_drops and role not in (USER, ASSISTANT, RESULT):
+            continue
+        for call in results:
+            waiting[call] -= 1
+        for call in message_format.opens(message):
+            waiting[call] = waiting.get(call, 0) + 1
         yield _message(projection, content, retained=True)
-
-
-def _call_id(value: Any) -> Any:
-    """Return the hashable id of a tool call: of one that is no plain value, its JSON text."""
-    return json.dumps(value) if isinstance(value, dict | list) else value
 
 
 def _model(entry: dict[str, Any]) -> dict[str, Any]:
@@ -334,9 +357,11 @@ def _model(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 @stored_text()
-def _estimate(parts: Sequence[bytes], excluded: frozenset[int]) -> int:
+def _estimate(message_format: Format, parts: Sequence[bytes], excluded: frozenset[int]) -> int:
     return sum(
-        message_tokens(loads(part)) for index, part in enumerate(parts) if index not in excluded
+        message_format.tokens(loads(part))
+        for index, part in enumerate(parts)
+        if index not in excluded
     )
 
 

@@ -3,7 +3,8 @@
 The cut is chosen in a read, because it looks into messages, and is checked by the write that
 begins the job (`compaction.begin`). In words:
 
-* An *answer* is a reply that calls no tool and neither failed nor was aborted.
+* An *answer* is a reply that calls no tool and neither failed nor was aborted. In a format in
+  which a reply may be several items (`formats/`), none of its items calls one.
 * After the last answer everything stays, from the first message that still waits for one. A
   message of the inbox whose turns have ended does not wait any more, however they ended, and
   neither does what its turns left behind. Any other message waits.
@@ -26,7 +27,8 @@ from sessiondb.paging import handed_on
 
 from .append import State
 from .entries import CUT_ROLES, CUT_TYPES, Projection
-from .formats import PI, CallId, Format
+from .formats import CallId, Format, spoken
+from .formats.base import ASSISTANT, RESULT
 from .paths import Segment, context_start, segments, walk_back
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ class _Context:
 
     def __init__(self, tx: ReadTx, state: State) -> None:
         self.tx, self.state = tx, state
-        self.format = PI
+        self.format = spoken(state.formats)
         self.start_no = context_start(state.boundary_no, state.first_kept_no)
         self.waiting = self._first_waiting()
         """The first entry that must stay. None: nothing must."""
@@ -81,10 +83,11 @@ class _Context:
         ended = False
         for row in self._after(self._last_answer()):
             if row.role == "user":
-                if not row.has_ended:
+                if row.has_ended:
+                    ended = True
+                elif not (ended and self._has_results(row)):
                     return row
-                ended = True
-            elif row.role == "assistant" and row.calls == 0:
+            elif row.role == "assistant" and row.calls == 0 and not self._goes_on(row):
                 continue  # it failed or was aborted: nothing waits for more of it
             elif row.role != "toolResult" and not ended:
                 # A call of a turn at work, or a note of a program: its answer may be on the way.
@@ -93,17 +96,75 @@ class _Context:
 
     def _last_answer(self) -> int | None:
         """Find the newest reply that is an answer. Each entry names the last reply before it."""
-        reply_no = self.state.model_no
+        reply_no, goes_on_after = self.state.model_no, None
         while reply_no is not None and (self.start_no is None or reply_no >= self.start_no):
             reply = self.tx.one("compaction.reply", entry_no=reply_no)
-            if reply.content is not None and self._is_usable(reply.content):
+            if (
+                reply.content is not None
+                and self._is_usable(reply.content)
+                and goes_on_after != reply_no
+                and not self._belongs_to_call(reply)
+            ):
                 return reply_no
+            if self.format.reply_in_parts and reply.role == ASSISTANT:
+                goes_on_after = reply.parent_no
             reply_no = reply.model_no
         return None
+
+    def _belongs_to_call(self, reply: statements.CompactionReply) -> bool:
+        """Tell whether a part of a reply stands right behind a call of the same reply."""
+        if not self.format.reply_in_parts or reply.content is None:
+            return False
+        closed = set(self.format.closes(loads(reply.content)))
+        while reply.parent_no is not None and reply.model_no == reply.parent_no:
+            if self.start_no is not None and reply.parent_no < self.start_no:
+                return False
+            reply = self.tx.one("compaction.reply", entry_no=reply.parent_no)
+            if reply.calls:
+                return not closed.issuperset(self.format.opens(self._item(reply.entry_no)))
+            if reply.content is not None and self._is_usable(reply.content):
+                return False
+        return False
 
     @stored_text()
     def _is_usable(self, reply: bytes) -> bool:
         return self.format.is_usable(loads(reply))
+
+    @stored_text()
+    def _item(self, entry_no: int) -> dict[str, Any]:
+        return _item(self.tx, entry_no)
+
+    def _goes_on(self, row: statements.CompactionAfterAnswer) -> bool:
+        """Tell whether a part of a reply says that more of it is on the way."""
+        return self.format.reply_in_parts and self.format.goes_on(self._item(row.entry_no))
+
+    def _has_results(self, row: _Newer) -> bool:
+        """Tell whether a message that is no tool's has results of calls beside its own content."""
+        return row.role in self.format.result_roles and bool(
+            self.format.closes(self._item(row.entry_no))
+        )
+
+    def _may_begin(self, row: _Newer) -> bool:
+        """Tell whether a context may begin with an entry."""
+        return (
+            (row.role in CUT_ROLES or row.type in CUT_TYPES)
+            and not row.given_up
+            and not self._has_results(row)
+        )
+
+    def _splits_reply(self, row: statements.CompactionCutPage, newer: _Newer) -> bool:
+        """Tell whether a place lies between two parts of one reply.
+
+        A part that only leads to the next one, such as a reasoning item, is worth nothing alone,
+        and its provider refuses the next part without it.
+        """
+        if not self.format.reply_in_parts or newer.role != ASSISTANT:
+            return False
+        if not row.projection:
+            return True  # what lies between them is no item: the place before it is asked about
+        return row.role == ASSISTANT and (
+            newer.calls > 0 or row.calls > 0 or not self.format.is_usable(self._item(row.entry_no))
+        )
 
     def _after(self, answer_no: int | None) -> Iterator[statements.CompactionAfterAnswer]:
         limit = CUT_SCAN_ROWS_FIRST
@@ -155,7 +216,12 @@ class _Context:
         candidate = None if newer is not None else Cut(self.state.head_no, None)
         chosen: Cut | None = None
         for row in self._rows_before(last_no):
-            if newer is not None and _may_begin(newer) and not calls.lie_before(row.entry_no):
+            if (
+                newer is not None
+                and self._may_begin(newer)
+                and not self._splits_reply(row, newer)
+                and not calls.lie_before(row.entry_no)
+            ):
                 candidate = Cut(row.entry_no, newer.entry_no)
             if chosen is None and kept_tokens >= keep_tokens:
                 chosen = candidate
@@ -165,7 +231,7 @@ class _Context:
                 return chosen
             calls.add(row)
             kept_tokens += row.tokens
-            if candidate is not None and kept_tokens >= keep_tokens and not _may_begin(row):
+            if candidate is not None and kept_tokens >= keep_tokens and not self._may_begin(row):
                 return candidate  # the row itself is covered
             newer = row
         return None
@@ -191,6 +257,7 @@ class _Context:
             while more:
                 rows, more = self.tx.page(
                     "compaction.tool_page",
+                    beside_texts=int(self.format.result_roles != {RESULT}),
                     branch_no=segment.branch_no,
                     low_no=low_no,
                     high_no=segment.high_no,
@@ -246,10 +313,10 @@ class _Calls:
         """Add the next entry. One that its author excludes from the context is no part of it."""
         if row.projection == Projection.EXCLUDED:
             return
-        if row.role == "toolResult":
-            self._lacking.update(self._format.closes(self._item(row.entry_no)))
-        elif row.calls and self._lacking:
-            self._lacking.difference_update(self._format.opens(self._item(row.entry_no)))
+        if row.role in self._format.result_roles or (row.calls and self._lacking):
+            item = _item(self._tx, row.entry_no)
+            self._lacking.difference_update(self._format.opens(item))
+            self._lacking.update(self._format.closes(item))
 
     @stored_text()
     def lie_before(self, entry_no: int) -> bool:
@@ -271,17 +338,12 @@ class _Calls:
             reply = self._tx.one("compaction.reply", entry_no=reply_no)
             if reply.calls:
                 self._oldest.update(
-                    dict.fromkeys(self._format.opens(self._item(reply_no)), reply_no)
+                    dict.fromkeys(self._format.opens(_item(self._tx, reply_no)), reply_no)
                 )
             self._reply_no = reply.model_no
         return True
 
-    def _item(self, entry_no: int) -> dict[str, Any]:
-        message: dict[str, Any] = loads(
-            self._tx.one("compaction.message", entry_no=entry_no).content
-        )
-        return message
 
-
-def _may_begin(row: _Newer) -> bool:
-    return (row.role in CUT_ROLES or row.type in CUT_TYPES) and not row.given_up
+def _item(tx: ReadTx, entry_no: int) -> dict[str, Any]:
+    item: dict[str, Any] = loads(tx.one("compaction.message", entry_no=entry_no).content)
+    return item

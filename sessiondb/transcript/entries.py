@@ -5,9 +5,10 @@ its type, role and ids, how it reaches the model, its tokens, and the byte span 
 inside the text. A context is cut out of stored rows by these spans, without decoding them. The
 text itself is never rewritten: a signature must come back byte for byte.
 
-The format is pi's session file, versions 1 to 3, and OpenClaw's additions (`reset`, `leaf`, side
-appends, version 4). Sources: pi `docs/session.md` and `core/session-manager.ts`, and openclaw
-`packages/agent-core/src/harness/session`.
+An item of any message format (`formats/`) is stored as an entry of type `message`, whatever type
+it has itself. The format of the entries is pi's session file, versions 1 to 3, and OpenClaw's
+additions (`reset`, `leaf`, side appends, version 4). Sources: pi `docs/session.md` and
+`core/session-manager.ts`, and openclaw `packages/agent-core/src/harness/session`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
 from typing import Any, Final, TypedDict, TypeVar
@@ -36,9 +37,10 @@ from sessiondb.limits import (
     IDEMPOTENCY_KEY_CHARS_MAX,
     SEQ_MAX,
 )
-from sessiondb.messages import message_json
+from sessiondb.messages import is_typed, message_json
 
-from .tokens import message_tokens, text_tokens, usage_tokens
+from .formats import ANY, OPENAI_RESPONSES, PI, Format, is_item, recognise, spoken
+from .tokens import content_chars, text_tokens, tokens_of
 
 T = TypeVar("T")
 Item = dict[str, Any] | BaseModel | str | bytes
@@ -60,6 +62,22 @@ CUT_ROLES: Final = frozenset(
     {"user", "assistant", "custom", "bashExecution", "branchSummary", "compactionSummary"}
 )
 CUT_TYPES: Final = frozenset({"branch_summary", "custom_message"})
+
+# Types that pi and OpenClaw write. An item of a newer type is told from these.
+_KNOWN_TYPES: Final = (
+    BOUNDARY_TYPES
+    | OFF_TREE_TYPES
+    | CUT_TYPES
+    | {
+        "message",
+        "custom",
+        "label",
+        "model_change",
+        "session_info",
+        "thinking_level_change",
+        "context_edit",
+    }
+)
 
 # Replay state that a provider bound to the exact prefix of a reply. Once a compaction replaces that
 # prefix, the state is wrong, and OpenClaw's reader drops it from the replies that are kept.
@@ -138,6 +156,14 @@ class Draft:
     """Of a user message: no person wrote it."""
     calls: int = 0
     """Tool calls that an assistant message makes."""
+    results: int = 0
+    """Tool calls whose results a message holds."""
+    formats: int = ANY
+    """The message formats in which it may be read. Most entries that are no messages: any."""
+    as_item: Draft | None = None
+    """Of a typed entry that sessiondb does not know: the same as an item of OpenAI's Responses.
+
+    In a session of that format it is an item, whose type is newer than this release."""
     body_at: int = 0
     body_bytes: int = 0
     side: bool = False
@@ -153,6 +179,18 @@ class Draft:
     idempotency_key: str | None = None
     wide: int = 0
     """Bytes of the payload beyond one a character. Counted for appends, 0 for imports."""
+
+    def in_session_of(self, formats: int) -> Draft:
+        """Return the draft as it is read in a session of these formats."""
+        item = self.as_item
+        if item is None or formats != item.formats:
+            return self
+        return replace(
+            item,
+            by_program=self.by_program,
+            asked_epoch=self.asked_epoch,
+            idempotency_key=self.idempotency_key,
+        )
 
     @property
     def size(self) -> int:
@@ -191,8 +229,10 @@ def new_id() -> str:
 # -- reading ---------------------------------------------------------------------------
 
 
-def parse_line(text: str, version: int) -> Draft:
+def parse_line(text: str, version: int, formats: int = PI.bit) -> Draft:
     """Read one line of a transcript of the given format version. The line is kept as it is.
+
+    `formats` are the message formats that its header names: those of pi, unless it says so.
 
     Raises:
         DamagedLine: not an entry. The reason is the message.
@@ -201,7 +241,7 @@ def parse_line(text: str, version: int) -> Draft:
     entry_type = fields.get("type")
     if not isinstance(entry_type, str) or not entry_type:
         raise DamagedLine("no entry type")
-    draft = _describe(fields, span, text, version)
+    draft = _describe(fields, span, text, version, formats)
     entry_id, parent_id = fields.get("id"), fields.get("parentId")
     draft.entry_id = _text_or_none(entry_id) or new_id()
     draft.parent_id = _text_or_none(parent_id) or None
@@ -211,9 +251,16 @@ def parse_line(text: str, version: int) -> Draft:
 
 
 def _describe(
-    fields: dict[str, Any], span: tuple[int, int] | None, text: str, version: int
+    fields: dict[str, Any],
+    span: tuple[int, int] | None,
+    text: str,
+    version: int,
+    formats: int,
 ) -> Draft:
-    """Work out everything about an entry except where it goes."""
+    """Work out everything about an entry except where it goes.
+
+    Its message is read in the one of `formats` that it has. If that is only one, in that.
+    """
     draft = Draft(type=storable(fields["type"]), before=text)
     if span is not None:
         draft.body_at, draft.body_bytes = _byte_span(text, span)
@@ -221,11 +268,14 @@ def _describe(
         case "message":
             message = fields.get("message")
             if isinstance(message, dict):
-                _describe_message(draft, message, version)
+                if formats & (formats - 1):
+                    draft.formats = formats & recognise(message)
+                _describe_message(draft, message, version, spoken(draft.formats & formats))
         case "custom_message":
-            draft.projection = Projection.MADE
-            draft.tokens = message_tokens({"role": "custom", "content": fields.get("content")})
+            draft.projection, draft.formats = Projection.MADE, PI.bit
+            draft.tokens = tokens_of(content_chars(fields.get("content")))
         case "branch_summary":
+            draft.formats = PI.bit
             if fields.get("summary"):
                 draft.projection = Projection.MADE
                 draft.tokens = text_tokens(str(fields["summary"]))
@@ -250,25 +300,22 @@ def _describe(
     return draft
 
 
-def _describe_message(draft: Draft, message: dict[str, Any], version: int) -> None:
-    role = message.get("role")
+def _describe_message(
+    draft: Draft, message: dict[str, Any], version: int, message_format: Format
+) -> None:
+    role = message_format.role(message)
     if version < 3 and role == "hookMessage":  # renamed in version 3
         role, draft.projection = "custom", Projection.MADE
     else:
         draft.projection = Projection.BODY
     draft.role = _text_or_none(role)
-    draft.tokens = message_tokens({**message, "role": role})
+    draft.tokens = message_format.tokens(message)
+    draft.results = len(message_format.closes(message))
     if message.get("excludeFromContext") is True:
         draft.projection, draft.tokens = Projection.EXCLUDED, 0
     elif role == "assistant":
-        draft.usage_tokens = usage_tokens(message)
-        content = message.get("content")
-        if isinstance(content, list):
-            draft.calls = sum(
-                1
-                for block in content
-                if isinstance(block, dict) and block.get("type") == "toolCall"
-            )
+        draft.usage_tokens = message_format.usage(message)
+        draft.calls = len(message_format.opens(message))
         replay = message.get("providerReplay")
         if (
             isinstance(replay, dict)
@@ -307,8 +354,9 @@ def draft_entry(
 ) -> Draft:
     """Prepare an item to append: a message, a typed entry, or the JSON text of either.
 
-    A dict (or text) with a `role` is a message, and one with a `type` is an entry. Missing `id`,
-    `parentId` and `timestamp` are added in front. A text is otherwise kept character for character.
+    An item of a message format becomes an entry of type `message`. Any other dict (or text) with a
+    `type` is an entry. Missing `id`, `parentId` and `timestamp` are added in front. A text is
+    otherwise kept character for character.
 
     Raises:
         InvalidInput: not JSON, neither a message nor an entry, too large, a header, or an
@@ -318,9 +366,16 @@ def draft_entry(
 
 
 def draft_decoded(
-    item: dict[str, Any] | str | bytes, *, now_ms: int, idempotency_key: str | None = None
+    item: dict[str, Any] | str | bytes,
+    *,
+    now_ms: int,
+    idempotency_key: str | None = None,
+    formats: int = ANY,
 ) -> tuple[Draft, dict[str, Any]]:
-    """As `draft_entry`. Also return the decoded item, so that its text is decoded once."""
+    """As `draft_entry`. Also return the decoded item, so that its text is decoded once.
+
+    `formats` are the message formats of an item, if its caller knows.
+    """
     text = dumps(item) if isinstance(item, dict) else _as_text(item)
     size = len(text) if text.isascii() or len(text) > ENTRY_BYTES_MAX else len(text.encode())
     wide = size - len(text)
@@ -333,8 +388,9 @@ def draft_decoded(
     text = text.strip(JSON_SPACE + "\n")
     if "\n" in text:
         raise InvalidInput("an entry's JSON must be on one line: transcripts hold one entry a line")
-    if "type" not in fields and isinstance(fields.get("role"), str):
-        draft = _draft_message(text, fields, now_ms)
+    if is_item(fields):
+        may_be = recognise(fields) if formats == ANY else formats
+        draft = _draft_message(text, fields, now_ms, may_be)
     else:
         draft = _draft_typed(text, fields, now_ms)
     if idempotency_key is not None:
@@ -406,7 +462,7 @@ def _as_text(item: str | bytes) -> str:
         raise InvalidInput(f"the entry is not UTF-8: {error}") from error
 
 
-def _draft_message(body: str, message: dict[str, Any], now_ms: int) -> Draft:
+def _draft_message(body: str, message: dict[str, Any], now_ms: int, formats: int) -> Draft:
     entry_id = new_id()
     between = f',"timestamp":"{iso_from_ms(now_ms)}","message":'
     draft = Draft(
@@ -418,7 +474,8 @@ def _draft_message(body: str, message: dict[str, Any], now_ms: int) -> Draft:
         body_at=len(between),
         body_bytes=len(body) if body.isascii() else len(body.encode()),
     )
-    _describe_message(draft, message, NATIVE_VERSION)
+    draft.formats = formats
+    _describe_message(draft, message, NATIVE_VERSION, spoken(formats))
     return draft
 
 
@@ -452,7 +509,7 @@ def _draft_typed(text: str, fields: dict[str, Any], now_ms: int) -> Draft:
     follows_head = "parentId" not in fields
     rest = text[1:]  # the object without its brace: follows the added fields
     whole = prefix + ('"parentId":' if follows_head else rest)
-    draft = _describe(fields, None, whole, NATIVE_VERSION)
+    draft = _describe(fields, None, whole, NATIVE_VERSION, ANY)
     draft.entry_id = storable(entry_id)
     draft.parent_id = _text_or_none(fields.get("parentId"))
     draft.follows_head = follows_head
@@ -464,6 +521,8 @@ def _draft_typed(text: str, fields: dict[str, Any], now_ms: int) -> Draft:
         body_at, draft.body_bytes = _byte_span("{" + rest, span)
         # `rest` lost its brace. A comma (parent filled in) or the added fields precede it.
         draft.body_at = body_at if follows_head else body_at - 1 + len(prefix)
+    elif entry_type not in _KNOWN_TYPES:
+        draft.as_item = _draft_message(text, fields, now_ms, OPENAI_RESPONSES.bit)
     return draft
 
 
@@ -501,6 +560,7 @@ def _check_key(key: object) -> None:
 
 
 def _prepare(item: Item, idempotency_key: str | None) -> tuple[Draft, dict[str, Any]]:
+    formats = formats_of(item)
     if isinstance(item, BaseModel):
         item = message_json(item)
     if not isinstance(item, dict | str | bytes):
@@ -508,7 +568,17 @@ def _prepare(item: Item, idempotency_key: str | None) -> tuple[Draft, dict[str, 
             "an entry is a dict, a typed message, or the JSON text of either, "
             f"not {type(item).__name__}"
         )
-    return draft_decoded(item, now_ms=time.time_ns() // 1_000_000, idempotency_key=idempotency_key)
+    return draft_decoded(
+        item,
+        now_ms=time.time_ns() // 1_000_000,
+        idempotency_key=idempotency_key,
+        formats=formats,
+    )
+
+
+def formats_of(item: object) -> int:
+    """Return the formats that an item may have by its class: a typed message is pi's."""
+    return PI.bit if is_typed(item) else ANY
 
 
 async def prepare_all(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sessiondb.backend import ReadTx, Tx
 from sessiondb.clock import iso_from_ms
@@ -17,8 +17,10 @@ from sessiondb.json_text import dumps, stored_text
 from sessiondb.limits import SESSION_ID_CHARS_MAX
 from sessiondb.models import SessionInfo
 
+from . import formats
 from .append import (
     State,
+    agreed_formats,
     attach,
     boundary_in_force,
     count_context,
@@ -208,6 +210,7 @@ def _info(row: statements.RegistryInfo) -> SessionInfo:
         agent_id=row.agent_id,
         origin=row.origin,
         version=row.version,
+        format=formats.known(row.formats),
         name=row.name,
         entries=row.last_seq,
         epoch=row.epoch,
@@ -252,24 +255,61 @@ def check_session_id(session_id: str) -> str:
     return session_id
 
 
-def open_by_key(tx: Tx, key: SessionKey, *, session_id: str, cwd: str | None) -> Ref:
-    """Return the session that a key is bound to, or create and bind one. May be repeated."""
+def open_by_key(
+    tx: Tx,
+    key: SessionKey,
+    *,
+    session_id: str,
+    cwd: str | None,
+    may_be: int = formats.ANY,
+    asked: str = "its caller",
+) -> Ref:
+    """Return the session that a key is bound to, or create and bind one. May be repeated.
+
+    `may_be` are the message formats of `asked`, and from here on those of the session.
+
+    Raises:
+        InvalidInput: its items have none of the message formats of `may_be`.
+    """
     row = take_over(tx, key)
     if row is not None:
+        if row.formats & may_be != row.formats:
+            agree(tx, row.session_no, may_be, asked)
         return Ref(row.session_no, row.session_id)
-    ref = create(tx, session_id, agent_id=key.agent_id, cwd=cwd)
+    ref = create(tx, session_id, agent_id=key.agent_id, cwd=cwd, may_be=may_be)
     bind(tx, key, ref.session_no)
     return ref
 
 
-def create(tx: Tx, session_id: str, *, agent_id: str | None = None, cwd: str | None = None) -> Ref:
-    """Create an empty session with its header.
+def agree(tx: Tx, session_no: int, may_be: int, asked: str) -> None:
+    """Let a session have only those of its message formats that `asked` may have, too.
+
+    Raises:
+        InvalidInput: none is left.
+    """
+    row = tx.one("context.pointers", session_no=session_no)
+    agreed = agreed_formats(row.session_id, row.formats, may_be, asked)
+    if agreed != row.formats:
+        tx.run("registry.set_formats", session_no=session_no, formats=agreed)
+
+
+def create(
+    tx: Tx,
+    session_id: str,
+    *,
+    agent_id: str | None = None,
+    cwd: str | None = None,
+    may_be: int = formats.ANY,
+) -> Ref:
+    """Create an empty session with its header. `may_be` are its message formats.
 
     Raises:
         InvalidInput: the id is taken.
     """
-    session_no = insert(tx, session_id, origin="native", version=NATIVE_VERSION, agent_id=agent_id)
-    _write_header(tx, session_no, session_id, cwd=cwd, parent_session=None)
+    session_no = insert(
+        tx, session_id, origin="native", version=NATIVE_VERSION, agent_id=agent_id, may_be=may_be
+    )
+    _write_header(tx, session_no, session_id, cwd=cwd, parent_session=None, may_be=may_be)
     return Ref(session_no, session_id)
 
 
@@ -280,10 +320,13 @@ def insert(
     origin: str,
     version: int,
     agent_id: str | None,
+    may_be: int,
     start: State | None = None,
     forked_from_no: int | None = None,
 ) -> int:
     """Insert a session's row and its epoch 0, with `start` at that place of another's path.
+
+    `may_be` are the message formats that its items may have.
 
     Raises:
         InvalidInput: the id is taken.
@@ -305,6 +348,7 @@ def insert(
         forked_from_no=forked_from_no,
         forked_at_no=start.head_no if start else None,
         forked_epoch=start.epoch if start else None,
+        formats=may_be,
     )
     tx.run(
         "transcript.open_epoch",
@@ -366,15 +410,41 @@ def unpin(tx: Tx, session_no: int) -> None:
 
 
 def _write_header(
-    tx: Tx, session_no: int, session_id: str, *, cwd: str | None, parent_session: str | None
+    tx: Tx,
+    session_no: int,
+    session_id: str,
+    *,
+    cwd: str | None,
+    parent_session: str | None,
+    may_be: int,
 ) -> None:
-    parent = f',"parentSession":{dumps(parent_session)}' if parent_session is not None else ""
-    text = (
-        f'{{"type":"session","version":{NATIVE_VERSION},"id":{dumps(session_id)},'
-        f'"timestamp":"{iso_from_ms(tx.now_ms)}","cwd":{dumps(cwd or "")}{parent}}}'
-    )
-    header = Draft(type="session", before=text, entry_id=session_id)
+    fields = {
+        "type": "session",
+        "version": NATIVE_VERSION,
+        "id": session_id,
+        "timestamp": iso_from_ms(tx.now_ms),
+        "cwd": cwd or "",
+        **({"parentSession": parent_session} if parent_session is not None else {}),
+        **header_fields(may_be),
+    }
+    header = Draft(type="session", before=dumps(fields), entry_id=session_id)
     insert_control_record(tx, header, entry_number(session_no, 0))
+
+
+FORMAT_FIELD = "sessiondbFormat"
+"""The field of a header that names the message format. A header without it is pi's."""
+
+
+def header_fields(may_be: int) -> dict[str, str]:
+    """Return what a header says of the message format. Of pi, nothing: its programs read it."""
+    name = formats.known(may_be)
+    return {} if name is None or name == "pi" else {FORMAT_FIELD: name}
+
+
+def formats_in_header(fields: dict[str, Any]) -> int | None:
+    """Return the message formats that a header names. None: it names none that is known."""
+    name = fields.get(FORMAT_FIELD)
+    return next((each.bit for each in formats.FORMATS if each.name == name), None)
 
 
 # -- moving ----------------------------------------------------------------------------
@@ -468,10 +538,18 @@ def fork(
         origin="fork",
         version=NATIVE_VERSION,
         agent_id=agent_id,
+        may_be=source.formats,
         start=start,
         forked_from_no=session_no,
     )
-    _write_header(tx, forked_no, session_id, cwd=cwd, parent_session=source.session_id)
+    _write_header(
+        tx,
+        forked_no,
+        session_id,
+        cwd=cwd,
+        parent_session=source.session_id,
+        may_be=source.formats,
+    )
     if key is not None:
         bind(tx, key, forked_no)
     return Ref(forked_no, session_id)

@@ -36,6 +36,9 @@ def replay(tx: Tx, state: State, draft: Draft, notes: list[str]) -> int:
 
     Each oddity of the entry is added to `notes` as one sentence.
     """
+    # A session whose format is known keeps it. For others, as for one that is salvaged, the first
+    # items decide that only one format has.
+    state.formats = state.formats & draft.formats or state.formats
     key = draft.idempotency_key
     if key is not None and find_by_key(tx, state, key) is not None:
         # A file that holds one key twice is imported whole. The key stays with the first.

@@ -40,8 +40,11 @@ from sessiondb import threads
 from sessiondb.backend import Backend, ReadTx
 from sessiondb.durable_files import NO_LINKS, lacks_links, make_folder, sync_folder
 from sessiondb.errors import InvalidInput
+from sessiondb.json_text import dumps
 from sessiondb.limits import MIB, PAGE_ROWS
 from sessiondb.models import ExportedFile, ExportReport, ExportStatus
+from sessiondb.transcript.formats import PI
+from sessiondb.transcript.registry import FORMAT_FIELD, header_fields
 
 from .folder_scan import INDEX_NAME, file_name, inodes_of, stem_of
 from .jsonl_reader import UnreadableFile, open_transcript
@@ -72,6 +75,7 @@ class _Plan:
     bytes: int
     source: statements.ImportFileFiles | None = None
     is_fork: bool = False
+    formats: int = PI.bit
     note: str | None = None
 
 
@@ -158,12 +162,20 @@ def _is_archived(session_no: int) -> Callable[[ReadTx], bool]:
     )
 
 
+def _with_format(header: bytes, formats: int) -> bytes:
+    """Return a header that names the message format, which was not known when it was written."""
+    added = header_fields(formats)
+    if not added or FORMAT_FIELD.encode() in header:
+        return header
+    return header.rstrip()[:-1] + b"," + dumps(added)[1:].encode()
+
+
 async def _readable_content(backend: Backend, plan: _Plan) -> AsyncIterator[bytes]:
     source = plan.source
     if source is None:
         assert plan.session_no is not None, "a file comes from an imported file or a session"
         async for _, header in own_entries(backend, plan.session_no, 0, 0):
-            yield header + b"\n"
+            yield _with_format(header, plan.formats) + b"\n"
         if plan.is_fork:
             async for line in shared_lines(backend, plan.session_no):
                 yield line
@@ -218,6 +230,7 @@ async def _plan(backend: Backend, session_no: int | None) -> list[_Plan]:
                     session.agent_id,
                     0,
                     is_fork=session.origin == "fork",
+                    formats=session.formats,
                 )
             )
         after_no = sessions[-1].session_no

@@ -32,6 +32,8 @@ from sessiondb.json_text import DamagedLine, decode_object, storable
 from sessiondb.limits import ENTRY_BYTES_MAX, IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES, MIB
 from sessiondb.models import BEHIND_ENTRY
 from sessiondb.transcript.entries import Draft, parse_line
+from sessiondb.transcript.formats import PI
+from sessiondb.transcript.registry import formats_in_header
 
 from .redaction import Redactor
 
@@ -88,6 +90,9 @@ class Identity:
     header_id: str | None
     created_at_ms: int | None
     notes: tuple[str, ...] = ()
+    formats: int = PI.bit
+    """The message format of its items, by its header. Every transcript of another program is pi's.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,7 @@ class Place:
     """The bytes at `resume_at` belong to the line of the last entry."""
     version: int | None = None
     """The transcript's version, when it is known already."""
+    formats: int = PI.bit
     final_newline: bool = True
     finished: bool = False
     """The file was read up to its end at that time."""
@@ -339,6 +345,7 @@ class _Reader:
         self.redactor = redactor
         self.redacted: Counter[str] = Counter()
         self.version = known.version
+        self.formats = known.formats
         self.identity: Identity | None = None
         self.line = known.resume_lines
         self.offset = known.resume_at
@@ -414,7 +421,8 @@ class _Reader:
             if self.version is None:
                 self.identity = identify(text)
                 self.version = self.identity.version
-            draft = parse_line(text, self.version)
+                self.formats = self.identity.formats
+            draft = parse_line(text, self.version, self.formats)
         except (DamagedLine, UnicodeDecodeError, RecursionError) as error:
             reason = _reason(error)
             reason = reason if whole else f"torn: the file ends inside this line ({reason})"
@@ -474,7 +482,11 @@ def identify(text: str) -> Identity:
     )
     version, note = _version(fields.get("version"))
     return Identity(
-        version, header_id, ms_from_iso(fields.get("timestamp")), (note,) if note else ()
+        version,
+        header_id,
+        ms_from_iso(fields.get("timestamp")),
+        (note,) if note else (),
+        formats_in_header(fields) or PI.bit,
     )
 
 

@@ -214,11 +214,33 @@ _KEPT_IN_ENTRY: Final = {
             "model",
             "api",
             "stopReason",
+            # of other message formats
+            "type",
+            "id",
+            "name",
+            "call_id",
+            "tool_call_id",
+            "approval_request_id",
+            "status",
+            "stop_reason",
+            "finish_reason",
+            "encrypted_content",
         }
     ),
     ("message", "content"): frozenset(
-        {"type", "id", "name", "mimeType", "textSignature", "thinkingSignature", "thoughtSignature"}
+        {
+            "type",
+            "id",
+            "name",
+            "mimeType",
+            "textSignature",
+            "thinkingSignature",
+            "thoughtSignature",
+            "tool_use_id",
+            "signature",
+        }
     ),
+    ("message", "tool_calls"): frozenset({"type", "id"}),
 }
 _KEPT_IN_INDEX: Final = frozenset({"sessionId", "sessionFile"})
 

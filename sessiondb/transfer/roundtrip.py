@@ -153,7 +153,8 @@ def _differences(
 
 def _context_of(content: bytes) -> tuple[list[Any], Any, str] | None:
     lines = list(_objects(content))
-    return None if not lines else _build(_path(lines))
+    # The other programs read pi's messages only. There is no second reader for other formats.
+    return None if not lines or "sessiondbFormat" in lines[0] else _build(_path(lines))
 
 
 def _objects(content: bytes) -> Iterator[dict[str, Any]]:

@@ -25,6 +25,7 @@ from sessiondb.models import BEHIND_ENTRY
 from sessiondb.transcript import registry
 from sessiondb.transcript.append import State, load_state, save_state
 from sessiondb.transcript.entries import Draft, key_trouble
+from sessiondb.transcript.formats import PI
 from sessiondb.transcript.keys import SessionKey, parse_key
 from sessiondb.transcript.replay import replay
 
@@ -213,7 +214,12 @@ def _create_session(tx: Tx, file: SourceFile, identity: Identity | None, notes: 
         if tx.first("registry.by_id", session_id=session_id) is None:
             notes += _about_id(file, identity, session_id)
             return registry.insert(
-                tx, session_id, origin="import", version=identity.version, agent_id=file.agent_id
+                tx,
+                session_id,
+                origin="import",
+                version=identity.version,
+                agent_id=file.agent_id,
+                may_be=identity.formats,
             )
     raise InvalidInput(f"{file.path}: no session id is free for it; rename the file")
 
@@ -319,6 +325,7 @@ def place_of(row: statements.ImportFileKnown | None) -> Place:
         resume_lines=row.lines,
         mid_line=row.bytes > 0 and not row.final_newline,
         version=row.version,
+        formats=row.formats if row.formats is not None else PI.bit,
         final_newline=bool(row.final_newline),
         finished=row.state != "reading",
     )

@@ -35,7 +35,7 @@ from sessiondb.sqlite.transaction import Prepared
 from sessiondb.transcript import registry
 from sessiondb.transcript.compaction import GivenUp
 from sessiondb.transcript.context import read_context
-from sessiondb.transcript.tokens import message_tokens
+from sessiondb.transcript.formats import PI
 from tests.support import interrupted_sessions
 from tests.support.chat_endpoint import ChatEndpoint
 from tests.support.compaction import begin_in
@@ -395,7 +395,7 @@ def one_story(db: sessiondb.sync.SessionDB, session_id: str) -> tuple[int, int, 
         info,
         found,
     )
-    assert info.context_tokens == context.tokens == sum(map(message_tokens, context.messages)), (
+    assert info.context_tokens == context.tokens == sum(map(PI.tokens, context.messages)), (
         info,
         context,
     )

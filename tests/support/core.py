@@ -17,6 +17,7 @@ from sessiondb.json_text import DamagedLine
 from sessiondb.limits import PAGE_ENTRIES_MAX
 from sessiondb.transcript import append, registry
 from sessiondb.transcript.entries import Draft, parse_line
+from sessiondb.transcript.formats import PI
 from sessiondb.transcript.replay import replay
 
 one_loop = pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -103,7 +104,7 @@ async def load_lines(
 
     def body(tx: Tx) -> list[str]:
         session_no = registry.insert(
-            tx, session_id, origin="import", version=version, agent_id=None
+            tx, session_id, origin="import", version=version, agent_id=None, may_be=PI.bit
         )
         state = append.load_state(tx, session_no)
         notes: list[str] = []

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from sessiondb.transcript.tokens import message_tokens, text_tokens, usage_tokens
+from sessiondb.transcript.formats import PI
+from sessiondb.transcript.tokens import text_tokens
 
 
 @pytest.mark.parametrize(
@@ -55,13 +56,13 @@ def test_four_narrow_characters_or_one_wide_make_a_token(text: str, tokens: int)
         ({"role": "custom", "content": "abcd"}, 1),
         ({"role": "from the future", "content": "abcd"}, 1),
         ({"role": "user"}, 0),
-        ({"role": "user", "content": {"text": "not a list"}}, 0),
+        ({"role": "user", "content": {"text": "not a list"}}, 6),
         (
             {
                 "role": "user",
                 "content": ["not a block", None, {"type": "text"}, {"type": "text", "text": 5}],
             },
-            0,
+            13,  # what has no known shape weighs its JSON
         ),
         ({}, 0),
     ],
@@ -69,7 +70,7 @@ def test_four_narrow_characters_or_one_wide_make_a_token(text: str, tokens: int)
 def test_a_message_weighs_what_its_role_shows_to_the_model(
     message: dict[str, Any], tokens: int
 ) -> None:
-    assert message_tokens(message) == tokens
+    assert PI.tokens(message) == tokens
 
 
 def reply(usage: Any, **fields: Any) -> dict[str, Any]:
@@ -103,4 +104,4 @@ def reply(usage: Any, **fields: Any) -> dict[str, Any]:
 def test_a_provider_count_is_used_only_when_it_can_be_right(
     message: dict[str, Any], count: int | None
 ) -> None:
-    assert usage_tokens(message) == count
+    assert PI.usage(message) == count

@@ -247,6 +247,75 @@ ALTER TABLE compaction ADD COLUMN threshold_tokens INTEGER;
 ALTER TABLE compaction ADD COLUMN in_vain INTEGER NOT NULL DEFAULT 0;
 UPDATE compaction SET in_vain = 1 WHERE state = 'rejected';
 
+-- A session says which message formats its items may have. Items of before were read as pi's, so
+-- that is what sessions with entries have.
+ALTER TABLE session ADD COLUMN formats INTEGER NOT NULL DEFAULT 15
+  CONSTRAINT session_formats_known CHECK (formats BETWEEN 1 AND 15);
+UPDATE session SET formats = 1 WHERE head_no IS NOT NULL OR last_seq > 0;
+DROP VIEW session_overview;
+CREATE VIEW session_overview AS
+SELECT s.session_id,
+       (SELECT group_concat(b.session_key, ', ') FROM binding AS b
+        WHERE b.session_no = s.session_no) AS session_keys,
+       s.agent_id,
+       CASE WHEN s.archived_at_ms IS NOT NULL THEN 'archived'
+            WHEN s.ended_at_ms IS NULL THEN 'live' ELSE 'ended' END AS state,
+       s.last_seq AS entries,
+       s.epoch,
+       (SELECT count(*) FROM compaction AS c
+        WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
+       s.context_tokens,
+       CASE s.tokens_fresh WHEN 1 THEN 'counted' ELSE 'estimated' END AS tokens_are,
+       s.name,
+       s.origin,
+       CASE s.formats WHEN 1 THEN 'pi' WHEN 2 THEN 'openai-chat' WHEN 4 THEN 'openai-responses'
+                      WHEN 8 THEN 'anthropic' END AS format,   -- NULL: not decided yet
+       (SELECT f.session_id FROM session AS f WHERE f.session_no = s.forked_from_no) AS forked_from,
+       strftime('%Y-%m-%dT%H:%M:%fZ', s.created_at_ms / 1000.0, 'unixepoch') AS created_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', s.updated_at_ms / 1000.0, 'unixepoch') AS updated_at
+FROM session AS s;
+DROP VIEW transcript;
+CREATE VIEW transcript AS
+SELECT s.session_id,
+       e.entry_no & 0xffffffff AS seq,
+       strftime('%Y-%m-%dT%H:%M:%fZ', e.appended_at_ms / 1000.0, 'unixepoch') AS appended_at,
+       e.type,
+       e.role,
+       CASE
+         WHEN json_type(e.payload, '$.message.content') = 'text'
+         THEN e.payload ->> '$.message.content'
+         WHEN json_type(e.payload, '$.message.content') = 'array' THEN
+           (SELECT group_concat(CASE b.value ->> '$.type'
+                      WHEN 'text' THEN b.value ->> '$.text'
+                      WHEN 'input_text' THEN b.value ->> '$.text'
+                      WHEN 'output_text' THEN b.value ->> '$.text'
+                      WHEN 'toolCall' THEN '[call ' || (b.value ->> '$.name') || ' '
+                                           || coalesce(b.value -> '$.arguments', '') || ']'
+                      WHEN 'tool_use' THEN '[call ' || (b.value ->> '$.name') || ' '
+                                           || coalesce(b.value -> '$.input', '') || ']'
+                      ELSE '[' || coalesce(b.value ->> '$.type', '?') || ']' END, char(10))
+            FROM json_each(e.payload, '$.message.content') AS b WHERE b.type = 'object')
+         WHEN json_type(e.payload, '$.message.tool_calls') = 'array' THEN
+           (SELECT group_concat('[call ' || coalesce(c.value ->> '$.function.name',
+                                                     c.value ->> '$.custom.name', '?') || ' '
+                                || coalesce(c.value ->> '$.function.arguments',
+                                            c.value ->> '$.custom.input', '') || ']', char(10))
+            FROM json_each(e.payload, '$.message.tool_calls') AS c WHERE c.type = 'object')
+         WHEN e.role = 'assistant' AND json_type(e.payload, '$.message.type') = 'text'
+         THEN '[' || (e.payload ->> '$.message.type')
+              || coalesce(' ' || (e.payload ->> '$.message.name'), '')
+              || coalesce(' ' || (e.payload ->> '$.message.arguments'), '') || ']'
+         ELSE coalesce(e.payload ->> '$.summary', e.payload ->> '$.message.command',
+                       e.payload ->> '$.message.output', e.payload ->> '$.content',
+                       e.payload ->> '$.name')
+       END AS text,
+       e.tokens,
+       e.entry_id,
+       (SELECT p.entry_id FROM entry AS p WHERE p.entry_no = e.parent_no) AS parent_id,
+       e.idempotency_key,
+       e.entry_no
+FROM entry AS e JOIN session AS s ON s.session_no = e.entry_no >> 32;
+
 CREATE INDEX quarantine_damaged ON quarantine (import_file_no) WHERE severity = 'damaged';
 
 -- The view names whatever is stuck, with the command that goes on.

@@ -62,7 +62,7 @@ SELECT compaction_id, epoch FROM compaction WHERE session_no = :session_no AND e
 -- name: reply
 -- Return a reply, or what else set the model, and what had set it before. Its message
 -- only if it may be an answer: sent to the model, and without a call of a tool.
-SELECT e.entry_no, p.model_no,
+SELECT e.entry_no, e.parent_no, e.role, p.model_no,
        CASE WHEN e.role = 'assistant' THEN e.open_calls ELSE 0 END AS calls,
        CASE WHEN e.role = 'assistant' AND e.open_calls = 0 AND e.projection IN (1, 4)
             THEN substr(CAST(e.payload AS BLOB), e.body_at + 1, e.body_bytes) END AS content
@@ -110,10 +110,12 @@ FROM entry WHERE entry_no = :entry_no;
 
 -- name: tool_page
 -- Return the replies of one branch's range that call tools, and the results, oldest
--- first. What its author excludes from the context calls nothing.
+-- first. What its author excludes from the context calls nothing. In a format in which
+-- a result may stand beside other content, any message of a user or the model may have one.
 SELECT entry_no, role, substr(CAST(payload AS BLOB), body_at + 1, body_bytes) AS content
 FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
-  AND projection IN (1, 4) AND (role = 'toolResult' OR (role = 'assistant' AND open_calls > 0))
+  AND projection IN (1, 4) AND (role = 'toolResult' OR (role = 'assistant' AND open_calls > 0)
+                                OR (:beside_texts AND role IN ('user', 'assistant')))
 ORDER BY entry_no LIMIT :limit;
 
 -- name: first_message
@@ -123,9 +125,9 @@ SELECT entry_no FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branc
 ORDER BY entry_no LIMIT 1;
 
 -- name: result_since
--- Return a row if a result arrived in one branch's range.
+-- Return a row if a result arrived in one branch's range, or what may have one.
 SELECT entry_no FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
-  AND role = 'toolResult' LIMIT 1;
+  AND (role = 'toolResult' OR (:beside_texts AND role IN ('user', 'assistant'))) LIMIT 1;
 
 -- name: list
 -- Return jobs, newest first, a page at a time.

@@ -1,14 +1,14 @@
 -- name: pointers
 -- Return where a session's current context begins and ends, and how many tokens it has.
 SELECT s.session_no, s.session_id, s.version, s.epoch, s.head_no, s.boundary_no, s.first_kept_no,
-       s.context_tokens, s.tokens_fresh
+       s.context_tokens, s.tokens_fresh, s.formats
 FROM session AS s WHERE s.session_no = :session_no;
 
 -- name: now
 -- Return the same, with the model settings at the head and the branch of the head. That
 -- is all that a context needs besides its messages, unless its path crosses branches.
 SELECT s.session_id, s.epoch, s.head_no, s.boundary_no, s.first_kept_no, s.context_tokens,
-       s.tokens_fresh, s.archived_at_ms, h.entry_id AS head_id, h.branch_no, b.first_no,
+       s.tokens_fresh, s.archived_at_ms, s.formats, h.entry_id AS head_id, h.branch_no, b.first_no,
        b.parent_branch_no, m.payload AS model_entry, t.payload AS thinking_entry
 FROM session AS s
 LEFT JOIN entry AS h ON h.entry_no = s.head_no
@@ -20,7 +20,8 @@ WHERE s.session_no = :session_no;
 -- name: then
 -- Return the same at the end of a past epoch, whose tokens were not kept.
 SELECT s.session_id, e.epoch, e.closed_head_no AS head_no, e.boundary_no, e.first_kept_no,
-       NULL AS context_tokens, 0 AS tokens_fresh, h.entry_id AS head_id, h.branch_no, b.first_no,
+       NULL AS context_tokens, 0 AS tokens_fresh, s.formats, h.entry_id AS head_id, h.branch_no,
+       b.first_no,
        b.parent_branch_no, m.payload AS model_entry, t.payload AS thinking_entry
 FROM epoch AS e
 JOIN session AS s ON s.session_no = e.session_no

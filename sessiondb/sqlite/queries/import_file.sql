@@ -2,8 +2,8 @@
 -- Return what earlier imports recorded of some files, and where reading of each
 -- continues. The tail is the last line, if it had no line end and was not an entry.
 -- That line is read again.
-SELECT r.import_file_no, r.path, r.name, r.kind, r.session_no, s.session_id, s.version, r.bytes,
-       r.lines, r.entries, r.quarantined,
+SELECT r.import_file_no, r.path, r.name, r.kind, r.session_no, s.session_id, s.version, s.formats,
+       r.bytes, r.lines, r.entries, r.quarantined,
        r.sha256, r.final_newline, r.inode, r.state, r.note,
        coalesce(s.last_seq, 0) AS session_last_seq,
        coalesce((SELECT min(p.import_file_no) FROM import_file AS p
@@ -134,7 +134,8 @@ ORDER BY import_file_no;
 -- name: sessions_without_file
 -- Return the sessions that were not imported, a page at a time. Of all sessions:
 -- without those deleted without an archive.
-SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.forked_from_no FROM session AS s
+SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.forked_from_no, s.formats
+FROM session AS s
 WHERE s.session_no > :after_no AND (:session_no IS NULL OR s.session_no = :session_no)
   AND NOT EXISTS (SELECT 1 FROM import_file AS r WHERE r.session_no = s.session_no)
   AND (:session_no IS NOT NULL

@@ -68,7 +68,7 @@ WHERE state = 'queued' AND waits <> (lane <> 'resume' AND (
 -- name: newest_text
 -- Return the message that has the newest text of an edited one: its last edit that a
 -- turn reads on its own or, without one, itself.
-SELECT i.inbox_no, s.session_id, i.state, i.digest, i.turn_no FROM inbox AS i
+SELECT i.inbox_no, i.session_no, s.session_id, i.state, i.digest, i.turn_no FROM inbox AS i
 JOIN session AS s ON s.session_no = i.session_no
 WHERE i.inbox_no = (SELECT coalesce(max(e.inbox_no), :inbox_no) FROM inbox AS e
                     WHERE e.edit_of = :inbox_no);

@@ -2,15 +2,19 @@
 -- Insert a session. The unique session_id settles a race between two creators.
 INSERT INTO session (session_id, agent_id, origin, version, created_at_ms, updated_at_ms, head_no,
                      boundary_no, first_kept_no, context_tokens, tokens_fresh, forked_from_no,
-                     forked_at_no, forked_epoch)
+                     forked_at_no, forked_epoch, formats)
 VALUES (:session_id, :agent_id, :origin, :version, :now_ms, :now_ms, :head_no, :boundary_no,
         :first_kept_no, :context_tokens, :tokens_fresh, :forked_from_no, :forked_at_no,
-        :forked_epoch)
+        :forked_epoch, :formats)
 RETURNING session_no;
 
 -- name: end, one row or none
 -- End a session: it accepts no append. Once.
 UPDATE session SET ended_at_ms = :now_ms WHERE session_no = :session_no AND ended_at_ms IS NULL;
+
+-- name: set_formats, one row
+-- Say which message formats a session's items may have.
+UPDATE session SET formats = :formats WHERE session_no = :session_no;
 
 -- name: by_id
 -- Return the session with exactly this id.
@@ -27,7 +31,8 @@ ORDER BY session_id LIMIT :limit;
 
 -- name: by_key
 -- Return the session that a key is bound to now, and the row of the index that it came with.
-SELECT s.session_no, s.session_id, s.ended_at_ms, b.session_key, b.details FROM binding AS b
+SELECT s.session_no, s.session_id, s.ended_at_ms, s.formats, b.session_key, b.details
+FROM binding AS b
 JOIN session AS s ON s.session_no = b.session_no
 WHERE b.session_key = :session_key;
 
@@ -51,7 +56,7 @@ DELETE FROM binding WHERE session_key = :session_key;
 -- Return sessions in the order of their last change, newest first, a page at a time.
 SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.version, s.name, s.last_seq, s.epoch,
        s.context_tokens, s.tokens_fresh, s.created_at_ms, s.updated_at_ms, s.ended_at_ms,
-       s.pinned_at_ms, s.archived_at_ms, f.session_id AS forked_from,
+       s.pinned_at_ms, s.archived_at_ms, s.formats, f.session_id AS forked_from,
        (SELECT count(*) FROM compaction AS c
         WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
        (SELECT json_group_array(b.session_key) FROM binding AS b
@@ -66,7 +71,7 @@ ORDER BY s.updated_at_ms DESC, s.session_no DESC LIMIT :limit;
 -- Return one session, with what is derived from other rows.
 SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.version, s.name, s.last_seq, s.epoch,
        s.context_tokens, s.tokens_fresh, s.created_at_ms, s.updated_at_ms, s.ended_at_ms,
-       s.pinned_at_ms, s.archived_at_ms, f.session_id AS forked_from,
+       s.pinned_at_ms, s.archived_at_ms, s.formats, f.session_id AS forked_from,
        (SELECT count(*) FROM compaction AS c
         WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
        (SELECT json_group_array(b.session_key) FROM binding AS b

@@ -22,11 +22,11 @@ SET previous = excluded.current, current = lower(hex(randomblob(16)));
 INSERT INTO session (session_no, session_id, agent_id, origin, version, created_at_ms,
                      updated_at_ms, ended_at_ms, name, last_seq, epoch, head_no, branch_no,
                      boundary_no, first_kept_no, context_tokens, tokens_fresh, forked_from_no,
-                     pinned_at_ms, archived_at_ms, forked_at_no, forked_epoch, heard_at_ms)
+                     pinned_at_ms, archived_at_ms, forked_at_no, forked_epoch, heard_at_ms, formats)
 VALUES (:session_no, :session_id, :agent_id, :origin, :version, :created_at_ms, :updated_at_ms,
         :ended_at_ms, :name, :last_seq, :epoch, :head_no, :branch_no, :boundary_no, :first_kept_no,
         :context_tokens, :tokens_fresh, :forked_from_no, :pinned_at_ms, :archived_at_ms,
-        :forked_at_no, :forked_epoch, :heard_at_ms)
+        :forked_at_no, :forked_epoch, :heard_at_ms, coalesce(:formats, 15))
 ON CONFLICT DO NOTHING;
 
 -- name: put_binding, one row or none
@@ -178,7 +178,7 @@ ON CONFLICT DO NOTHING;
 -- name: sessions
 -- Return sessions with what they need from other tables, a page at a time.
 SELECT s.session_no, s.session_id, s.origin, s.version, s.created_at_ms, s.updated_at_ms,
-       s.last_seq, s.head_no, s.forked_from_no, s.archived_at_ms,
+       s.last_seq, s.head_no, s.forked_from_no, s.archived_at_ms, s.formats,
        f.session_no AS found_forked_from_no
 FROM session AS s LEFT JOIN session AS f ON f.session_no = s.forked_from_no
 WHERE s.session_no > :after_no ORDER BY s.session_no LIMIT :limit;
@@ -186,7 +186,7 @@ WHERE s.session_no > :after_no ORDER BY s.session_no LIMIT :limit;
 -- name: session
 -- Return one session.
 SELECT session_no, session_id, origin, version, created_at_ms, updated_at_ms, last_seq, head_no,
-       forked_from_no, archived_at_ms, ended_at_ms
+       forked_from_no, archived_at_ms, ended_at_ms, formats
 FROM session WHERE session_no = :session_no;
 
 -- name: numbers
@@ -519,8 +519,8 @@ ON CONFLICT DO NOTHING;
 -- name: make_session, one row
 -- Insert a stand-in for a session whose row is lost.
 INSERT INTO session (session_no, session_id, agent_id, origin, version, created_at_ms,
-                     updated_at_ms)
-VALUES (:session_no, :session_id, NULL, 'native', :version, :at_ms, :at_ms);
+                     updated_at_ms, formats)
+VALUES (:session_no, :session_id, NULL, 'native', :version, :at_ms, :at_ms, :formats);
 
 -- name: make_lane, one row or none
 -- Insert a stand-in for a lane whose row is lost: one turn at a time, before no other

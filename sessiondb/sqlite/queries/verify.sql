@@ -42,7 +42,7 @@ ORDER BY entry_no LIMIT 1;
 -- snapshot. :low_no and :high_no bound the numbers that its entries may have.
 SELECT s.session_no, s.session_id, s.origin, s.version, s.name, s.last_seq, s.epoch, s.head_no,
        s.branch_no, s.boundary_no, s.first_kept_no, s.context_tokens, s.tokens_fresh,
-       s.forked_from_no, s.archived_at_ms, z.type AS header_type,
+       s.forked_from_no, s.archived_at_ms, s.formats, z.type AS header_type,
        (SELECT max(n.entry_no) FROM entry AS n
         WHERE n.entry_no BETWEEN :low_no AND :high_no) AS last_no, h.entry_no AS found_head_no,
         h.branch_no AS head_branch_no, h.tokens_total AS head_tokens_total,

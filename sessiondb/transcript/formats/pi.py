@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from .base import ASSISTANT, RESULT, CallId, Format, blocks, call_id, joined_text
+from sessiondb.clock import ms_from_iso
+from sessiondb.transcript.tokens import content_chars, tokens_of
+
+from .base import ASSISTANT, RESULT, CallId, Format, blocks, call_id, counted, joined_text
 
 _FAILED: Final = ("error", "aborted")
 
@@ -16,6 +19,8 @@ class Pi(Format):
     """Calls are blocks of a reply. Each result is a message of its own."""
 
     name = "pi"
+    bit = 1
+    reset_drops = True
 
     def role(self, item: dict[str, Any]) -> str | None:
         """Return the item's own role. The rules use pi's words."""
@@ -46,6 +51,38 @@ class Pi(Format):
     def is_usable(self, item: dict[str, Any]) -> bool:
         """Tell whether a reply's `stopReason` is neither `error` nor `aborted`."""
         return item.get("stopReason") not in _FAILED
+
+    def usage(self, item: dict[str, Any]) -> int | None:
+        """Return `totalTokens`, or the sum of its parts. OpenClaw marks some as unavailable."""
+        if item.get("role") != ASSISTANT or not self.is_usable(item):
+            return None
+        usage = item.get("usage")
+        state = usage.get("contextUsage") if isinstance(usage, dict) else None
+        if isinstance(state, dict) and state.get("state") == "unavailable":
+            return None
+        return counted(item, "totalTokens", ("input", "output", "cacheRead", "cacheWrite"))
+
+    def chars(self, item: dict[str, Any]) -> int:
+        """Weigh the content, of a command and its output both, of a summary its text."""
+        role = item.get("role")
+        if role == "bashExecution":
+            return content_chars(item.get("command")) + content_chars(item.get("output"))
+        if role in ("branchSummary", "compactionSummary"):
+            return content_chars(item.get("summary"))
+        return content_chars(item.get("content"))
+
+    def tokens(self, item: dict[str, Any]) -> int:
+        """Return the estimate of pi. A message with nothing in it weighs nothing, as there."""
+        return tokens_of(self.chars(item))
+
+    def summary(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """Return a `compactionSummary` message."""
+        return {
+            "role": "compactionSummary",
+            "summary": entry.get("summary"),
+            "tokensBefore": entry.get("tokensBefore"),
+            "timestamp": ms_from_iso(entry.get("timestamp")),
+        }
 
 
 PI: Final = Pi()

@@ -38,6 +38,12 @@ def bind(key: str, name: str, details: str | None = None) -> Callable[[World, Re
 
 CHANGES = [
     Change(
+        "registry.set_formats",
+        "of one session",
+        lambda w, tx: tx.run("registry.set_formats", session_no=w.no("session twin"), formats=4),
+        {"session twin": {"formats": 4}},
+    ),
+    Change(
         "registry.insert",
         "a session, its epoch and its header",
         lambda w, tx: registry.create(tx, "new", agent_id="west"),
@@ -74,6 +80,7 @@ CHANGES = [
                 "forked_from_no": "twin",
                 "forked_at_no": "twin/15",
                 "forked_epoch": 1,
+                "formats": 1,
             },
             "+epoch new/0": {
                 "reason": "fork",

@@ -595,12 +595,14 @@ CHANGES = [
                 "version": 3,
                 "created_at_ms": NOW,
                 "updated_at_ms": NOW,
+                "formats": 2,
             }
         },
         session_no=9_000,
         session_id="new",
         version=3,
         at_ms=NOW,
+        formats=2,
     ),
     change(
         "make_lane",

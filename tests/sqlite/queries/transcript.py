@@ -152,6 +152,7 @@ CHANGES = [
             tokens_fresh=0,
             name="n",
             heard_at_ms=104,
+            formats=8,
         ),
         {
             "session twin": {
@@ -166,6 +167,7 @@ CHANGES = [
                 "tokens_fresh": 0,
                 "name": "n",
                 "heard_at_ms": 104,
+                "formats": 8,
             }
         },
     ),
