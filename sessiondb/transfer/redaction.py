@@ -215,15 +215,9 @@ _KEPT_IN_ENTRY: Final = {
             "api",
             "stopReason",
             # of other message formats
-            "type",
-            "id",
-            "name",
             "call_id",
             "tool_call_id",
             "approval_request_id",
-            "status",
-            "stop_reason",
-            "finish_reason",
             "encrypted_content",
         }
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from sessiondb import sync
 from sessiondb.cli.terminal import (
     at,
 )
+from sessiondb.models import MessageFormat
 from tests.support.command_line import KEY, ok
+from tests.support.talks import SPEAKERS
 
 
 def test_show_marks_where_the_current_context_begins(db: Path) -> None:
@@ -166,3 +169,27 @@ def test_tail_prints_the_end_and_with_json_one_object_a_line(db: Path) -> None:
     assert [
         json.loads(line)["seq"] for line in ok("tail", db, KEY, "-n", "2", "--json").splitlines()
     ] == [25, 26]
+
+
+@pytest.mark.parametrize("message_format", SPEAKERS)
+def test_calls_and_results_of_every_format_are_shown(
+    tmp_db: Path, message_format: MessageFormat
+) -> None:
+    speaker = SPEAKERS[message_format](random.Random(1))
+    speaker.words = lambda: "the words"  # type: ignore[method-assign]
+    speaker.person()
+    speaker.calls(["c1"])
+    speaker.result(["c1"])
+    speaker.answer()
+    with sync.open(tmp_db) as database:
+        session = database.create_session("the-session", format=message_format)
+        session.append_many(speaker.talk.items)
+    shown = ok("show", tmp_db, "the-session")
+    assert f"format  {message_format}" in shown
+    assert "-> read" in shown
+    assert shown.count("the words") == 4
+    assert message_format in ok("sessions", tmp_db)
+    said = json.loads(ok("query", tmp_db, "SELECT type, role, text FROM transcript", "--json"))
+    messages = [row for row in said if row["type"] == "message"]
+    assert all(row["text"] for row in messages)
+    assert "toolResult" in [row["role"] for row in messages]

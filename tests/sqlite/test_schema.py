@@ -211,6 +211,23 @@ def test_messages_of_the_third_schema_keep_how_they_ended() -> None:
     assert drain(connection, "PRAGMA integrity_check") == [("ok",)]
 
 
+def test_sessions_of_the_third_schema_with_entries_are_pis() -> None:
+    connection = apsw.Connection(":memory:")
+    scripts = dict(schema.migrations())
+    for number in (1, 2, 3):
+        drain(connection, scripts[number])
+    made = (
+        "INSERT INTO session (session_id, origin, version, created_at_ms, updated_at_ms, last_seq) "
+        "VALUES ('empty', 'native', 3, 0, 0, 0), ('used', 'native', 3, 0, 0, 2)"
+    )
+    drain(connection, made)
+    drain(connection, scripts[4])
+    formats = drain(connection, "SELECT session_id, formats FROM session ORDER BY session_id")
+    assert formats == [("empty", 15), ("used", 1)]
+    shown = drain(connection, "SELECT session_id, format FROM session_overview ORDER BY session_id")
+    assert shown == [("empty", None), ("used", "pi")]
+
+
 def test_a_migration_that_fails_leaves_the_version_before_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

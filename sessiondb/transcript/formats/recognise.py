@@ -41,7 +41,6 @@ _REPLY_FIELDS: Final = {
     "reasoning_content": _CHAT,
     "stop_reason": _ANTHROPIC,
     "stop_sequence": _ANTHROPIC,
-    "stopReason": _PI,
     "errorMessage": _PI,
     "providerReplay": _PI,
 }
@@ -115,6 +114,8 @@ def recognise(item: dict[str, Any]) -> int:
     if found & (found - 1) == 0:
         return found
     if role == "assistant":
+        if "stopReason" in item:  # almost every reply of pi's, and no other
+            return _PI
         found &= _by_reply(item)
     content = item.get("content")
     if isinstance(content, list):
