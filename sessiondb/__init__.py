@@ -77,11 +77,13 @@ if typing.TYPE_CHECKING:
         Finding,
         Holding,
         ImportReport,
+        OpenMessage,
         QuarantinedLine,
         Receipt,
         Reply,
         SessionInfo,
         VerifyReport,
+        Withdrawn,
     )
     from .transcript.compaction_job import CompactionJob
     from .transcript.context import Context
@@ -128,6 +130,7 @@ __all__ = [
     "NothingToCompact",
     "NothingToUndo",
     "OpenError",
+    "OpenMessage",
     "OpenOptions",
     "OutcomeUnknown",
     "Outgoing",
@@ -163,6 +166,7 @@ __all__ = [
     "UnsafeFilesystem",
     "UnsafeSQLite",
     "VerifyReport",
+    "Withdrawn",
     "open",
     "outcome_of",
 ]
@@ -195,11 +199,13 @@ _MODULES = {
         "Finding",
         "Holding",
         "ImportReport",
+        "OpenMessage",
         "QuarantinedLine",
         "Receipt",
         "Reply",
         "SessionInfo",
         "VerifyReport",
+        "Withdrawn",
     ),
     "sessiondb.transcript.context": ("Context",),
     "sessiondb.transcript.reset_policy": ("ResetPolicy",),

@@ -232,6 +232,17 @@ class Database(Protocol):
     ) -> T:
         """As `SessionDB.write`."""
 
+    async def change_session(
+        self,
+        op: str,
+        session_no: int,
+        fn: Callable[[Tx, int | None], T],
+        *,
+        own_turn_no: int | None = None,
+        abort: str | None = None,
+    ) -> T:
+        """As `SessionDB.change_session`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:

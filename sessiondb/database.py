@@ -32,7 +32,7 @@ from .backend import Backend, ReadTx, Tx
 from .clock import now_ms
 from .errors import InvalidInput, before_the_write
 from .gateway import consumer as consuming
-from .gateway import dispatcher, draining, inbox, lanes, outbox, recovery, turns, worker
+from .gateway import dispatcher, draining, inbox, lanes, outbox, recovery, stopping, turns, worker
 from .gateway.dispatcher import Sender
 from .gateway.recovery import Decision, Recovered, ResumePolicy
 from .gateway.running_turn import Handler, LaneSettings
@@ -54,9 +54,11 @@ from .models import (
     Holding,
     ImportReport,
     MessageFormat,
+    OpenMessage,
     Reply,
     SessionInfo,
     VerifyReport,
+    Withdrawn,
 )
 from .paging import read_pages
 from .salvage import pipeline as salvaging
@@ -198,6 +200,35 @@ class SessionDB:
             StoreReadOnly: the database was opened for reading.
         """
         return await self.backend.write(fn, op=op, size=size, timeout_s=timeout_s)
+
+    async def change_session(
+        self,
+        op: str,
+        session_no: int,
+        fn: Callable[[Tx, int | None], T],
+        *,
+        own_turn_no: int | None = None,
+        abort: str | None = None,
+    ) -> T:
+        """Run `fn` in a write transaction in which no turn of a session runs.
+
+        For code that brings its own rules. See `backend`. A turn that runs is stopped, for the
+        reason `abort`, and `fn` gets its number. `own_turn_no` is a turn of the caller's own,
+        which may go on.
+
+        Raises:
+            SessionBusy: a turn runs, and there is no reason to stop it.
+        """
+        aborted: int | None = None
+
+        def change(tx: Tx) -> T:
+            nonlocal aborted
+            aborted = stopping.end_running(tx, session_no, own_turn_no=own_turn_no, reason=abort)
+            return fn(tx, aborted)
+
+        result = await self.write(op, change)
+        self._loops.stop(aborted)
+        return result
 
     # -- sessions ------------------------------------------------------------------------------
 
@@ -446,6 +477,29 @@ class SessionDB:
             timeout_s=timeout_s,
         )
 
+    async def withdraw(self, channel: str, event_id: str) -> Withdrawn:
+        """Take a message back that waits, because its sender did. Durable. May be repeated.
+
+        No turn works on it any more, nor on an edit of it that waits. Its sender is told
+        (`message_withdrawn`). The event stays known, and is not accepted again. What a turn had
+        read of it before stays in the transcript. A turn that works on it goes on:
+        `abort_turn(withdrawn.turn_no, ...)` stops it.
+        """
+        return await self.write(
+            "inbox.withdraw", lambda tx: stopping.withdraw(tx, channel, event_id)
+        )
+
+    def inbox(
+        self, *, session: Session | None = None, limit: int | None = None
+    ) -> AsyncIterator[OpenMessage]:
+        """Iterate over accepted messages that are not done, oldest first. Of one session or of all.
+
+        Those that wait, are being worked on, or were interrupted.
+        """
+        session_no = session.ref.session_no if session is not None else None
+        page = partial(inbox.open_messages, session_no=session_no)
+        return read_pages(self.read, "inbox.open", page, limit=limit)
+
     def dead_letters(self, *, limit: int | None = None) -> AsyncIterator[DeadLetter]:
         """Iterate over messages that were given up, newest first, `limit` at most.
 
@@ -511,17 +565,15 @@ class SessionDB:
     async def abort_turn(self, turn_no: int, reason: str) -> None:
         """Stop a turn on a person's behalf. Whatever it still tries to write is refused. Durable.
 
-        Its handler is cancelled: at once if this object runs the lane, otherwise when the
-        lease is renewed next.
+        Its handler is cancelled: at once if this object runs the lane, otherwise when a lane of
+        its process has looked. `Session.abort` stops whichever turn of a session runs.
 
         Raises:
             TurnLost: it had ended.
             NotFound: there is no such turn.
         """
         await self.write("turn.abort", lambda tx: turns.abort(tx, turn_no, reason))
-        turn = self._loops.running.get(turn_no)  # another thread's loop may end it meanwhile
-        if turn is not None:
-            turn.stop()
+        self._loops.stop(turn_no)
 
     async def drain(self, *, timeout_s: float = 30.0) -> Drained:
         """Let the loops of this object return once their work is done. Say what still runs.

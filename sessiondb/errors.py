@@ -2,7 +2,8 @@
 
     SessionDBError
     |-- StoreBusy                  full or locked: not executed. Retry after `retry_after_ms`
-    |   `-- SessionBusy            ... because too much waits in its session, lane or channel
+    |   `-- SessionBusy            ... because too much waits in its session, lane or channel,
+    |                              or a turn runs in the session that is to be changed
     |-- TurnLost                   the turn ended or was taken over. It can write no more
     |-- StrayCancellation          a cancellation that nobody asked for ended a loop: start it again
     |-- NotExecuted                the deadline passed before the transaction began
@@ -183,7 +184,8 @@ class IdentityConflict(InvalidInput):
 
 class SessionBusy(StoreBusy):
     """Too many messages of this session, or in its lane, are waiting, or too many replies to its
-    channel. This one was not accepted. NACK it.
+    channel: this one was not accepted. NACK it. Or a turn runs in the session that is to be
+    changed.
     """
 
 

@@ -369,6 +369,21 @@ class Edited:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """What became of a message that its sender took back."""
+
+    outcome: Literal["withdrawn", "running", "done", "unknown"]
+    """`withdrawn`: it waited, and no turn will work on it any more.
+
+    `running`: a turn works on it. `done`: it had ended before: answered, stopped, dead or
+    withdrawn. `unknown`: the channel never brought it, or its row was pruned."""
+    inbox_no: int | None
+    session_id: str | None
+    turn_no: int | None
+    """The turn that works on it, or on an edit of it. None: there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """A notice for an operator, or for the user who waits."""
 

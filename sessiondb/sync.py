@@ -40,7 +40,7 @@ from . import database
 from .backend import ReadTx, Tx
 from .database import OpenOptions
 from .errors import CompactionTimeout, InvalidInput, StoreClosed, mark_outcome, outcome_of
-from .models import CompactionInfo, CompactionResult, ExportReport, VerifyReport
+from .models import CompactionInfo, CompactionResult, ExportReport, OpenMessage, VerifyReport
 from .transcript.compaction_job import CompactionJob as AsyncCompactionJob
 from .transcript.registry import Ref
 from .transcript.session import Session as AsyncSession
@@ -419,6 +419,7 @@ class SessionDB(_Proxy[database.SessionDB]):
 
     accept = _call(database.SessionDB.accept)
     edit = _call(database.SessionDB.edit)
+    withdraw = _call(database.SessionDB.withdraw)
     dead_letters = _iterator(database.SessionDB.dead_letters)
     requeue = _call(database.SessionDB.requeue)
     drop = _call(database.SessionDB.drop)
@@ -455,6 +456,14 @@ class SessionDB(_Proxy[database.SessionDB]):
     @_mirrors(database.SessionDB.compactions)
     def compactions(self, session: Session | None = None) -> Iterator[CompactionInfo]:
         return _iterate(self._loop, lambda: self._peer.compactions(_peer_of(session)))
+
+    @_mirrors(database.SessionDB.inbox)
+    def inbox(
+        self, *, session: Session | None = None, limit: int | None = None
+    ) -> Iterator[OpenMessage]:
+        return _iterate(
+            self._loop, lambda: self._peer.inbox(session=_peer_of(session), limit=limit)
+        )
 
     @_mirrors(database.SessionDB.export)
     def export(
@@ -507,6 +516,7 @@ class Session(_Proxy[AsyncSession]):
     arrivals = _call(AsyncSession.arrivals)
     epochs = _call(AsyncSession.epochs)
     events = _call(AsyncSession.events)
+    abort = _call(AsyncSession.abort)
     branch = _call(AsyncSession.branch)
     reset = _call(AsyncSession.reset)
     fork = _session(AsyncSession.fork)

@@ -45,6 +45,7 @@ PAIRS = [
 # a gateway.
 ASYNC_ONLY = {
     "SessionDB.backend",
+    "SessionDB.change_session",
     "SessionDB.run_lane",
     "SessionDB.run_outbox",
     "SessionDB.run_resumes",

@@ -3,6 +3,7 @@
 Everything else in this folder is HTTP, HTML and a model.
 
     a message    db.accept, then acknowledge    on disk first, once for each event
+    /stop        session.abort                  the turn of a conversation, in any process
     an answer    db.run_lane(lane, handler)     one turn per session, retried, cut off
     a tool       turn.append                    the call, then its result, as they happen
     a reply      db.run_outbox(sender)          from a row that the end of the turn wrote
@@ -52,7 +53,6 @@ from sessiondb import (
     SessionDB,
     SessionDBError,
     Turn,
-    TurnLost,
 )
 
 from .channels import Notice, Pages, SimulatedChannel, in_words, session_key, target_of
@@ -433,22 +433,13 @@ class Gateway:
         )
 
     async def _stop(self, session: Session) -> str:
-        stopped = 0
-        for held in await self.db.held():
-            if held.session_id == session.id and held.what == "turn":
-                turn = self.working.get(session.id)
-                try:
-                    # In this process the handler is cancelled. In another one, its
-                    # writes are refused.
-                    await self.db.abort_turn(held.number, "stopped by its user")
-                except TurnLost:
-                    continue  # it ended by itself a moment ago
-                stopped += 1
-                if turn is not None and turn.number == held.number:
-                    self.tell(session.id, "stopped", inbox_no=turn.inbox_no)
+        turn = self.working.get(session.id)
+        stopped = await session.abort("stopped by its user")  # in whichever process it runs
+        if stopped and turn is not None:
+            self.tell(session.id, "stopped", inbox_no=turn.inbox_no)
         if session.id in self.compacting:
             self.compacting[session.id].cancel()
-            stopped += 1
+            stopped = True
         return "Stopped." if stopped else "Nothing is running."
 
     # -- whoever waits, and whoever looks after it -------------------------------------

@@ -23,6 +23,7 @@ from sessiondb.backend import ReadTx
 from sessiondb.gateway import inbox as inbox_rules
 from sessiondb.gateway import outbox as outbox_rules
 from sessiondb.gateway import restored
+from sessiondb.gateway import stopping as stopping_rules
 from sessiondb.gateway.recovery import Decision, ResumePolicy
 from sessiondb.maintenance.status import LISTED_MAX, Stuck
 from sessiondb.models import DeadLetter, Event, Holding, OpenMessage, Reply
@@ -235,15 +236,30 @@ def _print_event(opened: sync.SessionDB, event: Event, *, as_json: bool) -> None
     examples=("sessiondb held gateway.db",),
 )
 @database_argument
-@json_option("Print a JSON array.")
+@click.option(
+    "--abort",
+    type=int,
+    multiple=True,
+    metavar="N",
+    help="Stop turn N: its message is not answered, and its sender is told.",
+)
+@json_option("Print a JSON array, or an object about --abort.")
 @debug_option
-def held(db: str, as_json: bool) -> None:
+def held(db: str, abort: tuple[int, ...], as_json: bool) -> None:
     """Show who holds what, and whether the holder is alive.
 
     Lists turns, compactions and replies that are being sent, with the times at which each
     lease began and ends. The next start of a gateway releases what a dead process holds. A
     turn is also released when its lease expires.
     """
+    if abort:
+        with write_into(db, create=False) as opened:
+            for number in abort:
+                opened.abort_turn(number, "stopped by an operator")
+                _say(f"turn {number} is stopped", quiet=as_json)
+        if as_json:
+            print_json({"aborted": abort})
+        return
     with look_into(db) as opened:
         found = opened.held()
         sessions = session_column(opened, (holding.session_id for holding in found))
@@ -490,11 +506,22 @@ def _decision_row(decision: Decision) -> list[object]:
 
 
 @command(
-    examples=("sessiondb inbox gateway.db -n 20",),
+    examples=(
+        "sessiondb inbox gateway.db -n 20",
+        "sessiondb inbox gateway.db --session agent:main:discord:channel:1",
+    ),
 )
 @database_argument
 @click.option(
     "-n", "--limit", metavar="N", type=click.IntRange(min=1), help="At most this many messages."
+)
+@click.option("--session", metavar="SESSION", help="Only of this session: an id, or a key.")
+@click.option(
+    "--withdraw",
+    type=int,
+    multiple=True,
+    metavar="N",
+    help="Take inbox item N back, which waits: no turn works on it, and its sender is told.",
 )
 @click.option(
     "--line-up",
@@ -522,6 +549,8 @@ def _decision_row(decision: Decision) -> list[object]:
 def inbox(
     db: str,
     limit: int | None,
+    session: str | None,
+    withdraw: tuple[int, ...],
     line_up: bool,
     requeued: tuple[int | None, ...],
     given_up: tuple[int | None, ...],
@@ -542,8 +571,18 @@ def inbox(
     if requeued or given_up:
         _decide_restored(db, requeued, given_up, as_json=as_json)
         return
+    if withdraw:
+        with write_into(db, create=False) as opened:
+            for number in withdraw:
+                body = partial(stopping_rules.withdraw_one, inbox_no=number)
+                opened.write("inbox.withdraw", body)
+                _say(f"inbox item {number} is withdrawn", quiet=as_json)
+        if as_json:
+            print_json({"withdrawn": withdraw})
+        return
     with look_into(db) as opened:
-        found = _open_messages(opened, limit)
+        whose = opened.session_by_id(session) if session is not None else None
+        found = opened.inbox(session=whose, limit=limit)
         if as_json:
             print_json_array(to_json(message) for message in found)
             return
@@ -588,20 +627,6 @@ def _restored(opened: sync.SessionDB, numbers: tuple[int | None, ...]) -> Iterat
     while page := opened.read("inbox.restored", partial(restored.waiting, after_no=after_no)):
         yield from page
         after_no = page[-1]
-
-
-def _open_messages(opened: sync.SessionDB, limit: int | None) -> Iterator[OpenMessage]:
-    after_no, left = 0, limit
-    while left is None or left > 0:
-        count = PAGE if left is None else min(left, PAGE)
-        page = opened.read(
-            "inbox.open", partial(inbox_rules.open_messages, after_no=after_no, limit=count)
-        )
-        yield from page.rows
-        if not page.more:
-            return
-        after_no = page.rows[-1].inbox_no
-        left = None if left is None else left - len(page.rows)
 
 
 def _inbox_row(message: OpenMessage) -> list[object]:

@@ -81,6 +81,17 @@ class Loops:
             del self._names[mine]
             db.backend.wake()
 
+    def stop(self, turn_no: int | None) -> None:
+        """Cancel the handler of a turn that has ended in the database, if it runs here."""
+        # Another thread's loop may end it meanwhile.
+        turn = self.running.get(turn_no) if turn_no is not None else None
+        if turn is not None and not turn.ending:
+            turn.stop()
+
+    def working(self) -> list[int]:
+        """Return the turns whose handlers work here, and whose end is not being written."""
+        return [number for number, turn in self.running.copy().items() if not turn.ending]
+
     def ends(self, stage: Stage) -> bool:
         """Tell whether the loops of a stage are to return."""
         return self._stage >= stage

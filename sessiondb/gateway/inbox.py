@@ -6,7 +6,8 @@
     claimed --> interrupted                   its turn was. The resume plan decides
     interrupted --> queued                    by the plan, in lane resume
     queued --> interrupted                    it came from a backup. A person decides
-    queued | interrupted --> done             superseded: the turn of a newer one answered it
+    queued | interrupted --> done             superseded: the turn of a newer one answered it.
+                                              Or withdrawn: its sender took it back
     queued | claimed | interrupted --> dead   it is given up. An operator decides
     dead --> queued | done                    by an operator
 
@@ -55,7 +56,6 @@ from sessiondb.limits import (
 )
 from sessiondb.messages import message_json
 from sessiondb.models import Accepted, DeadLetter, Edited, OpenMessage
-from sessiondb.paging import Page
 from sessiondb.transcript import registry
 from sessiondb.transcript.content import digest
 from sessiondb.transcript.entries import draft_decoded, formats_of, is_large, off_loop
@@ -326,7 +326,7 @@ def _refuse_when_full(tx: Tx, ref: registry.Ref, incoming: Incoming) -> int:
             if busy is not None
             else "no turn"
         )
-        retry_after_ms = _until_a_place(tx, ref.session_no, lane, busy)
+        retry_after_ms = until_a_place_ms(tx, ref.session_no, lane, busy)
         raise SessionBusy(
             f"session {ref.session_id}: {waiting} messages of lane {lane} are waiting, which is "
             f"the limit; it is busy with {holder}. Not accepted; retry in {retry_after_ms} ms.",
@@ -361,7 +361,7 @@ def _refuse_when_outbox_full(tx: Tx, ref: registry.Ref, incoming: Incoming) -> N
         )
 
 
-def _until_a_place(
+def until_a_place_ms(
     tx: Tx, session_no: int, lane: str, busy: statements.TurnsRunningOfSession | None
 ) -> int:
     """Return how long it takes until one more message of a session is done, by its own pace.
@@ -420,10 +420,23 @@ def next_notice_ms(tx: ReadTx, lane: str, now_ms: int, *, after_ms: int) -> int 
     return at_ms if at_ms <= now_ms + 2 * after_ms else now_ms
 
 
-def open_messages(tx: ReadTx, *, after_no: int, limit: int) -> Page[OpenMessage]:
-    """List messages that are not done, oldest first: one page."""
-    rows, more = tx.page("inbox.open", after_no=after_no, limit=limit)
-    return Page([OpenMessage(**row._asdict()) for row in rows], more)
+def open_messages(
+    tx: ReadTx, after_no: int | None, limit: int, *, session_no: int | None
+) -> tuple[list[OpenMessage], int | None]:
+    """List messages that are not done, oldest first. Of one session or of all.
+
+    Also return the next page's cursor, None at the end.
+    """
+    after_no = after_no or 0
+    if session_no is None:
+        rows, more = tx.page("inbox.open", after_no=after_no, limit=limit)
+        found = [OpenMessage(**row._asdict()) for row in rows]
+    else:
+        of_session, more = tx.page(
+            "inbox.open_of_session", session_no=session_no, after_no=after_no, limit=limit
+        )
+        found = [OpenMessage(**row._asdict()) for row in of_session]
+    return found, found[-1].inbox_no if more else None
 
 
 def dead_letters(

@@ -40,6 +40,7 @@ from . import (
     inbox,
     leases,
     retry,
+    stopping,
     turns,
 )
 from .running_turn import (
@@ -121,7 +122,7 @@ async def _wait_for_turn(
         if loops.ends(draining.Stage.TURNS):
             return None
         try:
-            turn, sleep_s = await _next_turn(db, lane, settings, _owned(loops.running), watch)
+            turn, sleep_s = await _next_turn(db, lane, settings, loops, watch)
             backoff.reset()
         except SessionDBError as error:
             turn, sleep_s = None, backoff.next_delay(error)
@@ -131,14 +132,22 @@ async def _wait_for_turn(
 
 
 async def _next_turn(
-    db: Database, lane: str, settings: LaneSettings, owned: str, watch: cancellation.Watch
+    db: Database,
+    lane: str,
+    settings: LaneSettings,
+    loops: draining.Loops,
+    watch: cancellation.Watch,
 ) -> tuple[Turn | None, float]:
     """Do what is due in a lane, and claim its next message. Also return how long to sleep.
 
     Raises:
         NotFound: there is no such lane.
     """
-    work = await db.read("lane.look", partial(_due_work, lane=lane, settings=settings, owned=owned))
+    owned = _owned(loops.running)
+    look = partial(_due_work, lane=lane, settings=settings, owned=owned, working=loops.working())
+    work = await db.read("lane.look", look)
+    for turn_no in work.ended:
+        loops.stop(turn_no)
     damaged: StoreDamaged | None = None
     try:
         await _do_upkeep(db, lane, work, settings, owned)
@@ -172,6 +181,8 @@ def _owned(running: dict[int, Turn]) -> str:
 class _DueWork:
     """All that a lane's loop acts upon, read in one snapshot."""
 
+    ended: list[int]
+    """Turns whose handlers still work here, although somebody has stopped or taken them."""
     has_expired: bool
     has_late: bool
     candidate: claims.Candidate | None
@@ -181,7 +192,9 @@ class _DueWork:
     """Until something is due without any commit: a retry, a lease that runs out, a notice."""
 
 
-def _due_work(tx: ReadTx, *, lane: str, settings: LaneSettings, owned: str) -> _DueWork:
+def _due_work(
+    tx: ReadTx, *, lane: str, settings: LaneSettings, owned: str, working: list[int]
+) -> _DueWork:
     now_ms = clock.now_ms()
     expiry_ms = tx.one("turns.next_expiry", alive=owned).at_ms
     after_ms = round(settings.delayed_after_s * 1000)
@@ -193,6 +206,7 @@ def _due_work(tx: ReadTx, *, lane: str, settings: LaneSettings, owned: str) -> _
         stuck = error
     due_ms = [expiry_ms, notice_ms, tx.one("inbox.due", lane=lane, now_ms=now_ms).at_ms]
     return _DueWork(
+        ended=stopping.ended(tx, json.dumps(working)) if working else [],
         has_expired=expiry_ms is not None and expiry_ms <= now_ms,
         has_late=notice_ms is not None and notice_ms <= now_ms,
         candidate=candidate,
@@ -283,6 +297,7 @@ async def _claim(
     if started is None:
         return None
     session = Session(db, Ref(started.session_no, started.session_id))
+    session.turn_no = started.turn_no
     return Turn(db, session, started, message, settings, watch)
 
 

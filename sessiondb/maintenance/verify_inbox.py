@@ -4,8 +4,9 @@ The rule that all of it serves: every accepted message ends answered, or dead wi
 that its sender can see, or superseded by a turn whose context contains it, with an event.
 
 * Answered: a turn of it completed.
-* Dead, dropped or stopped: `told_no` is an event for its sender, of the kind that belongs
-  to that end, and the event exists. Pruning keeps such events as long as their messages.
+* Dead, dropped, withdrawn or stopped: `told_no` is an event for its sender, of the kind that
+  belongs to that end, and the event exists. Pruning keeps such events as long as their
+  messages.
 * Superseded: the other message is a later one of the same session, and a turn answered or a
   person stopped it. The context of that turn contained this message's entry. This is derived
   from the two entries alone, which never change, whatever has become of the context since.
@@ -126,7 +127,7 @@ def fault_of_event(row: statements.VerifyInbox) -> str | None:
     if row.told_kind is None:
         return f"event {row.told_no}, which told its sender, is not there"
     if (
-        row.told_kind == _kind_of_end(row)
+        row.told_kind in _kinds_of_end(row)
         and row.told_audience == "user"
         and row.told_inbox_no == row.inbox_no
         and row.told_session_no in (None, row.session_no)
@@ -138,10 +139,12 @@ def fault_of_event(row: statements.VerifyInbox) -> str | None:
     )
 
 
-def _kind_of_end(row: statements.VerifyInbox) -> str:
+def _kinds_of_end(row: statements.VerifyInbox) -> tuple[str, ...]:
     if row.superseded_by is not None:
-        return "message_superseded"
-    return "turn_aborted" if row.turn_state == "aborted" else "message_dead"
+        return ("message_superseded",)
+    if row.turn_state == "aborted":
+        return ("turn_aborted",)
+    return ("message_dead",) if row.state == "dead" else ("message_dead", "message_withdrawn")
 
 
 def fault_of_successor(tx: ReadTx, row: statements.VerifyInbox) -> str | None:

@@ -6,10 +6,10 @@ A `Session` holds nothing of its session, so it never disagrees with the databas
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sessiondb import events
-from sessiondb.backend import Database, ReadTx
+from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput
 from sessiondb.events import Audience
@@ -24,6 +24,8 @@ from .keys import parse_key
 
 if TYPE_CHECKING:
     from sessiondb import statements
+
+T = TypeVar("T")
 
 _EPOCHS_PAGE = 200
 
@@ -41,6 +43,8 @@ class Session:
         """The session's number, which names it in the tables, and its id."""
         self.asked_epoch: int | None = None
         """The epoch of the present context that was last read by this handle."""
+        self.turn_no: int | None = None
+        """The turn whose handler has this handle: its changes are from inside of that turn."""
 
     def __repr__(self) -> str:
         return f"<Session {self.id}>"
@@ -229,33 +233,55 @@ class Session:
 
     # -- moving ------------------------------------------------------------------------
 
-    async def branch(self, entry_id: str | None) -> int:
+    async def abort(self, reason: str) -> bool:
+        """Stop the turn that runs in this session, on a person's behalf. False if none does.
+
+        In this process or another one. Whatever the turn still tries to write is refused. Its
+        message is done, without an answer, and its sender is told (`turn_aborted`). Durable. May
+        be repeated.
+        """
+        return await self.db.change_session(
+            "turn.abort", self.ref.session_no, lambda _, aborted: aborted is not None, abort=reason
+        )
+
+    async def branch(self, entry_id: str | None, *, abort_running: bool = False) -> int:
         """Make another entry the head, so that the next append follows it. Return the epoch.
 
-        None is the root. Durable. Moving to the present head changes nothing.
+        None is the root. Durable. Moving to the present head changes nothing. With
+        `abort_running` a turn that runs in the session is stopped, as by `abort`.
 
         Raises:
+            SessionBusy: a turn runs in the session.
             NotFound: no such entry.
             SessionEnded: the session has ended. Continue in `fork(entry_id=...)`.
         """
-        return await self.db.write(
+        return await self._change(
             "branch",
             lambda tx: registry.branch(tx, self.ref.session_no, entry_id, iso_from_ms(tx.now_ms)),
+            "the conversation went back to another entry" if abort_running else None,
         )
 
-    async def reset(self, reason: str = "reset", *, keep_from: str | None = None) -> int:
+    async def reset(
+        self,
+        reason: str = "reset",
+        *,
+        keep_from: str | None = None,
+        abort_running: bool = False,
+    ) -> int:
         """Begin the context anew in the same session. Return the new epoch.
 
         Durable. Each call begins another epoch. With `keep_from` (an entry id) the conversation
-        from there on stays in the context.
+        from there on stays in the context. With `abort_running` a turn that runs in the session
+        is stopped, as by `abort`.
 
         Raises:
+            SessionBusy: a turn runs in the session.
             NotFound: no such entry on the current path.
             InvalidInput: an unknown reason.
             SessionEnded: the session has ended.
         """
         registry.check_reset_reason(reason)
-        return await self.db.write(
+        return await self._change(
             "reset",
             lambda tx: registry.reset(
                 tx,
@@ -264,6 +290,17 @@ class Session:
                 keep_from=keep_from,
                 timestamp=iso_from_ms(tx.now_ms),
             ),
+            "the conversation began anew" if abort_running else None,
+        )
+
+    async def _change(self, op: str, change: Callable[[Tx], T], abort: str | None) -> T:
+        """Change what a turn of the session builds on, while none runs but this handle's own."""
+        return await self.db.change_session(
+            op,
+            self.ref.session_no,
+            lambda tx, _: change(tx),
+            own_turn_no=self.turn_no,
+            abort=abort,
         )
 
     async def fork(
@@ -357,17 +394,21 @@ class Session:
             timeout_s=timeout_s,
         )
 
-    async def undo_compaction(self) -> int:
+    async def undo_compaction(self, *, abort_running: bool = False) -> int:
         """Undo the last compaction: return to the context before it. Return the new epoch.
 
         Entries that arrived since stay. Durable. A second call undoes the compaction before it.
+        With `abort_running` a turn that runs in the session is stopped, as by `abort`.
 
         Raises:
+            SessionBusy: a turn runs in the session.
             SessionEnded: the session has ended.
             NothingToUndo: the context does not begin at a compaction of this session.
         """
-        return await self.db.write(
-            "compaction.undo", lambda tx: compaction.undo(tx, self.ref.session_no)
+        return await self._change(
+            "compaction.undo",
+            lambda tx: compaction.undo(tx, self.ref.session_no),
+            "the context went back behind a compaction" if abort_running else None,
         )
 
 

@@ -320,3 +320,12 @@ SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.state, i.accep
 FROM inbox AS i INDEXED BY inbox_of_session JOIN session AS s ON s.session_no = i.session_no
 WHERE i.state IN ('queued', 'claimed', 'interrupted') AND i.inbox_no > :after_no
 ORDER BY i.inbox_no LIMIT :limit;
+
+-- name: open_of_session
+-- Return the same of one session.
+SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.state, i.accepted_at_ms,
+       i.available_at_ms, i.attempts, i.turn_no, i.reason
+FROM inbox AS i INDEXED BY inbox_of_session JOIN session AS s ON s.session_no = i.session_no
+WHERE i.session_no = :session_no AND i.state IN ('queued', 'claimed', 'interrupted')
+  AND i.inbox_no > :after_no
+ORDER BY i.inbox_no LIMIT :limit;

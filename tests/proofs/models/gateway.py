@@ -188,6 +188,18 @@ class Gateway:
         follower.by_person = known.by_person
         return follower, "queued"
 
+    def withdraw(self, known: Message) -> tuple[str, int | None]:
+        """Take a message back, with its edits. Return the outcome, and the turn in the way."""
+        parts = [known, *(other for other in self.messages if other.edit_of == known.number)]
+        waiting = [message for message in parts if message.state in ("queued", "interrupted")]
+        for message in waiting:
+            message.state, message.is_told = "done", True
+            self.events.append("message_withdrawn")
+        claimed = [message.turn for message in parts if message.state == "claimed"]
+        if claimed:
+            return "running", claimed[0]
+        return ("withdrawn" if waiting else "done"), None
+
     def is_full(self, session: int, lane: str) -> bool:
         waiting = [
             message

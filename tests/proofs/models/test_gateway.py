@@ -40,7 +40,17 @@ from hypothesis.stateful import (
 
 import sessiondb
 from sessiondb import process
-from sessiondb.gateway import channels, claims, dead_letters, inbox, leases, outbox, recovery, turns
+from sessiondb.gateway import (
+    channels,
+    claims,
+    dead_letters,
+    inbox,
+    leases,
+    outbox,
+    recovery,
+    stopping,
+    turns,
+)
 from sessiondb.maintenance import verify_inbox
 from sessiondb.sqlite import writer
 from sessiondb.transcript import context, registry
@@ -165,6 +175,33 @@ class Machine(RuleBasedStateMachine):
         """A sender edits a message, in any state, and edits come in any order, and again."""
         message = self.model.messages[pick % len(self.model.messages)]
         self._edit(message, version, f"{message.event} v{version}" if changes else message.text)
+
+    @rule(pick=numbers)
+    @precondition(lambda self: self.model.messages)
+    def withdraw(self, pick: int) -> None:
+        """A sender takes a message back, in any state, and again."""
+        message = self.model.messages[pick % len(self.model.messages)]
+        found = self.call(self.db.withdraw, "web", message.event)
+        assert (found.outcome, found.turn_no) == self.model.withdraw(message)
+        assert found.inbox_no == message.number
+
+    @rule(session=st.integers(1, SESSIONS))
+    def abort_whatever_runs(self, session: int) -> None:
+        """A person stops their conversation, whether or not a turn of it runs."""
+        running = self.model.running(session=session)
+        for turn in running:
+            self.model.abort(turn)
+        handle = self.call(self.db.session, f"agent:main:web:{session}")
+        assert self.call(handle.abort, "stop") == bool(running)
+
+    @rule(session=st.integers(1, SESSIONS))
+    @precondition(lambda self: self.model.running())
+    def reset_under_a_turn(self, session: int) -> None:
+        """Nobody resets a conversation while its turn runs."""
+        if self.model.running(session=session):
+            handle = self.call(self.db.session, f"agent:main:web:{session}")
+            with pytest.raises(sessiondb.SessionBusy):
+                self.call(handle.reset)
 
     def _edit(self, message: Message, version: int, text: str) -> None:
         call = partial(
@@ -940,6 +977,24 @@ def _only_its_own_lane_takes_over(patch: pytest.MonkeyPatch) -> None:
     change_statement(patch, "turns.expired", running, f"{running} AND lane = 'main'")
 
 
+def _taken_back_in_silence(patch: pytest.MonkeyPatch) -> None:
+    told = "told_no = :told_no"
+    change_statement(patch, "stopping.withdraw", told, "told_no = nullif(:told_no, :told_no)")
+
+
+def _an_edit_stays_when_its_message_goes(patch: pytest.MonkeyPatch) -> None:
+    change_statement(patch, "stopping.texts", "edit_of = :inbox_no", "edit_of = -:inbox_no")
+
+
+def _a_conversation_is_reset_under_its_turn(patch: pytest.MonkeyPatch) -> None:
+    end_running = stopping.end_running
+
+    def lenient(tx: Any, session_no: int, *, reason: str | None, **own: Any) -> Any:
+        return end_running(tx, session_no, reason=reason, **own) if reason else None
+
+    patch.setattr(stopping, "end_running", lenient)
+
+
 # Among all rules it may take hundreds of examples until the few that show the defect come in a
 # row. So these machines have no other.
 ENOUGH_RULES = {
@@ -998,6 +1053,9 @@ ENOUGH_RULES = {
         _a_resume_has_a_minute_in_all,
         _a_resume_has_no_minute,
         _only_its_own_lane_takes_over,
+        _taken_back_in_silence,
+        _an_edit_stays_when_its_message_goes,
+        _a_conversation_is_reset_under_its_turn,
     ],
     ids=lambda fn: fn.__name__.strip("_"),
 )

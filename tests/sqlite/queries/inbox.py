@@ -718,6 +718,13 @@ PAGES = [
         ["failed-before", "dead-resume", "dead-too", "dead", "dead-old-too", "dead-old"],
     ),
     Page(
+        "inbox.open_of_session",
+        lambda w: {"after_no": 0, "session_no": w.no("session running")},
+        after,
+        "event_id",
+        ["running", "running-next", "running-later"],
+    ),
+    Page(
         "inbox.open",
         {"after_no": 0},
         after,
