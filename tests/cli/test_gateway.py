@@ -11,7 +11,7 @@ import pytest
 
 from sessiondb import clock, sync
 from sessiondb.cli.terminal import cells
-from sessiondb.gateway import claims, dead_letters, turns
+from sessiondb.gateway import claims, dead_letters, draining, turns
 from sessiondb.maintenance import status
 from sessiondb.transcript.entries import draft_entry
 from tests.support.command_line import fails, ok, on_terminal, run
@@ -159,6 +159,34 @@ def test_an_unknown_reply_is_shown_and_settled_only_by_hand(
     assert in_state("sent") == [first, second]
 
 
+def test_inbox_of_one_session_has_no_other_message(tmp_db: Path) -> None:
+    other = "agent:main:web:direct:2"
+    accept(tmp_db, "one", "two")
+    accept(tmp_db, "three", key=other)
+    assert [row["inbox_no"] for row in found("inbox", tmp_db, "--session", KEY)] == [1, 2]
+    assert [row["inbox_no"] for row in found("inbox", tmp_db, "--session", other)] == [3]
+    assert [row["inbox_no"] for row in found("inbox", tmp_db, "--session", KEY, "-n", 1)] == [1]
+    assert "agent:main:web:direct:3" in fails(
+        3, "inbox", tmp_db, "--session", "agent:main:web:direct:3"
+    )
+
+
+def test_inbox_withdraws_what_waits_and_says_what_does_not(tmp_db: Path) -> None:
+    accept(tmp_db, "one", "two", "three")
+    assert ok("inbox", tmp_db, "--withdraw", 2) == "inbox item 2 is withdrawn\n"
+    assert [row["inbox_no"] for row in found("inbox", tmp_db)] == [1, 3]
+    assert "inbox item 2 does not wait (it is done)" in fails(3, "inbox", tmp_db, "--withdraw", 2)
+    assert "inbox item 9 does not wait (it is not there)" in fails(
+        3, "inbox", tmp_db, "--withdraw", 9
+    )
+    said = ok("inbox", tmp_db, "--withdraw", 1, "--withdraw", 3, "--json")
+    assert json.loads(said) == {"withdrawn": [1, 3]}
+    assert found("inbox", tmp_db) == []
+    told = [event for event in lines("events", tmp_db) if event["kind"] == "message_withdrawn"]
+    assert [json.loads(event["data"])["inbox_no"] for event in told] == [2, 1, 3]
+    ok("verify", tmp_db)
+
+
 # -- who holds what, and what becomes of it --------------------------------------------------------
 
 
@@ -214,6 +242,32 @@ def test_held_tells_a_live_gateway_from_a_dead_one(tmp_db: Path, gateway: Gatewa
     assert [event["kind"] for event in lines("events", tmp_db, "--audience", "operator")].count(
         "recovery_done"
     ) == 1
+
+
+def test_held_aborts_one_turn_of_several(tmp_db: Path, gateway: GatewayStart) -> None:
+    for number in range(2):
+        accept(tmp_db, "hang", key=f"agent:main:web:direct:{number}")
+    running = gateway()
+    says(running, "hanging", "hanging")
+    first, second = sorted(turn["number"] for turn in found("held", tmp_db))
+    assert ok("held", tmp_db, "--abort", first) == f"turn {first} is stopped\n"
+    assert [turn["number"] for turn in found("held", tmp_db)] == [second]
+    assert f"turn {first} of session" in fails(1, "held", tmp_db, "--abort", first)
+    assert json.loads(ok("held", tmp_db, "--abort", second, "--json")) == {"aborted": [second]}
+    assert found("held", tmp_db) == []
+    kill(running)
+
+
+def test_held_and_status_show_a_process_that_drains(tmp_db: Path) -> None:
+    accept(tmp_db, "one")
+    with sync.open(tmp_db, program="test gateway") as opened:
+        _claim(opened)
+        assert "drains" not in ok("held", tmp_db)
+        assert not opened.drain(timeout_s=0.1).complete
+        opened.write("drain", draining._mark)  # whatever the machine is busy with
+        assert "drains" in ok("held", tmp_db)
+        assert "draining" in ok("status", tmp_db)
+        assert [one["draining_since_ms"] is None for one in found("held", tmp_db)] == [False]
 
 
 def test_a_plan_has_a_reason_per_decision_and_changes_nothing(
