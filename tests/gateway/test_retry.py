@@ -61,7 +61,7 @@ async def for_ever(turn: Turn) -> Answer:
 
 async def check_nothing_is_held(db: sessiondb.SessionDB) -> None:
     assert [row.state for row in await look(db, "turns") if row.state == "running"] == []
-    assert db._running_turns == {}
+    assert db._loops.running == {}
     assert await db.held() == []
 
 

@@ -254,7 +254,7 @@ async def test_a_handler_resets_its_session_in_the_name_of_its_turn(tmp_db: Path
 
 
 async def _running_turn(db: sessiondb.SessionDB, turn_no: int) -> bool:
-    return turn_no in db._running_turns
+    return turn_no in db._loops.running
 
 
 async def test_a_handler_whose_turn_was_taken_over_is_cancelled(
@@ -321,7 +321,7 @@ async def _is(db: sessiondb.SessionDB, wanted: dict[str, str]) -> bool:
 
 
 async def _no_turns(db: sessiondb.SessionDB) -> bool:
-    return not db._running_turns
+    return not db._loops.running
 
 
 async def test_a_lease_is_renewed_while_the_work_goes_on(tmp_db: Path) -> None:
@@ -371,7 +371,7 @@ async def test_a_turn_is_owned_and_renewed_until_its_end_is_written(
 
         async def write(op: str, *args: Any, **options: Any) -> Any:
             if op == "turn.end":
-                protected.append(worker._owned(db._running_turns))
+                protected.append(worker._owned(db._loops.running))
                 at_the_end.append(len(renewals))
                 if len(renewals) < at_the_end[0] + 3:
                     raise StoreBusy("full", retry_after_ms=1)
@@ -383,7 +383,7 @@ async def test_a_turn_is_owned_and_renewed_until_its_end_is_written(
             await eventually(partial(nothing_open, db))
         assert [row.state for row in await look(db, "turns")] == ["completed"]
         assert set(protected) == {"[1]"}
-        assert db._running_turns == {}
+        assert db._loops.running == {}
 
 
 @pytest.mark.parametrize("what", ["entries", "replies", "bytes"])

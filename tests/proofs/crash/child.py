@@ -300,7 +300,7 @@ async def _settle(life: Life, db: sessiondb.SessionDB) -> None:
             ),
         )
         # Also what this process believes to be working on, whatever has become of it meanwhile.
-        if accepted >= expected and waiting is None and unsent is None and not db._running_turns:
+        if accepted >= expected and waiting is None and unsent is None and not db._loops.running:
             return
         await db.backend.wait_change(seen, LOOK_AGAIN_S)
 
