@@ -2,8 +2,7 @@
 
     SessionDBError
     |-- StoreBusy                  full or locked: not executed. Retry after `retry_after_ms`
-    |   `-- SessionBusy            ... because too much waits in its session, lane or channel,
-    |                              or a turn runs in the session that is to be changed
+    |   `-- SessionBusy            ... because too much waits, or a turn runs in its session
     |-- TurnLost                   the turn ended or was taken over. It can write no more
     |-- StrayCancellation          a cancellation that nobody asked for ended a loop: start it again
     |-- NotExecuted                the deadline passed before the transaction began

@@ -159,7 +159,7 @@ async def check(db: sessiondb.SessionDB) -> None:
 
 async def forward_all(db: sessiondb.SessionDB) -> None:
     """Tell the people of all that they should know, the last event first."""
-    user = await db.read("events", lambda tx: events.after(tx, event_no=0, audience="user"))
+    user = (await db.read("events", lambda tx: events.after(tx, event_no=0, audience="user"))).rows
     about = [event for event in user if event.session_id is not None]
     for event in reversed(about):
         assert await db.forward_event(event, "notices", "web:1", {"text": event.text})
