@@ -99,6 +99,20 @@ class EpochInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ContextDiff:
+    """What left a session's context between the ends of two epochs, and what came."""
+
+    before: int
+    after: int
+    removed: tuple[Entry, ...]
+    """In the context of `before` and not of `after`, in their order."""
+    added: tuple[Entry, ...]
+    """The other way round. The summary of a compaction is the first of them."""
+    kept: int
+    """Entries of both."""
+
+
+@dataclass(frozen=True, slots=True)
 class CompactionInfo:
     """A compaction job, as stored."""
 

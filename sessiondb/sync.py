@@ -515,6 +515,7 @@ class Session(_Proxy[AsyncSession]):
     tail = _call(AsyncSession.tail)
     arrivals = _call(AsyncSession.arrivals)
     epochs = _call(AsyncSession.epochs)
+    diff = _call(AsyncSession.diff)
     events = _call(AsyncSession.events)
     abort = _call(AsyncSession.abort)
     branch = _call(AsyncSession.branch)

@@ -7,6 +7,7 @@
     retention.py  gc, unarchive, pin, unpin
     overview.py   sessions, context, compactions, status, verify
     show.py       show, tail: transcripts for people
+    history.py    epochs, diff, undo, reset, branch, fork
     transfer.py   import, export, append
     backups.py    backup, restore-backup
     query.py      query: the reader's own SQL
@@ -17,8 +18,8 @@
 Commands that read open the file read-only and hold no snapshot while they print, so a slow
 terminal or a pager never keeps a gateway's WAL from being reset. Text from the database is
 escaped before it reaches a terminal. The commands that write are `import`, `append`, `gc`,
-`unarchive`, `pin`, `unpin`, `restore-backup`, and an operator's decisions about what a
-gateway left behind.
+`unarchive`, `pin`, `unpin`, `restore-backup`, `undo`, `reset`, `branch`, `fork`, and an
+operator's decisions about what a gateway left behind.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ TASKS = {
         "tail": LazyCommand("show", "Print the last entries, and follow new ones with -f."),
         "context": LazyCommand("overview", "Print the context that is sent to the model."),
         "compactions": LazyCommand("overview", "List compactions and their outcomes."),
+        "epochs": LazyCommand("history", "List the generations of a session's context."),
+        "diff": LazyCommand("history", "Show what left a context between two epochs."),
         "query": LazyCommand("query", "Run a read-only SQL query and print its rows."),
     },
     "A gateway's queue": {
@@ -49,6 +52,12 @@ TASKS = {
         "held": LazyCommand("gateway", "Show who holds what, and whether the holder is alive."),
         "resume": LazyCommand("gateway", "Show what a start would resume, and why."),
         "events": LazyCommand("gateway", "Print events, and follow new ones with -f."),
+    },
+    "Go back": {
+        "undo": LazyCommand("history", "Undo a session's last compaction."),
+        "reset": LazyCommand("history", "Begin a session's context anew."),
+        "branch": LazyCommand("history", "Go to an entry: the next message follows it."),
+        "fork": LazyCommand("history", "Make a session that continues from another one."),
     },
     "Move in and out": {
         "import": LazyCommand("transfer", "Import transcripts of pi and OpenClaw.", "import_"),

@@ -11,11 +11,14 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from sessiondb.limits import SEQ_BITS
+
 from .terminal import Column, terminal_width
 
 if TYPE_CHECKING:
     from sessiondb import sync
     from sessiondb.backend import ReadTx
+    from sessiondb.models import Entry
 
 SHORTEST = 8
 # Ids of one snapshot. Each takes two searches of an index.
@@ -43,3 +46,27 @@ def _shorts(opened: sync.SessionDB, session_ids: Iterable[str | None]) -> dict[s
     for start in range(0, len(wanted), PAGE):
         found |= opened.read("sessions.short", partial(read, page=wanted[start : start + PAGE]))
     return found
+
+
+class EntryNames:
+    """The names by which a person finds entries: `12`, and `7@SESSION` of a fork's origin."""
+
+    def __init__(self, opened: sync.SessionDB, session: sync.Session) -> None:
+        self._opened = opened
+        self._own_no = session.ref.session_no
+        self._of_others: dict[int, str] = {}
+
+    def __call__(self, entry: Entry) -> str:
+        """Return the name of an entry. `branch`, `fork` and `reset` take it."""
+        session_no = entry.entry_no >> SEQ_BITS
+        if session_no == self._own_no:
+            return str(entry.seq)
+        if session_no not in self._of_others:
+            self._of_others[session_no] = shown_id(self._opened, self._id_of(session_no))
+        return f"{entry.seq}@{self._of_others[session_no]}"
+
+    def _id_of(self, session_no: int) -> str:
+        from sessiondb.transcript import registry
+
+        read = partial(registry.info, session_no=session_no)
+        return self._opened.read("session.info", read).session_id

@@ -44,6 +44,7 @@ from .program import (
     repeat_while_busy,
     session_argument,
 )
+from .session_ids import EntryNames
 from .terminal import (
     at,
     cells,
@@ -258,8 +259,9 @@ class Landmarks:
 class Printer:
     """Prints entries, and the marks between them."""
 
-    def __init__(self, landmarks: Landmarks, *, full: bool) -> None:
+    def __init__(self, landmarks: Landmarks, names: EntryNames, *, full: bool) -> None:
         self.landmarks = landmarks
+        self.names = names
         self.full = full
         self.width = terminal_width()
         self._inside = landmarks.start_no is None
@@ -269,7 +271,7 @@ class Printer:
         """Print one entry."""
         self._between(entry)
         self._last = entry
-        number = f"#{entry.seq}"
+        number = self.names(entry)
         time_shown = at(written_at_ms(entry))
         title = escape(title_of(entry))
         room = (self.width or 80) - len(time_shown) - 2
@@ -353,7 +355,9 @@ def show(db: str, session: str, last: int | None, full: bool, as_json: bool) -> 
             return
         _print_header(chosen)
         printer = Printer(
-            opened.read("show", lambda tx: _landmarks(tx, chosen.ref.session_no)), full=full
+            opened.read("show", lambda tx: _landmarks(tx, chosen.ref.session_no)),
+            EntryNames(opened, chosen),
+            full=full,
         )
         for entry in entries:
             printer.entry(entry)
@@ -463,6 +467,7 @@ def tail(db: str, session: str, last: int, follow: bool, as_json: bool) -> None:
     """
     with look_into(db) as opened:
         chosen = opened.session_by_id(session)
+        names = EntryNames(opened, chosen)
         # Read first. An entry that arrives between the two reads is printed by the loop below
         # only.
         seen = chosen.info().entries
@@ -472,7 +477,7 @@ def tail(db: str, session: str, last: int, follow: bool, as_json: bool) -> None:
                 or entry.seq <= seen
                 or not follow
             ):
-                _print_line(entry, as_json=as_json)
+                _print_line(entry, names, as_json=as_json)
         while follow:
             page = repeat_while_busy(
                 functools.partial(chosen.arrivals, after_seq=seen, limit=PAGE_ROWS)
@@ -481,16 +486,18 @@ def tail(db: str, session: str, last: int, follow: bool, as_json: bool) -> None:
                 time.sleep(FOLLOW_S)
             for entry in handed_on(page):
                 seen = entry.seq
-                _print_line(entry, as_json=as_json)
+                _print_line(entry, names, as_json=as_json)
 
 
-def _print_line(entry: Entry, *, as_json: bool) -> None:
+def _print_line(entry: Entry, names: EntryNames, *, as_json: bool) -> None:
     if as_json:
         click.echo(_shown_json(entry))
     else:
         message = " ".join(f"{part.mark} {part.text}".strip() for part in parts_of(entry))
         role = entry.role or entry.type
-        print_line(f"#{entry.seq:<5} {at(written_at_ms(entry))}  {escape(role)}: {escape(message)}")
+        print_line(
+            f"{names(entry):<6} {at(written_at_ms(entry))}  {escape(role)}: {escape(message)}"
+        )
     sys.stdout.flush()
 
 

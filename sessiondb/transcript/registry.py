@@ -7,6 +7,7 @@ binding a key to another session, or forking one, copies nothing and ends nothin
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +15,7 @@ from sessiondb.backend import ReadTx, Tx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput, InvalidKey, NotFound
 from sessiondb.json_text import dumps, stored_text
-from sessiondb.limits import SESSION_ID_CHARS_MAX
+from sessiondb.limits import SEQ_MAX, SESSION_ID_CHARS_MAX
 from sessiondb.models import SessionInfo
 
 from . import formats
@@ -41,6 +42,7 @@ from .paths import entry_number, on_path, require_entries, require_readable
 if TYPE_CHECKING:
     from sessiondb import statements
 
+_ENTRY_NUMBER = re.compile(r"#?(\d{1,10})(?:@(.+))?", re.DOTALL)
 CUT_MARK = "\u2026"
 # Of a twin's id so many characters are shown behind the mark, at least.
 TAIL_MIN = 4
@@ -224,6 +226,29 @@ def _info(row: statements.RegistryInfo) -> SessionInfo:
         pinned_at_ms=row.pinned_at_ms,
         archived_at_ms=row.archived_at_ms,
     )
+
+
+def entry_named(tx: ReadTx, session_no: int, text: str) -> str:
+    """Return the id of the entry that a person names.
+
+    By its id, or by its number. A number alone is one of the session itself. `7@SESSION` is
+    one of a session that it was forked from.
+
+    Raises:
+        NotFound: no such entry, or no such session.
+    """
+    state = load_state(tx, session_no)
+    require_entries(state.session_id, state.archived_at_ms)
+    found = find_entry(tx, state, text)
+    if found is not None:
+        return found.entry_id
+    match = _ENTRY_NUMBER.fullmatch(text)
+    if match is not None and 0 < int(match[1]) <= SEQ_MAX:
+        owner_no = session_no if match[2] is None else resolve(tx, match[2]).session_no
+        row = tx.first("transcript.by_no", entry_no=entry_number(owner_no, int(match[1])))
+        if row is not None:
+            return row.entry_id
+    raise no_entry(state.session_id, text, "; `sessiondb show` prints their numbers")
 
 
 # -- making ----------------------------------------------------------------------------

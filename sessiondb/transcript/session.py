@@ -14,9 +14,9 @@ from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput
 from sessiondb.events import Audience
 from sessiondb.limits import COMPACTION_TIMEOUT_S, KEEP_RECENT_TOKENS, PAGE_ENTRIES_MAX
-from sessiondb.models import Entry, EpochInfo, Event, Receipt, SessionInfo
+from sessiondb.models import ContextDiff, Entry, EpochInfo, Event, Receipt, SessionInfo
 
-from . import append, compaction, paths, registry
+from . import append, compaction, history, paths, registry
 from .compaction_job import CompactionJob
 from .context import Context, read_context
 from .entries import Draft, Item, check_append, prepare, prepare_all
@@ -220,6 +220,20 @@ class Session:
             ]
             if len(rows) < _EPOCHS_PAGE:
                 return found
+
+    async def diff(self, before: int, after: int) -> ContextDiff:
+        """Compare the contexts at the ends of two epochs: what left, what came.
+
+        Between the epochs before and after a compaction that is what it removed, and the summary.
+        Memory is that of the entries that differ.
+
+        Raises:
+            NotFound: no such epoch.
+            SessionArchived: its entries are in an archive. `db.unarchive` brings them back.
+        """
+        return await self.db.read(
+            "diff", lambda tx: history.diff(tx, self.ref.session_no, before, after)
+        )
 
     async def events(self, *, audience: Audience = "user", limit: int = 50) -> list[Event]:
         """Read the session's newest events, oldest first, for a page that is opened late.

@@ -132,8 +132,8 @@ def test_the_last_entries_are_all_shown_when_no_page_holds_them(tmp_db: Path, la
 )
 def test_whatever_shape_an_entry_has_it_can_be_shown(tmp_db: Path, entry: dict[str, Any]) -> None:
     ok("append", tmp_db, KEY, "--create", stdin=json.dumps(entry))
-    assert "#1" in ok("show", tmp_db, KEY)
-    assert ok("tail", tmp_db, KEY).startswith("#1")
+    assert "\n1  " in ok("show", tmp_db, KEY)
+    assert ok("tail", tmp_db, KEY).startswith("1 ")
 
 
 @pytest.mark.parametrize(
