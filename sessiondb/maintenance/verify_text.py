@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from sessiondb.backend import ReadTx
 from sessiondb.json_text import loads, storable
-from sessiondb.limits import SEQ_MAX
+from sessiondb.limits import PAGE_ROWS, SEQ_MAX
 from sessiondb.transcript.entries import BOUNDARY_TYPES, Draft, key_trouble, parse_line
 
 from .verify_steps import SessionFindings, at, is_on_path
@@ -35,6 +35,8 @@ class TextCheck:
     def __init__(self, session: statements.VerifySession, findings: SessionFindings) -> None:
         self._session = session
         self._findings = findings
+        self._damaged: list[bytes] | None = None
+        self._all_damaged = True
         self.name: str | None = None
         """The session's name by the last `session_info` entry so far."""
 
@@ -82,9 +84,32 @@ class TextCheck:
             session_no=self._session.session_no,
             entry_id=draft.parent_id,
         ):
+            if self._is_damaged_line(tx, draft.parent_id):
+                return
             self._findings.of(
                 row, "parent", f"follows {row.parent_id!r}, but its text says {draft.parent_id!r}"
             )
+
+    def _is_damaged_line(self, tx: ReadTx, entry_id: str) -> bool:
+        """Return whether an id is that of a damaged line of the session's file.
+
+        What follows such a line follows what that line follows.
+        """
+        receipt = tx.first("verify.first_receipt", session_no=self._session.session_no)
+        if receipt is None:
+            return False
+        if self._damaged is None:
+            page = tx.page(
+                "verify.pieces",
+                import_file_no=receipt.import_file_no,
+                after_offset=-1,
+                limit=PAGE_ROWS,
+            )
+            self._damaged = [row.content for row in page.rows if row.severity == "damaged"]
+            # A finding would be a guess, where not all of these lines are looked at.
+            self._all_damaged = not page.more
+        named = entry_id.encode("utf-8", "surrogatepass")
+        return not self._all_damaged or any(named in content for content in self._damaged)
 
     def _key(self, tx: ReadTx, row: statements.VerifyEntries, draft: Draft) -> None:
         """Check that an idempotency key is known, unless it is that of an earlier entry."""

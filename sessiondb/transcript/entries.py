@@ -243,11 +243,31 @@ def parse_line(text: str, version: int, formats: int = PI.bit) -> Draft:
         raise DamagedLine("no entry type")
     draft = _describe(fields, span, text, version, formats)
     entry_id, parent_id = fields.get("id"), fields.get("parentId")
-    draft.entry_id = _text_or_none(entry_id) or new_id()
-    draft.parent_id = _text_or_none(parent_id) or None
-    # Version 1 has no parents: an entry follows the one before it.
-    draft.follows_head = version < 2 and "parentId" not in fields
+    draft.entry_id = id_or_none(entry_id) or new_id()
+    draft.parent_id = id_or_none(parent_id)
+    # Version 1 has no ids: an entry follows the one before it. Where its lines have some, pi's
+    # reader gives them others.
+    draft.follows_head = version < 2
+    if draft.follows_head:
+        draft.parent_id = draft.first_kept_id = None
     return draft
+
+
+def _line_or_none(value: object, version: int) -> int | None:
+    """Return the line of the file at which version 1 lets the kept entries begin.
+
+    Line 0 is the header, which cannot be kept. Later versions name an id.
+    """
+    if version > 1 or not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return int(value) if 0 < value <= SEQ_MAX and value == int(value) else None
+
+
+def id_or_none(value: object) -> str | None:
+    """Return the id that a text gives an entry. Some programs count their entries."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return _text_or_none(value) or None
 
 
 def _describe(
@@ -283,13 +303,7 @@ def _describe(
             draft.tokens = text_tokens(str(fields.get("summary") or ""))
             draft.tokens_before = _int_or_zero(fields.get("tokensBefore"))
             draft.first_kept_id = _text_or_none(fields.get("firstKeptEntryId"))
-            index = fields.get("firstKeptEntryIndex")
-            # Version 1 points at a line of the file. Line 0 is the header, which cannot be kept.
-            draft.first_kept_seq = (
-                index
-                if isinstance(index, int) and not isinstance(index, bool) and 0 < index <= SEQ_MAX
-                else None
-            )
+            draft.first_kept_seq = _line_or_none(fields.get("firstKeptEntryIndex"), version)
         case "reset":
             draft.first_kept_id = _text_or_none(fields.get("firstKeptEntryId"))
         case "leaf":

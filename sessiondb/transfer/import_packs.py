@@ -98,7 +98,9 @@ def _read_file(plan: FilePlan, redactor: Redactor | None) -> Iterator[BatchRead 
                 file, "foreign" if other.foreign else "skipped", other.sentence, other.kind
             )
             return
-        for batch in read_batches(file.path, place_of(earlier), redactor, opened=file.opened):
+        for batch in read_batches(
+            file.path, place_of(earlier), redactor, opened=file.opened, links=plan.links
+        ):
             if redactor is None and earlier is not None and mark_in(earlier.note) is not None:
                 # Entries never change: a secret that came in by oversight could not be removed.
                 yield FileEnd(file, "failed", REDACTED_BEFORE)

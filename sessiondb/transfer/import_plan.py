@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -20,7 +20,8 @@ from sessiondb.backend import Backend, ReadTx
 from sessiondb.errors import OpenError
 
 from .folder_scan import SourceFile
-from .jsonl_reader import PrefixChanged, UnreadableFile, read_batches
+from .jsonl_reader import Links, PrefixChanged, UnreadableFile, link_of, read_batches
+from .jsonl_writer import kept_pieces
 from .source import place_of
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class FilePlan:
     file: SourceFile
     known: statements.ImportFileKnown | None = None
     renamed_from: statements.ImportFileKnown | None = None
+    links: Links = field(default_factory=dict)
+    """Of the damaged lines that earlier imports kept."""
     first_path: str | None = None  # this is a further name of that file, and is not read again
 
 
@@ -56,7 +59,20 @@ async def plan_files(backend: Backend, files: Sequence[SourceFile]) -> list[File
     records = {
         row.path: row for row in await _rows(backend, _known_page, sorted(elsewhere))
     } | known
-    return await threads.run(_plan_files, files, known, by_inode, records)
+    plans = await threads.run(_plan_files, files, known, by_inode, records)
+    for plan in plans:
+        earlier = plan.known or plan.renamed_from
+        if earlier is not None and earlier.quarantined:
+            plan.links = await _links_of(backend, earlier.first_import_file_no)
+    return plans
+
+
+async def _links_of(backend: Backend, import_file_no: int) -> Links:
+    """Return the links of the lines of a file that are kept because they are no entries."""
+    links: dict[str, str | None] = {}
+    async for content in kept_pieces(backend, import_file_no):
+        links |= await threads.run(link_of, content)
+    return links
 
 
 def _known_page(paths: str) -> Callable[[ReadTx], list[statements.ImportFileKnown]]:

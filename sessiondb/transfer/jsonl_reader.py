@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
@@ -31,7 +32,7 @@ from sessiondb.clock import ms_from_iso
 from sessiondb.json_text import DamagedLine, decode_object, storable
 from sessiondb.limits import ENTRY_BYTES_MAX, IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES, MIB
 from sessiondb.models import BEHIND_ENTRY
-from sessiondb.transcript.entries import Draft, parse_line
+from sessiondb.transcript.entries import Draft, id_or_none, parse_line
 from sessiondb.transcript.formats import PI
 from sessiondb.transcript.registry import formats_in_header
 
@@ -65,6 +66,10 @@ class Stream(Protocol):
 
 Opener = Callable[[int], AbstractContextManager[Stream]]
 """Opens a transcript for reading from a byte on."""
+
+
+Links = Mapping[str, str | None]
+"""The ids of damaged lines, each with its parent. What follows such a line follows that."""
 
 
 class UnreadableFile(Exception):
@@ -240,10 +245,12 @@ def read_batches(
     redactor: Redactor | None = None,
     *,
     opened: Opener | None = None,
+    links: Links | None = None,
 ) -> Iterator[FileBatch]:
     """Yield the part of a file behind a place, in batches that fit one transaction each.
 
-    `opened` opens what is read, if that is not the file at the path.
+    `opened` opens what is read, if that is not the file at the path. `links` are those of the
+    damaged lines before the place.
 
     The last batch is marked `last`. A file with nothing new yields nothing. Using a place costs
     hashing the part before it. With a redactor the items come without their secrets, and places,
@@ -262,7 +269,7 @@ def read_batches(
             yield _end_at(known, redactor)
         return
     with open_at(known.resume_at) as stream:
-        yield from _Reader(stream, known, digest, redactor).batches()
+        yield from _Reader(stream, known, digest, redactor, links or {}).batches()
 
 
 def _end_at(known: Place, redactor: Redactor | None) -> FileBatch:
@@ -338,8 +345,14 @@ class _Reader:
     """Turns one stream into batches."""
 
     def __init__(
-        self, stream: Stream, known: Place, digest: _Hash, redactor: Redactor | None
+        self,
+        stream: Stream,
+        known: Place,
+        digest: _Hash,
+        redactor: Redactor | None,
+        links: Links,
     ) -> None:
+        self.links = dict(links)
         self.stream = stream
         self.digest = digest
         self.redactor = redactor
@@ -423,12 +436,22 @@ class _Reader:
                 self.version = self.identity.version
                 self.formats = self.identity.formats
             draft = parse_line(text, self.version, self.formats)
+            self._link(draft)
         except (DamagedLine, UnicodeDecodeError, RecursionError) as error:
             reason = _reason(error)
             reason = reason if whole else f"torn: the file ends inside this line ({reason})"
+            if whole:
+                self.links |= link_of(raw)
             yield from self._kept(raw, reason, "damaged", stored=stored)
         else:
             yield draft, raw
+
+    def _link(self, draft: Draft) -> None:
+        """Let an entry follow what a damaged line before it followed."""
+        self.links.pop(draft.entry_id, None)
+        draft.parent_id = _past_damage(draft.parent_id, self.links)
+        if draft.type == "leaf":
+            draft.target_id = _past_damage(draft.target_id, self.links)
 
     def _kept(
         self, raw: bytes, reason: str, severity: Severity, *, stored: bytes | None = None
@@ -449,6 +472,25 @@ class _Reader:
                 Kept(self.line, self.offset, reason, severity, stored[at * size : (at + 1) * size]),
                 piece,
             )
+
+
+def link_of(line: bytes) -> Links:
+    """Return the id of a line that is no entry, with its parent, if both can be read."""
+    try:
+        fields = json.loads(line.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return {}
+    entry_id = id_or_none(fields.get("id")) if isinstance(fields, dict) else None
+    return {entry_id: id_or_none(fields.get("parentId"))} if entry_id is not None else {}
+
+
+def _past_damage(entry_id: str | None, links: Links) -> str | None:
+    """Return an id, or if it is that of a damaged line, the nearest one before that is not."""
+    seen = set()
+    while entry_id is not None and entry_id in links and entry_id not in seen:
+        seen.add(entry_id)
+        entry_id = links[entry_id]
+    return entry_id
 
 
 def _reason(error: Exception) -> str:
@@ -491,13 +533,23 @@ def identify(text: str) -> Identity:
 
 
 def _version(value: object) -> tuple[int, str | None]:
+    """Return a version and a note on an odd one. pi compares it with numbers, as JavaScript does.
+
+    So 3.0 and "3" are 3, and what is no number is not older than any.
+    """
     if value is None:
         return 1, None
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= VERSION_MAX:
-        return value, None
-    if isinstance(value, int | float) and not isinstance(value, bool) and value > VERSION_MAX:
-        return (
-            VERSION_MAX,
-            f"its version is {value!r}, newer than any known; read as version {VERSION_MAX}",
-        )
-    return 1, f"its version is {str(value)[:40]!r}; read as version 1"
+    number: float | None = None
+    if isinstance(value, str | int | float):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            number = None
+    if number is None or number != number:
+        return 3, f"its version is {str(value)[:40]!r}; read as version 3"
+    version = max(1, int(min(number, VERSION_MAX)))
+    if number > VERSION_MAX:
+        return version, f"its version is {value!r}, newer than any known; read as version {version}"
+    if version != value or isinstance(value, bool | float):
+        return version, f"its version is {str(value)[:40]!r}; read as version {version}"
+    return version, None

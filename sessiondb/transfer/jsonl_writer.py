@@ -59,6 +59,13 @@ async def imported_bytes(
         waiting = await kept.next()
 
 
+async def kept_pieces(backend: Backend, import_file_no: int) -> AsyncIterator[bytes]:
+    """Yield the pieces of an imported file that are no entries, in their order."""
+    kept = _KeptPages(backend, import_file_no)
+    while (piece := await kept.next()) is not None:
+        yield piece.content
+
+
 class _KeptPages:
     """The kept pieces of a file, in order, read in pages of bounded size."""
 

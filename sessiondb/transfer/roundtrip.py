@@ -2,8 +2,8 @@
 
 The reader here is written like pi's and OpenClaw's: the whole file in memory, an index of ids, a
 walk along `parentId` from the leaf to the root. It shares no rule and no stored column with
-`transcript.append` and `transcript.context`, so that agreement means something. It ignores lines
-that are not entries, and looks for a parent among the lines before its child.
+`transcript.append` and `transcript.context`, so that agreement means something. Of lines that are
+not entries it takes the links. It looks for a parent among the lines before its child.
 
 It needs memory for the decoded file, several times its size. An import without `verify` does not.
 
@@ -13,9 +13,11 @@ openclaw `packages/agent-core/src/harness/session/session.ts`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -158,14 +160,40 @@ def _context_of(content: bytes) -> tuple[list[Any], Any, str] | None:
 
 
 def _objects(content: bytes) -> Iterator[dict[str, Any]]:
-    """Yield every line that is an entry."""
-    for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
-        try:
+    """Yield every line that is an entry. Of another one that has an id: that and its parent."""
+    *whole, torn = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    for line in [*whole, torn]:
+        value: Any = None
+        with contextlib.suppress(ValueError, RecursionError):
             value = _loads(line.decode())
-        except (ValueError, RecursionError):
-            continue
         if isinstance(value, dict) and isinstance(value.get("type"), str) and value["type"]:
             yield value
+        elif line is not torn and (damaged := _damaged(line)) is not None:
+            yield damaged
+
+
+def _damaged(line: bytes) -> dict[str, Any] | None:
+    """Return the link of a line that is no entry."""
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(line.decode(errors="replace"))
+        if isinstance(value, dict) and _id(value.get("id")) is not None:
+            return {"type": None, "id": value["id"], "parentId": value.get("parentId")}
+    return None
+
+
+def _id(value: Any) -> str | None:
+    """Return an id as text. An empty one names nothing."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) and value else None
+
+
+def _as_number(value: Any) -> float:
+    """Return a version as JavaScript compares it with numbers."""
+    try:
+        return 1 if value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def _loads(text: str | bytes) -> Any:
@@ -190,25 +218,35 @@ def _finite(value: Any) -> Any:
 
 def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Link each entry to its parent and return the path to the leaf, root first."""
-    header = lines[0] if lines[0]["type"] == "session" else None
-    has_ids = header is None and isinstance(lines[0].get("id"), str)
-    version = (header.get("version") or 1) if header is not None else 3 if has_ids else 1
-    version = version if isinstance(version, int | float) and not isinstance(version, bool) else 1
+    first = next((line for line in lines if line["type"] is not None), {"type": None})
+    header = first if first["type"] == "session" else None
+    has_ids = header is None and isinstance(first.get("id"), str)
+    version = _as_number(header.get("version")) if header is not None else 3 if has_ids else 1
+    damaged: dict[str, Any] = {}  # the parents of lines that are no entries
     nodes: list[tuple[dict[str, Any], int | None]] = []  # entry, index of its parent
     newest: dict[str, int] = {}
     leaf: int | None = None
-    for at, line in enumerate(lines):
-        if at == 0 and header is not None:
+
+    def named(value: Any) -> int | None:
+        """Return the newest line of an id. Lines that are no entries lead to their parents."""
+        wanted, seen = _id(value), set()
+        while wanted in damaged and wanted not in seen:
+            seen.add(wanted)
+            wanted = _id(damaged[wanted])
+        return newest.get(wanted) if wanted is not None else None
+
+    for line in lines:
+        if line is header:
             continue
-        if version < 2 and "parentId" not in line:
-            parent = leaf
-        else:
-            parent = newest.get(line["parentId"]) if isinstance(line.get("parentId"), str) else None
+        if line["type"] is None:
+            damaged[str(_id(line["id"]))] = line["parentId"]
+            continue
+        parent = leaf if version < 2 else named(line.get("parentId"))
         if parent is not None and nodes[parent][0]["type"] == "leaf":
             parent = nodes[parent][1]
         if line["type"] in ("leaf", "session"):
             target = line.get("targetId")
-            known = newest.get(target) if isinstance(target, str) else None
+            known = named(target)
             if known is not None and nodes[known][0]["type"] in ("leaf", "session"):
                 known = nodes[known][1]
             nodes.append((line, known))
@@ -222,11 +260,15 @@ def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if (
                 version < 2
                 and line["type"] == "compaction"
-                and isinstance(line.get("firstKeptEntryIndex"), int)
+                and isinstance(line.get("firstKeptEntryIndex"), int | float)
+                and math.isfinite(line["firstKeptEntryIndex"])
+                and line["firstKeptEntryIndex"] % 1 == 0
             ):
-                index = line["firstKeptEntryIndex"]
+                index = int(line["firstKeptEntryIndex"])
                 kept = nodes[index - 1][0] if 0 < index <= len(nodes) else None
                 line = {**line, "kept": kept}
+            if version < 2:
+                line = {**line, "firstKeptEntryId": None}  # what it names was given another id
             message = line.get("message")
             sent = (
                 message
@@ -238,8 +280,9 @@ def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
             nodes.append((line, parent))
             if line.get("appendMode") != "side":
                 leaf = len(nodes) - 1
-        if isinstance(line.get("id"), str) and line["id"]:  # an empty id names nothing
-            newest[line["id"]] = len(nodes) - 1
+        if (own_id := _id(line.get("id"))) is not None:
+            newest[own_id] = len(nodes) - 1
+            damaged.pop(own_id, None)
     path = []
     while leaf is not None:
         path.append(nodes[leaf][0])

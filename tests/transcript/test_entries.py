@@ -231,7 +231,22 @@ def said_by(role: str, fields: str) -> str:
         (
             '{"type":"message","id":"a","parentId":"b","message":{"role":"user"}}',
             1,
-            {"follows_head": False, "parent_id": "b", "entry_id": "a"},
+            {"follows_head": True, "parent_id": None, "entry_id": "a"},
+        ),
+        (
+            '{"type":"message","id":7,"parentId":6,"message":{"role":"user"}}',
+            3,
+            {"follows_head": False, "parent_id": "6", "entry_id": "7"},
+        ),
+        (
+            '{"type":"compaction","summary":"abcd","firstKeptEntryIndex":3.0}',
+            1,
+            {"first_kept_seq": 3},
+        ),
+        (
+            '{"type":"compaction","summary":"abcd","firstKeptEntryIndex":3}',
+            2,
+            {"first_kept_seq": None},
         ),
         (
             '{"type":"compaction","summary":"abcd","firstKeptEntryIndex":3}',

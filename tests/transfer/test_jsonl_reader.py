@@ -188,9 +188,17 @@ async def test_legal_json_that_is_hard_to_store_is_an_entry(tmp_path: Path, line
         (2, 2, False),
         (4, 4, False),
         (99, 4, True),
-        ("3", 1, True),
+        ("3", 3, True),
+        (3.0, 3, True),
+        (2.5, 2, True),
+        ("2", 2, True),
+        ("three", 3, True),
+        ("", 3, True),
+        ([], 3, True),
         (0, 1, True),
+        (-7, 1, True),
         (True, 1, True),
+        ("1e9", 4, True),
     ],
 )
 async def test_the_version_is_the_headers_or_noted(
@@ -201,6 +209,36 @@ async def test_the_version_is_the_headers_or_noted(
         [receipt] = (await db.import_path(tmp_path / "in")).files
         assert (await (await db.session_by_id("s-1")).info()).version == stored
     assert ("read as version" in receipt.note) == noted
+
+
+DAMAGED = {
+    "no type": b'{"id":"p","parentId":"m1"}\n',
+    "a type that is a number": b'{"type":7,"id":"p","parentId":"m1"}\n',
+    "not UTF-8": b'{"type":"message","id":"p","parentId":"m1","message":{"role":"caf\xe9"}}\n',
+    "too deep": (
+        b'{"type":"custom","id":"p","parentId":"m1","data":' + b"[" * 600 + b"]" * 600 + b"}\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+@pytest.mark.parametrize("grows", [False, True])
+async def test_a_damaged_line_cuts_no_history_off(
+    tmp_path: Path, name: str, *, grows: bool
+) -> None:
+    before = transcript(2) + DAMAGED[name]
+    after = f"{message('c', 'p', 'after')}\n".encode()
+    source = write(tmp_path / "in", {"one.jsonl": before + (b"" if grows else after)})
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        await db.import_path(source)
+        (source / "one.jsonl").write_bytes(before + after)
+        [receipt] = (await db.import_path(source, verify=True)).files
+        assert receipt.verified is True
+        context = await (await db.session_by_id("s-1")).context()
+        assert len(context.messages) == 3
+        assert (await db.verify()).ok
+        await db.export(tmp_path / "out")
+    assert (tmp_path / "out/one.jsonl").read_bytes() == before + after
 
 
 @one_loop

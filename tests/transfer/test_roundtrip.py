@@ -49,7 +49,9 @@ async def test_verify_finds_what_was_changed_behind_its_back(tmp_path: Path) -> 
     assert not report.ok
 
 
-def said(entry_id: str | None, parent_id: str | None = None, **fields: Any) -> dict[str, Any]:
+def said(
+    entry_id: str | int | None, parent_id: str | int | None = None, **fields: Any
+) -> dict[str, Any]:
     """Return an entry with a user message. Its text is its id, or `text`."""
     names = {} if entry_id is None else {"id": entry_id, "parentId": parent_id}
     body = {"role": "user", "content": fields.pop("text", entry_id)}
@@ -77,7 +79,49 @@ def summary(index: Any) -> dict[str, Any]:
 SHAPES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
     "version 1 has no ids": ([head(1), *line_of("a", "b")], ["a", "b"]),
     "a version that is true": ([head(True), *line_of("a", "b")], ["a", "b"]),
-    "a version that is a text": ([head("3"), *line_of("a", "b")], ["a", "b"]),
+    "a version that is a text": ([head("3"), said("a"), said("b", "a")], ["a", "b"]),
+    "a version that is a float": ([head(3.0), said("a"), said("b")], ["b"]),
+    "a version that is no number": ([head("new"), said("a"), said("b")], ["b"]),
+    "version 1 over a tree": (
+        [head(1), said("a"), said("b", "a"), said("c", "a")],
+        ["a", "b", "c"],
+    ),
+    "ids that are numbers": (
+        [head(3), said(1, text="1"), said(2, 1, text="2"), said(3, 1, text="3")],
+        ["1", "3"],
+    ),
+    "a line without a type": (
+        [head(3), said("a"), {"id": "p", "parentId": "a"}, said("b", "p")],
+        ["a", "b"],
+    ),
+    "two lines without a type": (
+        [
+            head(3),
+            said("a"),
+            {"id": "p", "parentId": "a"},
+            {"type": 7, "id": "q", "parentId": "p"},
+            said("b", "q"),
+        ],
+        ["a", "b"],
+    ),
+    "lines without a type in a circle": (
+        [
+            head(3),
+            said("a"),
+            {"id": "p", "parentId": "q"},
+            {"id": "q", "parentId": "p"},
+            said("b", "p"),
+        ],
+        ["b"],
+    ),
+    "a leaf of a line without a type": (
+        [head(3), said("a"), said("b", "a"), {"id": "p", "parentId": "a"}, leaf("l", "p")],
+        ["a"],
+    ),
+    "an entry with the id of a line without a type": (
+        [head(3), said("a"), {"id": "b", "parentId": "a"}, said("b"), said("c", "b")],
+        ["b", "c"],
+    ),
     "no version": ([{"type": "session", "id": "s-1"}, *line_of("a", "b")], ["a", "b"]),
     "version 3 without a parent": ([head(3), said("a"), {**said("b")}], ["b"]),
     "no header and no ids": (line_of("a", "b"), ["a", "b"]),
