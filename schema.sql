@@ -208,6 +208,8 @@ CREATE TABLE compaction (
 ) STRICT;
 CREATE UNIQUE INDEX compaction_one_running ON compaction (session_no) WHERE state = 'running';
 CREATE INDEX compaction_by_session ON compaction (session_no);
+-- What is stuck is looked for among the jobs that were lately in vain, not among all.
+CREATE INDEX compaction_in_vain ON compaction (finished_at_ms) WHERE in_vain = 1;
 
 -- The imported files: one receipt per file, and how far it was read.
 CREATE TABLE import_file (
@@ -237,6 +239,7 @@ CREATE TABLE import_file (
 ) STRICT;
 CREATE INDEX import_file_by_session ON import_file (session_no) WHERE session_no IS NOT NULL;
 CREATE INDEX import_file_by_inode ON import_file (inode) WHERE inode IS NOT NULL;
+CREATE INDEX import_file_reading ON import_file (imported_at_ms) WHERE state = 'reading';
 
 -- Lines that are not entries (torn, not JSON, blank), kept as bytes. So nothing is
 -- lost, and an export is byte for byte the file. after_seq is the entry that precedes
@@ -679,7 +682,10 @@ channel_waiting (channel) AS (
   -- The rule of transcript/compaction.py: only jobs in vain have moved the context.
   SELECT max(r.compaction_no), max(r.finished_at_ms)
   FROM compaction AS r JOIN session AS s ON s.session_no = r.session_no
-  WHERE r.compaction_no IN (SELECT l.compaction_no FROM compaction AS l
+  WHERE r.session_no IN (SELECT v.session_no FROM clock AS c CROSS JOIN compaction AS v
+                         INDEXED BY compaction_in_vain
+                         WHERE v.in_vain = 1 AND v.finished_at_ms > c.now_ms - 600000)
+    AND r.compaction_no IN (SELECT l.compaction_no FROM compaction AS l
                             WHERE l.session_no = r.session_no
                             ORDER BY l.compaction_no DESC LIMIT 3)
   GROUP BY r.session_no
@@ -769,7 +775,8 @@ AS (
          NULL, NULL, 'its process died or was stopped. The next import goes on from there',
          'sessiondb import DB ' || char(39)
            || replace(f.path, char(39), char(39, 92, 39, 39)) || char(39)
-  FROM clock AS c JOIN import_file AS f ON f.state = 'reading'
+  FROM clock AS c CROSS JOIN import_file AS f INDEXED BY import_file_reading
+    ON f.state = 'reading'
    AND f.imported_at_ms <= c.now_ms - 600000
   UNION ALL
   SELECT 'archive', a.archive_no, a.state, a.session_no, NULL, a.begun_at_ms, NULL, NULL,

@@ -23,7 +23,8 @@ from sessiondb import events
 from sessiondb.backend import Row
 from sessiondb.errors import NothingToCompact
 from sessiondb.gateway import claims, inbox, lanes, outbox, recovery, turns
-from sessiondb.limits import CUT_SCAN_ROWS_FIRST, OUTBOX_WAITING_MAX
+from sessiondb.limits import CUT_SCAN_ROWS_FIRST, OUTBOX_WAITING_MAX, Limits
+from sessiondb.maintenance import status
 from sessiondb.sqlite import transaction
 from sessiondb.sqlite.connection import connect_reader, connect_visitor, connect_writer
 from sessiondb.sqlite.schema import schema_text
@@ -470,7 +471,31 @@ def steps_of(body: Callable[[Any], object], rows: int, *histories: str) -> int:
     return steps
 
 
+# What a long life leaves: compactions, most of them long ago in vain, and imported files.
+JOBS = (
+    ROWS
+    + "INSERT INTO compaction (compaction_id, session_no, state, trigger, base_epoch, "
+    + "tokens_before, begun_at_ms, deadline_ms, deadline_max_ms, finished_at_ms, in_vain) "
+    + "SELECT 'c' || i, i, 'rejected', 't', 0, 1, 1, 1, 1, i, i % 2 FROM n;"
+    + FILES
+)
+KEYS = (
+    ROWS
+    + "INSERT INTO binding (session_key, session_no, agent_id, bound_at_ms) "
+    + "SELECT 'agent:main:web:' || i, i, 'main', 1 FROM n"
+)
+
+
+def status_of(tx: Any, *, counts: bool = False) -> object:
+    return status.read_status(
+        tx, path="p", wal_bytes=0, limits=Limits(), now_ms=NOW_MS, counts=counts
+    )
+
+
 ASKED: dict[str, tuple[Callable[[Any], object], str]] = {
+    "status, sessions and keys": (status_of, KEYS),
+    "status, compactions and files": (status_of, JOBS),
+    "status, events": (status_of, EVENTS),
     "lane, in retry": (look_of_lane, MESSAGES_IN_RETRY),
     "lane, ready": (look_of_lane, MESSAGES_READY),
     "outbox, in retry": (look_of_outbox, REPLIES_IN_RETRY),
@@ -492,6 +517,12 @@ def test_the_queries_of_loops_cost_the_same_with_more_rows(
     body, history = ASKED[what]
     few, many = steps_of(body, 300, history), steps_of(body, 3_000, history)
     assert 0 < many <= few + 20, f"{few:,} instructions with 300 rows, {many:,} with 3,000"
+
+
+def test_what_a_status_counts_only_when_asked_is_what_costs() -> None:
+    """The test above would not fail if the counts were not there at all."""
+    few, many = (steps_of(partial(status_of, counts=True), rows, KEYS) for rows in (300, 3_000))
+    assert many > 5 * few / 2
 
 
 def waiting_for_one_reply(queue: Queue, rows: int) -> None:

@@ -38,7 +38,7 @@ EXPRESSIONS = {
     "keys": "str",  # a JSON array
     "retention.newest.keys": "int",
     "retention.oldest.keys": "int",
-    "status.totals.keys": "int",
+    "status.counts.keys": "int",
     "what": "str",
     "status.stuck.name": "str",
     "status.stuck.problem": "str",
@@ -50,6 +50,11 @@ EXPRESSIONS = {
     "status.stuck.next_step": "str",
     "status.relations.name": "str",  # of sqlite_schema
     "status.relations.type": "str",
+    "verify.broken_rules.rule": "str",
+    "verify.session.header_version": "int | None",
+    "verify.session.origin_epoch": "int | None",
+    "verify.after_epoch.next_no": "int | None",
+    "verify.numbers.name": "str",
     "verify.foreign_keys.parent_name": "str",
     "verify.foreign_keys.row_no": "int | None",  # of a table without a rowid
     "verify.foreign_keys.table_name": "str",

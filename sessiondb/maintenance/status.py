@@ -1,9 +1,10 @@
 """The condition of a database: counts, jobs, processes, space. One short snapshot of derived facts.
 
-Every number is a sum over small tables, or a figure that SQLite keeps in the file's header.
-The entries themselves are never counted one by one. The kernel is asked which processes are
-alive, outside the snapshot. Nothing is changed: a job past its deadline is reported as
-overdue, and the next `recover` or the next compaction of its session ends it.
+It costs the same however many sessions there are: numbers are the highest that were assigned,
+counts of partial indexes, or figures that SQLite keeps in the file's header. What has to be
+counted row by row is counted when `counts` asks for it, and entries never. The kernel is asked
+which processes are alive, outside the snapshot. Nothing is changed: a job past its deadline is
+reported as overdue, and the next `recover` or the next compaction of its session ends it.
 """
 
 from __future__ import annotations
@@ -132,17 +133,20 @@ class DatabaseStatus:
     wal_bytes_max: int
     """The limit of the process that asks. A gateway may have another."""
     sessions: int
-    sessions_ended: int
-    keys: int
-    entries: int
-    compactions: dict[str, int]
+    """The highest number of one: sessions stay, archived or not."""
+    sessions_ended: int | None
+    """This and the next three: None if they were not asked for with `counts`."""
+    keys: int | None
+    entries: int | None
+    compactions: dict[str, int] | None
     """The number of jobs in each state."""
     running: tuple[RunningCompaction, ...]
     stuck: tuple[Stuck, ...]
     """What does not go on by itself, `LISTED_MAX` at most."""
     import_files: int
-    lines_damaged: int
-    lines_blank: int
+    lines_damaged: int | None
+    """This and the next: None if they were not asked for with `counts`."""
+    lines_blank: int | None
     processes: tuple[Process, ...]
     processes_open: int
     """Registrations that were never closed. `processes` lists the newest."""
@@ -178,9 +182,12 @@ class Snapshot:
     stuck: list[statements.StatusStuck]
 
 
-def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms: int) -> Snapshot:
+def read_status(
+    tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms: int, counts: bool
+) -> Snapshot:
     """Read everything except the liveness of processes."""
     file, totals = tx.one("status.file"), tx.one("status.totals")
+    counted = tx.one("status.counts") if counts else None
     jobs = tx.page("status.running", limit=LISTED_MAX).rows
     open_rows = tx.page("status.processes", limit=LISTED_MAX).rows
     status = DatabaseStatus(
@@ -191,10 +198,12 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
         wal_bytes=wal_bytes,
         wal_bytes_max=limits.wal_bytes_max,
         sessions=totals.sessions,
-        sessions_ended=totals.sessions_ended,
-        keys=totals.keys,
-        entries=totals.entries,
-        compactions={row.state: row.jobs for row in tx.all("status.compactions")},
+        sessions_ended=counted.sessions_ended if counted is not None else None,
+        keys=counted.keys if counted is not None else None,
+        entries=counted.entries if counted is not None else None,
+        compactions={row.state: row.jobs for row in tx.all("status.compactions")}
+        if counts
+        else None,
         running=tuple(
             RunningCompaction(
                 compaction_id=row.compaction_id,
@@ -213,8 +222,8 @@ def read_status(tx: ReadTx, *, path: str, wal_bytes: int, limits: Limits, now_ms
         ),
         stuck=(),
         import_files=totals.import_files,
-        lines_damaged=totals.lines_damaged,
-        lines_blank=totals.lines_blank,
+        lines_damaged=counted.lines_damaged if counted is not None else None,
+        lines_blank=counted.lines_blank if counted is not None else None,
         processes=tuple(
             Process(
                 row.instance_no,

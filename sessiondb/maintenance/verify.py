@@ -57,6 +57,7 @@ from .verify_steps import (
     single,
     why_unfinished,
 )
+from .verify_tables import Tables
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -82,6 +83,15 @@ ADVICE: Final[dict[str, str]] = {
     "schema": "Some other program changed the file. Run `sessiondb salvage DB NEW`: it puts every "
     "row into a new database, which is as it should be.",
     "foreign_key": "Some other program changed the file. Restore a backup.",
+    "rule": "Some other program changed the file. `sessiondb salvage DB NEW` leaves such a row out "
+    "or puts it right.",
+    "numbers": "Some other program changed the file. Run `sessiondb salvage DB NEW`: it raises the "
+    "counter.",
+    "wal_link": "Make a backup: `sessiondb backup DB NEW` gives it a proper name, and use that.",
+    "lane": "Set it again: db.set_lane().",
+    "instance": "Nothing depends on it.",
+    "time": "Nothing is ordered by it. A backup has the right one.",
+    "fork": "Fork the session again where it was forked, or restore a backup.",
     "binding": "Bind the key again (it gets a new session), or restore a backup.",
     "orphan": _RESTORE,
     "source": "Import the file again into a new database and compare.",
@@ -201,7 +211,18 @@ class Walk:
                 yield from self._guarded("its receipts", self._receipts_of(self._only_no))
             return
         yield from self._file()
-        yield from self._guarded("the bindings", self._bindings())
+        tables = Tables(self.add)
+        for what, look in (
+            ("the numbers", tables.numbers),
+            ("the name of the file", tables.wal_link),
+            ("the lanes", tables.lanes),
+            ("the processes", tables.processes),
+            ("the pauses of channels", tables.pauses),
+        ):
+            yield from self._guarded(what, single(look))
+        yield from self._guarded("the bindings", tables.bindings())
+        yield from self._guarded("the events", tables.events())
+        yield from self._guarded("the archives", tables.archives())
         yield from self._guarded("the receipts of imports", self._sources())
         yield from self._guarded("the owners of entries", self._orphans())
         yield from self._guarded("the inbox", verify_inbox.walk(self.add))
@@ -240,10 +261,19 @@ class Walk:
     # -- the file, and what belongs to no session --------------------------------------
 
     def _file(self) -> Steps:
+        broken_rules: list[str] = []
+
         def check(tx: ReadTx) -> None:
             for row in tx.all("verify.file_full") if self.deep else tx.all("verify.file_quick"):
-                if row.problem != "ok":
+                if row.problem.startswith("CHECK constraint failed"):
+                    broken_rules.append(row.problem)  # SQLite names the table, and not the row
+                elif row.problem != "ok":
                     self.add("file", None, f"SQLite: {row.problem}")
+
+        def rules(tx: ReadTx) -> None:
+            if not Tables(self.add).rules(tx):
+                for problem in broken_rules:
+                    self.add("file", None, f"SQLite: {problem}")
 
         def references(tx: ReadTx) -> None:
             for row in tx.all("verify.foreign_keys", limit=verify_steps.SESSION_FINDINGS_MAX):
@@ -265,22 +295,8 @@ class Walk:
             ("the references between tables", references),
         ):
             yield from self._guarded(what, single(step))
-
-    def _bindings(self) -> Steps:
-        return pages(
-            lambda tx, after, limit: tx.all("verify.lost_bindings", after_key=after, limit=limit),
-            lambda row: row.session_key,
-            self._binding,
-            first="",
-        )
-
-    def _binding(self, _tx: ReadTx, row: statements.VerifyLostBindings) -> None:
-        self.add(
-            "binding",
-            None,
-            f"key {row.session_key!r} is bound to session number {row.session_no}, "
-            "which is not there",
-        )
+        if broken_rules:
+            yield from self._guarded("the rules of the tables", single(rules))
 
     def _sources(self) -> Steps:
         """Check every receipt: its counts and, deep, its hash."""
@@ -399,6 +415,16 @@ class Walk:
                 f"{name} its inbox item {row.inbox_no} is {row.inbox_state}: it would be answered "
                 "twice",
             )
+        if (row.kind == "resume") != (row.lane == "resume"):
+            self.add(
+                "turn", row.session_id, f"{name} it is a {row.kind} in lane {row.lane!r}", "warning"
+            )
+        if row.inbox_session_no not in (None, row.session_no):
+            self.add(
+                "turn",
+                row.session_id,
+                f"{name} its inbox item {row.inbox_no} is one of another session",
+            )
         if row.expires_at_ms > row.deadline_ms:
             self.add("turn", row.session_id, f"{name} its lease runs past its deadline")
         if row.running > 1:
@@ -426,6 +452,20 @@ class Walk:
                 "outbox",
                 row.session_id,
                 f"{name} its turn {row.turn_no} is {row.turn_state}, or another session's",
+            )
+        channel = row.target.partition(":")[0]
+        if row.channel != channel:
+            self.add(
+                "outbox",
+                row.session_id,
+                f"{name} it waits in channel {row.channel!r} for {row.target!r}",
+            )
+        if not 0 <= row.attempts_before <= row.attempts:
+            self.add(
+                "outbox",
+                row.session_id,
+                f"{name} of {row.attempts} attempts {row.attempts_before} do not count",
+                "warning",
             )
         if row.waits_in_vain:
             self.add(

@@ -18,15 +18,15 @@ class EpochWalk:
     """The walk over one session's epochs, then over its compactions."""
 
     def __init__(
-        self, session_no: int, epoch: int, boundaries: int, findings: SessionFindings
+        self, session: statements.VerifySession, boundaries: int, findings: SessionFindings
     ) -> None:
         """Take what the session's snapshot said.
 
-        `epoch` is the session's open epoch. `boundaries` counts its compaction and reset
-        entries that began a context.
+        `boundaries` counts its compaction and reset entries that began a context.
         """
-        self._session_no = session_no
-        self._epoch_no = epoch
+        self._session = session
+        self._session_no = session.session_no
+        self._epoch_no = session.epoch
         self._boundaries = boundaries
         self._findings = findings
         self._compacted: set[int] = set()  # epochs that began with a compaction
@@ -53,6 +53,10 @@ class EpochWalk:
             )
             for row in page:
                 self._epoch_path(tx, row)
+                if row.reason == "undo":
+                    self._undo(tx, row)
+                elif row.reason == "branch":
+                    self._switch(tx, row)
 
         while True:
             yield step
@@ -79,12 +83,82 @@ class EpochWalk:
                 f"but {seen} epochs say so",
             )
 
+    def _undo(self, tx: ReadTx, row: statements.VerifyEpochs) -> None:
+        """Check that an undo went back to the context before the compaction that it undid."""
+        before = tx.first("transcript.epoch", session_no=self._session_no, epoch=row.epoch - 1)
+        undone = (
+            tx.first(
+                "verify.before_compaction",
+                session_no=self._session_no,
+                entry_no=before.boundary_no,
+            )
+            if before is not None
+            else None
+        )
+        if undone is None or (undone.boundary_no, undone.first_kept_no) != (
+            row.boundary_no,
+            row.first_kept_no,
+        ):
+            self._findings.add(
+                "epoch", f"epoch {row.epoch} began with an undo, but it undoes no compaction"
+            )
+
+    def _switch(self, tx: ReadTx, row: statements.VerifyEpochs) -> None:
+        """Check that a switch of branches left the entry at which the epoch before it ended.
+
+        That was the tip of its branch if the epoch had begun with an entry of its own. What
+        follows it on the branch was then appended without a switch.
+        """
+        is_open, session = row.epoch == self._epoch_no, self._session
+        head_no = session.head_no if is_open else row.closed_head_no
+        branch_no = session.head_branch_no if is_open else row.head_branch_no
+        after = tx.first(
+            "verify.after_epoch",
+            session_no=self._session_no,
+            epoch=row.epoch - 1,
+            head_no=head_no,
+        )
+        if after is None or head_no is None:
+            return
+        if after.closed_head_no == head_no or (
+            after.next_no is not None
+            and is_on_path(tx, after.next_no, after.branch_no, branch_no, head_no)
+        ):
+            self._findings.add(
+                "epoch",
+                f"epoch {row.epoch} began with a switch of branches, "
+                f"but it went on where epoch {row.epoch - 1} ended",
+            )
+
+    def _moved(self, row: statements.VerifyEpochs, previous: statements.VerifyEpochs) -> None:
+        """Check that an epoch began when the one before it ended."""
+        if previous.closed_at_ms not in (None, row.opened_at_ms):
+            self._findings.add(
+                "time",
+                f"epoch {previous.epoch} ended at {previous.closed_at_ms} ms, "
+                f"and the next began at {row.opened_at_ms} ms",
+                "warning",
+            )
+
     def _epoch(
         self, row: statements.VerifyEpochs, previous: statements.VerifyEpochs | None
     ) -> None:
         if row.epoch < self._epoch_no and row.closed_at_ms is None:
             self._findings.add(
                 "epoch", f"epoch {row.epoch} is open, but the session is at epoch {self._epoch_no}"
+            )
+        if previous is not None:
+            self._moved(row, previous)
+        elif (
+            row.epoch == 0
+            and self._session.origin != "import"
+            and (row.opened_at_ms != self._session.created_at_ms)
+        ):
+            self._findings.add(
+                "time",
+                f"epoch 0 began at {row.opened_at_ms} ms, "
+                f"but the session at {self._session.created_at_ms} ms",
+                "warning",
             )
         if (row.epoch == 0) != (row.reason in ("start", "fork")):
             self._findings.add("epoch", f"epoch {row.epoch} cannot have begun with a {row.reason}")
@@ -178,6 +252,7 @@ class EpochWalk:
                 f"{name} covers everything up to entry {at(row.cut_no)}, "
                 "which is no entry of the tree",
             )
+        self._labels(row, name)
         if row.state != "committed":
             return
         if row.epoch is None or row.entry_no is None:  # a CHECK forbids it
@@ -215,3 +290,19 @@ class EpochWalk:
                 f"one of them {row.compaction_id}",
             )
         self._committed.add(row.epoch)
+
+    def _labels(self, row: statements.VerifyCompactions, name: str) -> None:
+        """Check what a job's row says beside its outcome."""
+        said = []
+        if row.deadline_ms > row.deadline_max_ms:
+            said.append("its deadline lies behind the last one that it may have")
+        if row.state != "committed" and row.in_vain != (row.state == "rejected"):
+            said.append(f"it is marked as {row.in_vain} for in vain")
+        given_up = row.reason is not None and row.state == "committed"
+        overtaken = row.epoch is not None and row.base_epoch < row.epoch - 1
+        if row.late and not (given_up or overtaken):
+            said.append("it is marked late, and came in time")
+        if row.cut_no is not None and row.cut_no >> SEQ_BITS > self._session_no:
+            said.append(f"it covers entry {at(row.cut_no)} of a later session")
+        for what in said:
+            self._findings.add("compaction", f"{name} is {row.state}, but {what}", "warning")

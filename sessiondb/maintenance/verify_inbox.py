@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Final
 from sessiondb.backend import ReadTx
 from sessiondb.limits import SEQ_BITS
 
-from .verify_steps import Steps, at, is_on_path, pages
+from .verify_steps import Severity, Steps, at, is_on_path, pages
 
 if TYPE_CHECKING:
     from sessiondb import statements
 
-Add = Callable[[str, str | None, str], None]
+Add = Callable[[str, str | None, str, Severity], None]
 
 OPEN: Final = ("queued", "claimed", "interrupted")
 _ENDED: Final = ("completed", "aborted")
@@ -60,6 +60,7 @@ class _Message:
         if self.row.waits_in_vain:
             self.add("it is marked to wait for another message, and there is none", "queue")
         self._check_turn()
+        self._check_counts()
         self._check_entry()
         self._check_end()
         if self.row.superseded_by and self.row.state != "done":
@@ -68,10 +69,10 @@ class _Message:
             if fault is not None:
                 self.add(fault, "unanswered")
 
-    def add(self, what: str, check: str = "inbox") -> None:
+    def add(self, what: str, check: str = "inbox", severity: Severity = "error") -> None:
         """Report that the message is in its state, but something is not so."""
         name = f"inbox item {self.row.inbox_no} is {self.row.state}, but"
-        self._add(check, self.row.session_id, f"{name} {what}")
+        self._add(check, self.row.session_id, f"{name} {what}", severity)
 
     def _check_turn(self) -> None:
         row = self.row
@@ -84,6 +85,23 @@ class _Message:
         ):
             self.add(f"its turn {row.turn_no} worked on item {row.turn_inbox_no}")
 
+    def _check_counts(self) -> None:
+        """Check what counts its attempts, and where it came from."""
+        row = self.row
+        own_turn = row.turn_inbox_no == row.inbox_no and row.state != "queued"
+        if not 0 <= row.stops <= row.attempts or (own_turn and row.attempts != row.turn_attempt):
+            self.add(
+                f"it counts {row.attempts} attempts, of which {row.stops} were stopped in order, "
+                f"and its turn was number {row.turn_attempt}",
+                severity="warning",
+            )
+        if row.lane_before is None:
+            return
+        if row.found_lane_before is None:
+            self.add(f"it came from lane {row.lane_before!r}, which is not there")
+        elif row.lane != "resume":
+            self.add(f"it came from lane {row.lane_before!r}, and is no resume", severity="warning")
+
     def _check_entry(self) -> None:
         row = self.row
         if not row.is_json and row.state in OPEN:
@@ -95,6 +113,12 @@ class _Message:
             return
         if row.found_role != "user" and row.archived_at_ms is None and row.is_users:
             self.add(f"its entry {at(row.entry_no)} is not in the transcript")
+        key, own = row.idempotency_key or "", f"inbox:{row.inbox_no}"
+        if row.found_role == "user" and key != own and not key.startswith(f"{own}:"):
+            self.add(
+                f"its entry {at(row.entry_no)} has the idempotency key {row.idempotency_key!r}",
+                severity="warning",
+            )
         if row.entry_no >> SEQ_BITS != row.session_no:
             self.add(f"its entry {at(row.entry_no)} lies in another session")
 

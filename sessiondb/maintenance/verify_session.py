@@ -42,6 +42,7 @@ class SessionWalk:
         self._low_no, self._high_no = entry_number(session_no, 0), entry_number(session_no, SEQ_MAX)
         self._row: statements.VerifySession  # of `_read_row`, if the session is there
         self._texts: TextCheck  # of the session's row
+        self._was_heard = False  # a user's message is of the time when a person was last heard
         self._boundaries = 0  # compaction and reset entries that began a context
 
     def steps(self) -> Steps:
@@ -55,10 +56,19 @@ class SessionWalk:
             )
             yield self._still_there
             return
+        if self._row.forked_from_no is not None:
+            yield self._forked_at
         yield from self._usage()
         yield from self._branches()
         yield from self._entries()
-        epochs = EpochWalk(self.session_no, self._row.epoch, self._boundaries, self.findings)
+        if self._row.heard_at_ms is not None and not self._was_heard:
+            self.findings.add(
+                "time",
+                f"a person was last heard at {self._row.heard_at_ms} ms, "
+                "but no message of a user is of that time",
+                "warning",
+            )
+        epochs = EpochWalk(self._row, self._boundaries, self.findings)
         yield from epochs.steps()
         yield self._still_there
 
@@ -83,7 +93,8 @@ class SessionWalk:
         if row.archived_at_ms is not None:
             return
         self._header(row)
-        self._head(row)
+        self._head(tx, row)
+        self._origin(tx, row)
         self._pointers(tx, row)
         if not row.tokens_fresh:
             self._estimate(row)
@@ -105,7 +116,84 @@ class SessionWalk:
                 f"the session's last seq is {row.last_seq}, but its last entry has {last_seq}",
             )
 
-    def _head(self, row: statements.VerifySession) -> None:
+        # Both are written in the transaction that creates the session. An import dates its own.
+        if row.origin != "import" and row.header_at_ms not in (None, row.created_at_ms):
+            self.findings.add(
+                "time",
+                f"the session says that it was created at {row.created_at_ms} ms, "
+                f"and its header that this was at {row.header_at_ms} ms",
+                "warning",
+            )
+        if row.header_type == "session" and (row.header_version or 1) != row.version:
+            self.findings.add(
+                "header",
+                f"the session has format version {row.version}, "
+                f"but its header says {row.header_version}",
+                "warning",
+            )
+
+    def _origin(self, tx: ReadTx, row: statements.VerifySession) -> None:
+        """Check where a fork comes from."""
+        if row.forked_from_no is None:
+            if row.forked_at_no is not None or row.forked_epoch is not None:
+                self.findings.add(
+                    "fork",
+                    f"the session is no fork, but it was forked at entry {at(row.forked_at_no)}",
+                    "warning",
+                )
+            return
+        if row.origin != "fork" or row.forked_from_no >= row.session_no:
+            self.findings.add(
+                "fork",
+                f"the session is of origin {row.origin}, "
+                f"and was forked from session number {row.forked_from_no}",
+                "warning",
+            )
+        if row.forked_at_no is not None and not self._comes_from(tx, row.forked_at_no):
+            self.findings.add(
+                "fork",
+                f"the session was forked at entry {at(row.forked_at_no)}, "
+                "which belongs to a session that it does not come from",
+                "warning",
+            )
+        if row.origin_epoch is not None and not 0 <= (row.forked_epoch or 0) <= row.origin_epoch:
+            self.findings.add(
+                "fork",
+                f"the session was forked in epoch {row.forked_epoch} of its origin, "
+                f"which is at epoch {row.origin_epoch}",
+                "warning",
+            )
+
+    def _comes_from(self, tx: ReadTx, entry_no: int) -> bool:
+        """Tell whether an entry is of this session, or of one that it was forked from."""
+        owner_no = entry_no >> SEQ_BITS
+        return owner_no == self.session_no or (
+            tx.first("verify.comes_from", session_no=self.session_no, origin_no=owner_no)
+            is not None
+        )
+
+    def _forked_at(self, tx: ReadTx) -> None:
+        """Check where a fork was forked: where its first context's path leaves the session."""
+        row = self._row
+        first = tx.first("verify.first_head", session_no=self.session_no)
+        if row.forked_from_no is None or first is None or first.head_no is None:
+            return
+        place_no: int | None = first.head_no
+        branch_no: int | None = first.branch_no
+        while place_no is not None and place_no >> SEQ_BITS == self.session_no:
+            branch = tx.first("transcript.branch", branch_no=branch_no) if branch_no else None
+            if branch is None or (branch.fork_no or 0) >= place_no:
+                return  # reported with the branches
+            place_no, branch_no = branch.fork_no, branch.parent_branch_no
+        if place_no != row.forked_at_no:
+            self.findings.add(
+                "fork",
+                f"the session was forked at entry {at(row.forked_at_no)}, "
+                f"but its first context leaves it at {at(place_no)}",
+                "warning",
+            )
+
+    def _head(self, tx: ReadTx, row: statements.VerifySession) -> None:
         if row.head_no is None:
             if row.branch_no is not None:
                 self.findings.add("head", f"the session has branch {row.branch_no} but no head")
@@ -129,8 +217,7 @@ class SessionWalk:
                 f"the head, entry {at(row.head_no)}, is followed by entry {at(row.after_head_no)} "
                 "on its branch",
             )
-        owner_no = row.head_no >> SEQ_BITS
-        if owner_no != row.session_no and (row.forked_from_no is None or owner_no > row.session_no):
+        if not self._comes_from(tx, row.head_no):
             self.findings.add(
                 "head",
                 f"the head, entry {at(row.head_no)}, belongs to a session that this one was not "
@@ -267,7 +354,7 @@ class SessionWalk:
             first=0,
         )
 
-    def _branch(self, _tx: ReadTx, row: statements.VerifyBranches) -> None:
+    def _branch(self, tx: ReadTx, row: statements.VerifyBranches) -> None:
         if row.first_no >> SEQ_BITS != self.session_no or row.first_branch_no != row.branch_no:
             self.findings.add(
                 "branch",
@@ -297,6 +384,12 @@ class SessionWalk:
                 "branch",
                 f"branch {row.branch_no} left {row.parent_branch_no} at entry {at(row.fork_no)}, "
                 "which is not on that branch",
+            )
+        elif not self._comes_from(tx, row.found_fork_no):
+            self.findings.add(
+                "branch",
+                f"branch {row.branch_no} left its parent at entry {at(row.fork_no)}, "
+                "which belongs to a session that this one was not forked from",
             )
 
     # -- entries -----------------------------------------------------------------------
@@ -349,6 +442,8 @@ class SessionWalk:
             )
 
     def _entry(self, tx: ReadTx, row: statements.VerifyEntries) -> None:
+        if row.role == "user" and row.appended_at_ms == self._row.heard_at_ms:
+            self._was_heard = True
         if row.branch_no is None:
             self._control_record(row)
             return

@@ -127,11 +127,14 @@ class Rebuild:
             boundary.type in ("compaction", "reset") and paths.on_path(tx, boundary, head.entry_no)
         ):
             boundary = None
-        if session.forked_from_no is None:
+        origin_no = head.entry_no >> SEQ_BITS
+        if session.forked_from_no is None or not tx.first(
+            "verify.comes_from", session_no=self.session_no, origin_no=origin_no
+        ):
             tx.run(
                 "salvage.set_origin",
                 session_no=self.session_no,
-                forked_from_no=head.entry_no >> SEQ_BITS,
+                forked_from_no=origin_no,
             )
         return head, boundary
 

@@ -81,8 +81,10 @@ def test_status_counts_and_names_what_runs(db: Path) -> None:
     with sync.open(db) as opened:
         session = opened.session_by_id(KEY)
         with session.compact(keep_recent_tokens=0) as job:
-            found = json.loads(ok("status", db, "--json"))
+            found = json.loads(ok("status", db, "--json", "--counts"))
             text = ok("status", db)
+            assert "sessions:     3 (--counts counts the rest)" in text
+            assert "3 (1 ended), 2 keys, 30 entries" in ok("status", db, "--counts")
             [running] = found["running"]
             assert (running["compaction_id"], running["owner_alive"], running["overdue"]) == (
                 job.id,
@@ -93,7 +95,9 @@ def test_status_counts_and_names_what_runs(db: Path) -> None:
             [process] = found["processes"]
             assert process["alive"] is True
     assert (found["sessions"], found["sessions_ended"]) == (3, 1)
-    after = json.loads(ok("status", db, "--json"))
+    quick = json.loads(ok("status", db, "--json"))
+    assert (quick["sessions"], quick["entries"], quick["compactions"]) == (3, None, None)
+    after = json.loads(ok("status", db, "--json", "--counts"))
     assert after["compactions"] == {"committed": 1, "failed": 1}
     assert (after["running"], after["processes"], after["entries"]) == ([], [], 30)
     assert (after["schema_version"], after["sessions"], after["keys"]) == (4, 3, 2)

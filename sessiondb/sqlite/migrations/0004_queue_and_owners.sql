@@ -246,6 +246,8 @@ UPDATE session SET heard_at_ms = (
 ALTER TABLE compaction ADD COLUMN threshold_tokens INTEGER;
 ALTER TABLE compaction ADD COLUMN in_vain INTEGER NOT NULL DEFAULT 0;
 UPDATE compaction SET in_vain = 1 WHERE state = 'rejected';
+CREATE INDEX compaction_in_vain ON compaction (finished_at_ms) WHERE in_vain = 1;
+CREATE INDEX import_file_reading ON import_file (imported_at_ms) WHERE state = 'reading';
 
 -- A session says which message formats its items may have. Items of before were read as pi's, so
 -- that is what sessions with entries have.
@@ -409,7 +411,10 @@ channel_waiting (channel) AS (
   -- The rule of transcript/compaction.py: only jobs in vain have moved the context.
   SELECT max(r.compaction_no), max(r.finished_at_ms)
   FROM compaction AS r JOIN session AS s ON s.session_no = r.session_no
-  WHERE r.compaction_no IN (SELECT l.compaction_no FROM compaction AS l
+  WHERE r.session_no IN (SELECT v.session_no FROM clock AS c CROSS JOIN compaction AS v
+                         INDEXED BY compaction_in_vain
+                         WHERE v.in_vain = 1 AND v.finished_at_ms > c.now_ms - 600000)
+    AND r.compaction_no IN (SELECT l.compaction_no FROM compaction AS l
                             WHERE l.session_no = r.session_no
                             ORDER BY l.compaction_no DESC LIMIT 3)
   GROUP BY r.session_no
@@ -499,7 +504,8 @@ AS (
          NULL, NULL, 'its process died or was stopped. The next import goes on from there',
          'sessiondb import DB ' || char(39)
            || replace(f.path, char(39), char(39, 92, 39, 39)) || char(39)
-  FROM clock AS c JOIN import_file AS f ON f.state = 'reading'
+  FROM clock AS c CROSS JOIN import_file AS f INDEXED BY import_file_reading
+    ON f.state = 'reading'
    AND f.imported_at_ms <= c.now_ms - 600000
   UNION ALL
   SELECT 'archive', a.archive_no, a.state, a.session_no, NULL, a.begun_at_ms, NULL, NULL,

@@ -13,12 +13,116 @@ SELECT quick_check AS problem FROM pragma_quick_check();
 SELECT "table" AS table_name, rowid AS row_no, parent AS parent_name
 FROM pragma_foreign_key_check() LIMIT :limit;
 
--- name: lost_bindings
--- Return the keys that are bound to a missing session, a page at a time.
-SELECT b.session_key, b.session_no FROM binding AS b
-WHERE b.session_key > :after_key
-  AND NOT EXISTS (SELECT 1 FROM session AS s WHERE s.session_no = b.session_no)
-ORDER BY b.session_key LIMIT :limit;
+-- name: bindings
+-- Return keys with the sessions that they are bound to, a page at a time. A key is bound to
+-- an archived session only while that is being restored.
+SELECT b.session_key, b.session_no, b.agent_id, s.session_no AS found_session_no, s.session_id,
+       s.archived_at_ms,
+       EXISTS (SELECT 1 FROM archive AS a
+               WHERE a.session_no = b.session_no AND a.state = 'restoring') AS restoring
+FROM binding AS b LEFT JOIN session AS s ON s.session_no = b.session_no
+WHERE b.session_key > :after_key ORDER BY b.session_key LIMIT :limit;
+
+-- name: numbers
+-- Return the highest number of each table that assigns no number twice, and its counter.
+WITH last (name, last_no) AS (
+  SELECT 'branch', (SELECT max(branch_no) FROM branch)
+  UNION ALL SELECT 'turn', (SELECT max(turn_no) FROM turn)
+  UNION ALL SELECT 'inbox', (SELECT max(inbox_no) FROM inbox)
+  UNION ALL SELECT 'outbox', (SELECT max(outbox_no) FROM outbox)
+  UNION ALL SELECT 'event', (SELECT max(event_no) FROM event)
+)
+SELECT l.name, coalesce(l.last_no, 0) AS last_no,
+       coalesce((SELECT max(q.seq) FROM sqlite_sequence AS q WHERE q.name = l.name), 0) AS seq
+FROM last AS l;
+
+-- name: wal_link
+-- Return the names of the file's state: two rows at most.
+SELECT previous, current FROM wal_link LIMIT 2;
+
+-- name: lanes
+-- Return the lanes that a new file has.
+SELECT lane FROM lane WHERE lane IN ('main', 'cron', 'resume');
+
+-- name: odd_instances
+-- Return processes whose end contradicts itself.
+SELECT instance_no, unclean FROM instance
+WHERE unclean NOT IN (0, 1) OR (unclean = 1 AND closed_at_ms IS NULL) LIMIT :limit;
+
+-- name: odd_pauses
+-- Return pauses that no channel can have asked for.
+SELECT channel, pauses FROM channel_pause
+WHERE pauses < 1 OR refused_since_ms > begun_at_ms LIMIT :limit;
+
+-- name: events
+-- Return whether each event's data are JSON, a page at a time.
+SELECT event_no, json_valid(data) AS is_json FROM event
+WHERE event_no > :after_no ORDER BY event_no LIMIT :limit;
+
+-- name: archives
+-- Return archives with their sessions and the size of their chunks, a page at a time.
+SELECT a.archive_no, a.state, a.finished_at_ms, a.bytes_stored, s.session_id, s.archived_at_ms,
+       s.ended_at_ms,
+       (SELECT count(*) FROM archive_chunk AS c WHERE c.archive_no = a.archive_no) AS found_chunks,
+       (SELECT coalesce(sum(length(c.content)), 0) FROM archive_chunk AS c
+        WHERE c.archive_no = a.archive_no) AS found_bytes
+FROM archive AS a LEFT JOIN session AS s ON s.session_no = a.session_no
+WHERE a.archive_no > :after_no ORDER BY a.archive_no LIMIT :limit;
+
+-- name: broken_rules
+-- Return the rows that break a CHECK of their table. Reads every row but entries: the walk
+-- over those names them.
+SELECT 'session_no_fits_entry_no' AS rule, 'session ' || session_id AS what FROM session
+WHERE session_no NOT BETWEEN 1 AND 2147483647
+UNION ALL SELECT 'session_origin_known', 'session ' || session_id FROM session
+WHERE origin NOT IN ('native', 'import', 'fork')
+UNION ALL SELECT 'binding_details_json', 'key ' || session_key FROM binding
+WHERE NOT json_valid(coalesce(details, 'null'))
+UNION ALL SELECT 'branch_parent_and_fork_together', 'branch ' || branch_no FROM branch
+WHERE (parent_branch_no IS NULL) <> (fork_no IS NULL)
+UNION ALL SELECT 'epoch_reason_known', 'epoch ' || epoch || ' of session number ' || session_no
+FROM epoch WHERE reason NOT IN ('start', 'compaction', 'reset', 'branch', 'undo', 'fork')
+UNION ALL SELECT 'compaction_state_known', 'compaction ' || compaction_id FROM compaction
+WHERE state NOT IN ('running', 'committed', 'superseded', 'rejected', 'failed', 'cancelled',
+                    'expired', 'abandoned')
+UNION ALL SELECT 'compaction_committed_is_complete', 'compaction ' || compaction_id FROM compaction
+WHERE (state = 'committed') <> (epoch IS NOT NULL AND entry_no IS NOT NULL)
+UNION ALL SELECT 'compaction_finished_when_not_running', 'compaction ' || compaction_id
+FROM compaction WHERE (state = 'running') <> (finished_at_ms IS NULL)
+UNION ALL SELECT 'import_file_kind_known', 'import ' || path FROM import_file
+WHERE kind NOT IN ('live', 'reset', 'deleted', 'bak', 'checkpoint', 'corrupt', 'index', 'pi')
+UNION ALL SELECT 'import_file_state_known', 'import ' || path FROM import_file
+WHERE state NOT IN ('reading', 'done', 'changed')
+UNION ALL SELECT 'quarantine_severity_known',
+                 'the piece at byte ' || byte_offset || ' of import ' || import_file_no
+FROM quarantine WHERE severity NOT IN ('blank', 'damaged')
+UNION ALL SELECT 'lane_concurrency_positive', 'lane ' || lane FROM lane WHERE concurrency < 1
+UNION ALL SELECT 'turn_kind_known', 'turn ' || turn_no FROM turn
+WHERE kind NOT IN ('message', 'resume')
+UNION ALL SELECT 'turn_state_known', 'turn ' || turn_no FROM turn
+WHERE state NOT IN ('running', 'completed', 'failed', 'aborted', 'interrupted')
+UNION ALL SELECT 'turn_finished_when_not_running', 'turn ' || turn_no FROM turn
+WHERE (state = 'running') <> (finished_at_ms IS NULL)
+UNION ALL SELECT 'inbox_state_known', 'inbox item ' || inbox_no FROM inbox
+WHERE state NOT IN ('queued', 'claimed', 'interrupted', 'done', 'dead')
+UNION ALL SELECT 'inbox_end_is_told', 'inbox item ' || inbox_no FROM inbox
+WHERE told_no IS NULL AND (state = 'dead' OR superseded_by IS NOT NULL)
+UNION ALL SELECT 'outbox_state_known', 'reply ' || outbox_no FROM outbox
+WHERE state NOT IN ('pending', 'sending', 'sent', 'unknown', 'failed')
+UNION ALL SELECT 'outbox_event_and_reader_together', 'reply ' || outbox_no FROM outbox
+WHERE (event_no IS NULL) <> (consumer IS NULL)
+UNION ALL SELECT 'channel_pause_ends_later', 'the pause of channel ' || channel FROM channel_pause
+WHERE until_ms < begun_at_ms
+UNION ALL SELECT 'event_audience_known', 'event ' || event_no FROM event
+WHERE audience NOT IN ('operator', 'user')
+UNION ALL SELECT 'event_data_json', 'event ' || event_no FROM event WHERE NOT json_valid(data)
+UNION ALL SELECT 'archive_state_known', 'archive ' || archive_no FROM archive
+WHERE state NOT IN ('writing', 'complete', 'deleting', 'archived', 'restoring', 'restored',
+                    'deleted')
+UNION ALL SELECT 'archive_encoding_known', 'archive ' || archive_no FROM archive
+WHERE encoding NOT IN ('zstd', 'zlib', 'none')
+UNION ALL SELECT 'wal_link_once', 'link ' || link_no FROM wal_link WHERE link_no <> 1
+LIMIT :limit;
 
 -- name: last_session
 -- Return the highest session number. 0 in an empty database.
@@ -42,7 +146,15 @@ ORDER BY entry_no LIMIT 1;
 -- snapshot. :low_no and :high_no bound the numbers that its entries may have.
 SELECT s.session_no, s.session_id, s.origin, s.version, s.name, s.last_seq, s.epoch, s.head_no,
        s.branch_no, s.boundary_no, s.first_kept_no, s.context_tokens, s.tokens_fresh,
+<<<<<<< HEAD
        s.forked_from_no, s.archived_at_ms, s.formats, z.type AS header_type,
+=======
+       s.forked_from_no, s.archived_at_ms, s.forked_at_no, s.forked_epoch, s.heard_at_ms,
+       s.created_at_ms, z.type AS header_type, z.appended_at_ms AS header_at_ms,
+       CASE WHEN json_type(iif(json_valid(z.payload), z.payload, 'null'), '$.version') = 'integer'
+         THEN CAST(z.payload ->> '$.version' AS INTEGER) END AS header_version,
+       (SELECT f.epoch FROM session AS f WHERE f.session_no = s.forked_from_no) AS origin_epoch,
+>>>>>>> 8239db5 (verify finds what is planted column by column, and status counts only when asked)
        (SELECT max(n.entry_no) FROM entry AS n
         WHERE n.entry_no BETWEEN :low_no AND :high_no) AS last_no, h.entry_no AS found_head_no,
         h.branch_no AS head_branch_no, h.tokens_total AS head_tokens_total,
@@ -66,6 +178,24 @@ LEFT JOIN entry AS b ON b.entry_no = s.boundary_no
 LEFT JOIN entry AS k ON k.entry_no = s.first_kept_no
 LEFT JOIN entry AS p ON p.entry_no = k.parent_no
 LEFT JOIN epoch AS o ON o.session_no = s.session_no AND o.epoch = s.epoch
+WHERE s.session_no = :session_no;
+
+-- name: comes_from
+-- Return a row if a session is another one, or was forked from it: directly, or in several
+-- steps.
+WITH RECURSIVE origin (session_no) AS (
+  VALUES (:session_no)
+  UNION
+  SELECT s.forked_from_no FROM origin AS o JOIN session AS s ON s.session_no = o.session_no
+  WHERE s.forked_from_no < s.session_no
+)
+SELECT session_no FROM origin WHERE session_no = :origin_no;
+
+-- name: first_head
+-- Return the head of a session's first epoch: where it ended, or where it is.
+SELECT h.entry_no AS head_no, h.branch_no FROM session AS s
+JOIN epoch AS e ON e.session_no = s.session_no AND e.epoch = 0
+LEFT JOIN entry AS h ON h.entry_no = iif(s.epoch = 0, s.head_no, e.closed_head_no)
 WHERE s.session_no = :session_no;
 
 -- name: exists
@@ -184,8 +314,8 @@ ORDER BY entry_no DESC LIMIT 1;
 
 -- name: epochs
 -- Return a session's epochs with the entries that they point at, a page at a time.
-SELECT e.epoch, e.reason, e.boundary_no, e.first_kept_no, e.closed_head_no, e.closed_at_ms,
-       h.entry_no AS found_head_no, h.branch_no AS head_branch_no,
+SELECT e.epoch, e.reason, e.boundary_no, e.first_kept_no, e.opened_at_ms, e.closed_head_no,
+       e.closed_at_ms, h.entry_no AS found_head_no, h.branch_no AS head_branch_no,
        h.boundary_no AS head_boundary_no, b.entry_no AS found_boundary_no, b.type AS boundary_type,
        b.parent_no AS boundary_parent_no, b.first_kept_no AS boundary_kept_no
 FROM epoch AS e
@@ -194,10 +324,28 @@ LEFT JOIN entry AS b ON b.entry_no = e.boundary_no
 WHERE e.session_no = :session_no AND e.epoch BETWEEN :low_epoch AND :high_epoch
 ORDER BY e.epoch LIMIT :limit;
 
+-- name: before_compaction
+-- Return the context that was in force before a compaction of a session, by its entry.
+SELECT b.boundary_no, b.first_kept_no FROM compaction AS c
+JOIN epoch AS b ON b.session_no = c.session_no AND b.epoch = c.epoch - 1
+WHERE c.session_no = :session_no AND c.entry_no = :entry_no LIMIT 1;
+
+-- name: after_epoch
+-- Return the head at which an epoch ended that had begun with an entry, and the entry after
+-- it on its branch, no later than a given one.
+SELECT e.closed_head_no, h.branch_no,
+       (SELECT n.entry_no FROM entry AS n
+        WHERE n.entry_no > h.entry_no AND n.entry_no <= :head_no AND n.branch_no = h.branch_no
+        ORDER BY n.entry_no LIMIT 1) AS next_no
+FROM epoch AS e JOIN entry AS h ON h.entry_no = e.closed_head_no
+WHERE e.session_no = :session_no AND e.epoch = :epoch
+  AND e.reason IN ('start', 'compaction', 'reset');
+
 -- name: compactions
 -- Return a session's jobs with what they committed, a page at a time.
 SELECT c.compaction_no, c.compaction_id, c.state, c.base_epoch, c.cut_no, c.late, c.epoch,
-       c.entry_no, s.epoch AS session_epoch, n.entry_no AS found_entry_no, n.type AS entry_type,
+       c.in_vain, c.reason, c.deadline_ms, c.deadline_max_ms, c.entry_no,
+       s.epoch AS session_epoch, n.entry_no AS found_entry_no, n.type AS entry_type,
        k.branch_no AS cut_branch_no, e.reason AS epoch_reason, e.boundary_no AS epoch_boundary_no
 FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
 LEFT JOIN entry AS n ON n.entry_no = c.entry_no
@@ -263,9 +411,11 @@ SELECT i.inbox_no, i.session_no, s.session_id, s.archived_at_ms, i.state, i.atte
        i.restored, i.entry_no, i.superseded_by, i.told_no,
        v.kind AS told_kind, v.audience AS told_audience,
        v.session_no AS told_session_no,
-       CAST(coalesce(v.data ->> '$.inbox_no', 0) AS INTEGER) AS told_inbox_no,
+       CASE WHEN json_valid(v.data)
+         THEN CAST(coalesce(v.data ->> '$.inbox_no', 0) AS INTEGER) ELSE 0 END AS told_inbox_no,
        e.branch_no AS entry_branch_no, t.state AS turn_state,
-       t.inbox_no AS turn_inbox_no, t.session_no AS turn_session_no,
+       t.inbox_no AS turn_inbox_no, t.session_no AS turn_session_no, t.attempt AS turn_attempt,
+       i.stops, i.lane, i.lane_before, b.lane AS found_lane_before, i.digest, e.idempotency_key,
        json_valid(i.payload) AS is_json,
        CASE WHEN json_valid(i.payload) THEN
          (SELECT r.value = 'user' FROM json_each(i.payload) AS r WHERE r."key" = 'role'
@@ -274,6 +424,7 @@ FROM inbox AS i LEFT JOIN session AS s ON s.session_no = i.session_no
 LEFT JOIN turn AS t ON t.turn_no = i.turn_no
 LEFT JOIN entry AS e ON e.entry_no = i.entry_no
 LEFT JOIN event AS v ON v.event_no = i.told_no
+LEFT JOIN lane AS b ON b.lane = i.lane_before
 WHERE i.inbox_no > :after_no ORDER BY i.inbox_no LIMIT :limit;
 
 -- name: successor
@@ -288,8 +439,9 @@ WHERE i.inbox_no = :inbox_no;
 
 -- name: turns
 -- Return turns with the messages that they work on, a page at a time.
-SELECT t.turn_no, s.session_id, t.state, t.inbox_no, t.expires_at_ms, t.deadline_ms,
-       i.state AS inbox_state, i.turn_no AS inbox_turn_no, CASE WHEN t.state = 'running' THEN
+SELECT t.turn_no, t.session_no, s.session_id, t.state, t.kind, t.lane, t.inbox_no, t.expires_at_ms,
+       t.deadline_ms, i.state AS inbox_state, i.turn_no AS inbox_turn_no,
+       i.session_no AS inbox_session_no, CASE WHEN t.state = 'running' THEN
          (SELECT count(*) FROM turn AS o
           WHERE o.session_no = t.session_no AND o.state || '' = 'running') ELSE 0 END AS running
 FROM turn AS t LEFT JOIN session AS s ON s.session_no = t.session_no
@@ -299,7 +451,8 @@ WHERE t.turn_no > :after_no ORDER BY t.turn_no LIMIT :limit;
 -- name: outbox
 -- Return replies with the turns that wrote them, a page at a time.
 SELECT o.outbox_no, o.session_no, s.session_id, o.state, o.turn_no, o.instance_no, o.expires_at_ms,
-       o.finished_at_ms, t.state AS turn_state, t.session_no AS turn_session_no,
+       o.finished_at_ms, o.target, o.channel, o.attempts, o.attempts_before,
+       t.state AS turn_state, t.session_no AS turn_session_no,
        CASE WHEN o.state = 'pending' AND o.waits THEN NOT EXISTS (
          SELECT 1 FROM outbox AS e WHERE e.session_no = o.session_no AND e.channel = o.channel
            AND e.state IN ('pending', 'sending') AND e.outbox_no < o.outbox_no)
