@@ -128,7 +128,7 @@ async def set_age(db: sessiondb.SessionDB, session: sessiondb.Session, ms: int) 
     await db.write(
         "test.age",
         lambda tx: tx.run(
-            "import_file.date_session", session_no=number, created_at_ms=ms, updated_at_ms=ms
+            "import_file.date_session", session_no=number, created_at_ms=None, updated_at_ms=ms
         ),
     )
 

@@ -518,7 +518,7 @@ class _Chunk(NamedTuple):
 
 
 def _date(tx: Any, number: int, at_ms: int) -> None:
-    tx.run("import_file.date_session", session_no=number, created_at_ms=at_ms, updated_at_ms=at_ms)
+    tx.run("import_file.date_session", session_no=number, created_at_ms=None, updated_at_ms=at_ms)
 
 
 def _all_there(session_no: int, entries: int, connection: apsw.Connection) -> bool:
