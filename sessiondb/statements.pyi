@@ -1433,16 +1433,21 @@ class StatusFile(NamedTuple):
 
 
 class StatusTotals(NamedTuple):
-    """status.totals: Return sums over the small tables. Entries are what the sessions count."""
+    """status.totals: Return what is known without counting. Sessions and receipts are numbered, and stay."""
 
     sessions: int
+    import_files: int
+    processes_open: int
+
+
+class StatusCounts(NamedTuple):
+    """status.counts: Count what no index counts. Reads every session's row. Entries are what the sessions count."""
+
     sessions_ended: int
     keys: int
     entries: int
-    import_files: int
     lines_damaged: int
     lines_blank: int
-    processes_open: int
 
 
 class StatusWork(NamedTuple):
@@ -1838,11 +1843,79 @@ class VerifyForeignKeys(NamedTuple):
     parent_name: str
 
 
-class VerifyLostBindings(NamedTuple):
-    """verify.lost_bindings: Return the keys that are bound to a missing session, a page at a time."""
+class VerifyBindings(NamedTuple):
+    """verify.bindings: Return keys with the sessions that they are bound to, a page at a time. A key is bound to an archived session only while that is being restored."""
 
     session_key: str
     session_no: int
+    agent_id: str
+    found_session_no: int | None
+    session_id: str | None
+    archived_at_ms: int | None
+    restoring: int
+
+
+class VerifyNumbers(NamedTuple):
+    """verify.numbers: Return the highest number of each table that assigns no number twice, and its counter."""
+
+    name: str
+    last_no: int
+    seq: int
+
+
+class VerifyWalLink(NamedTuple):
+    """verify.wal_link: Return the names of the file's state: two rows at most."""
+
+    previous: str
+    current: str
+
+
+class VerifyLanes(NamedTuple):
+    """verify.lanes: Return the lanes that a new file has."""
+
+    lane: str
+
+
+class VerifyOddInstances(NamedTuple):
+    """verify.odd_instances: Return processes whose end contradicts itself."""
+
+    instance_no: int
+    unclean: int
+
+
+class VerifyOddPauses(NamedTuple):
+    """verify.odd_pauses: Return pauses that no channel can have asked for."""
+
+    channel: str
+    pauses: int
+
+
+class VerifyEvents(NamedTuple):
+    """verify.events: Return whether each event's data are JSON, a page at a time."""
+
+    event_no: int
+    is_json: int
+
+
+class VerifyArchives(NamedTuple):
+    """verify.archives: Return archives with their sessions and the size of their chunks, a page at a time."""
+
+    archive_no: int
+    state: str
+    finished_at_ms: int | None
+    bytes_stored: int
+    session_id: str | None
+    archived_at_ms: int | None
+    ended_at_ms: int | None
+    found_chunks: int
+    found_bytes: int
+
+
+class VerifyBrokenRules(NamedTuple):
+    """verify.broken_rules: Return the rows that break a CHECK of their table. Reads every row but entries: the walk over those names them."""
+
+    rule: str
+    what: str
 
 
 class VerifyLastSession(NamedTuple):
@@ -1881,8 +1954,15 @@ class VerifySession(NamedTuple):
     tokens_fresh: int
     forked_from_no: int | None
     archived_at_ms: int | None
+    forked_at_no: int | None
+    forked_epoch: int | None
+    heard_at_ms: int | None
     formats: int
+    created_at_ms: int
     header_type: str | None
+    header_at_ms: int | None
+    header_version: int | None
+    origin_epoch: int | None
     last_no: int | None
     found_head_no: int | None
     head_branch_no: int | None
@@ -1902,6 +1982,19 @@ class VerifySession(NamedTuple):
     open_boundary_no: int | None
     open_first_kept_no: int | None
     running: int
+
+
+class VerifyComesFrom(NamedTuple):
+    """verify.comes_from: Return a row if a session is another one, or was forked from it: directly, or in several steps."""
+
+    session_no: int | None
+
+
+class VerifyFirstHead(NamedTuple):
+    """verify.first_head: Return the head of a session's first epoch: where it ended, or where it is."""
+
+    head_no: int | None
+    branch_no: int | None
 
 
 class VerifyExists(NamedTuple):
@@ -2047,6 +2140,7 @@ class VerifyEpochs(NamedTuple):
     reason: str
     boundary_no: int | None
     first_kept_no: int | None
+    opened_at_ms: int
     closed_head_no: int | None
     closed_at_ms: int | None
     found_head_no: int | None
@@ -2056,6 +2150,21 @@ class VerifyEpochs(NamedTuple):
     boundary_type: str | None
     boundary_parent_no: int | None
     boundary_kept_no: int | None
+
+
+class VerifyBeforeCompaction(NamedTuple):
+    """verify.before_compaction: Return the context that was in force before a compaction of a session, by its entry."""
+
+    boundary_no: int | None
+    first_kept_no: int | None
+
+
+class VerifyAfterEpoch(NamedTuple):
+    """verify.after_epoch: Return the head at which an epoch ended that had begun with an entry, and the entry after it on its branch, no later than a given one."""
+
+    closed_head_no: int | None
+    branch_no: int | None
+    next_no: int | None
 
 
 class VerifyCompactions(NamedTuple):
@@ -2068,6 +2177,10 @@ class VerifyCompactions(NamedTuple):
     cut_no: int | None
     late: int
     epoch: int | None
+    in_vain: int
+    reason: str | None
+    deadline_ms: int
+    deadline_max_ms: int
     entry_no: int | None
     session_epoch: int
     found_entry_no: int | None
@@ -2161,6 +2274,13 @@ class VerifyInbox(NamedTuple):
     turn_state: str | None
     turn_inbox_no: int | None
     turn_session_no: int | None
+    turn_attempt: int | None
+    stops: int
+    lane: str
+    lane_before: str | None
+    found_lane_before: str | None
+    digest: str | None
+    idempotency_key: str | None
     is_json: int
     is_users: int | None
     found_role: str | None
@@ -2183,13 +2303,17 @@ class VerifyTurns(NamedTuple):
     """verify.turns: Return turns with the messages that they work on, a page at a time."""
 
     turn_no: int
+    session_no: int
     session_id: str | None
     state: str
+    kind: str
+    lane: str
     inbox_no: int
     expires_at_ms: int
     deadline_ms: int
     inbox_state: str | None
     inbox_turn_no: int | None
+    inbox_session_no: int | None
     running: int
 
 
@@ -2204,6 +2328,10 @@ class VerifyOutbox(NamedTuple):
     instance_no: int | None
     expires_at_ms: int | None
     finished_at_ms: int | None
+    target: str
+    channel: str
+    attempts: int
+    attempts_before: int
     turn_state: str | None
     turn_session_no: int | None
     waits_in_vain: int
@@ -2536,6 +2664,8 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["status.totals"], /) -> StatusTotals | None: ...
     @overload
+    def first(self, statement: Literal["status.counts"], /) -> StatusCounts | None: ...
+    @overload
     def first(self, statement: Literal["status.work"], /, *, now_ms: SqlValue) -> StatusWork | None: ...
     @overload
     def first(self, statement: Literal["status.channels"], /, *, now_ms: SqlValue, limit: SqlValue) -> StatusChannels | None: ...
@@ -2622,7 +2752,23 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["verify.foreign_keys"], /, *, limit: SqlValue) -> VerifyForeignKeys | None: ...
     @overload
-    def first(self, statement: Literal["verify.lost_bindings"], /, *, after_key: SqlValue, limit: SqlValue) -> VerifyLostBindings | None: ...
+    def first(self, statement: Literal["verify.bindings"], /, *, after_key: SqlValue, limit: SqlValue) -> VerifyBindings | None: ...
+    @overload
+    def first(self, statement: Literal["verify.numbers"], /) -> VerifyNumbers | None: ...
+    @overload
+    def first(self, statement: Literal["verify.wal_link"], /) -> VerifyWalLink | None: ...
+    @overload
+    def first(self, statement: Literal["verify.lanes"], /) -> VerifyLanes | None: ...
+    @overload
+    def first(self, statement: Literal["verify.odd_instances"], /, *, limit: SqlValue) -> VerifyOddInstances | None: ...
+    @overload
+    def first(self, statement: Literal["verify.odd_pauses"], /, *, limit: SqlValue) -> VerifyOddPauses | None: ...
+    @overload
+    def first(self, statement: Literal["verify.events"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyEvents | None: ...
+    @overload
+    def first(self, statement: Literal["verify.archives"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyArchives | None: ...
+    @overload
+    def first(self, statement: Literal["verify.broken_rules"], /, *, limit: SqlValue) -> VerifyBrokenRules | None: ...
     @overload
     def first(self, statement: Literal["verify.last_session"], /) -> VerifyLastSession | None: ...
     @overload
@@ -2633,6 +2779,10 @@ class Reads(Protocol):
     def first(self, statement: Literal["verify.next_owner"], /, *, after_entry_no: SqlValue) -> VerifyNextOwner | None: ...
     @overload
     def first(self, statement: Literal["verify.session"], /, *, low_no: SqlValue, high_no: SqlValue, session_no: SqlValue) -> VerifySession | None: ...
+    @overload
+    def first(self, statement: Literal["verify.comes_from"], /, *, session_no: SqlValue, origin_no: SqlValue) -> VerifyComesFrom | None: ...
+    @overload
+    def first(self, statement: Literal["verify.first_head"], /, *, session_no: SqlValue) -> VerifyFirstHead | None: ...
     @overload
     def first(self, statement: Literal["verify.exists"], /, *, session_no: SqlValue) -> VerifyExists | None: ...
     @overload
@@ -2661,6 +2811,10 @@ class Reads(Protocol):
     def first(self, statement: Literal["verify.last_usage"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue) -> VerifyLastUsage | None: ...
     @overload
     def first(self, statement: Literal["verify.epochs"], /, *, session_no: SqlValue, low_epoch: SqlValue, high_epoch: SqlValue, limit: SqlValue) -> VerifyEpochs | None: ...
+    @overload
+    def first(self, statement: Literal["verify.before_compaction"], /, *, session_no: SqlValue, entry_no: SqlValue) -> VerifyBeforeCompaction | None: ...
+    @overload
+    def first(self, statement: Literal["verify.after_epoch"], /, *, head_no: SqlValue, session_no: SqlValue, epoch: SqlValue) -> VerifyAfterEpoch | None: ...
     @overload
     def first(self, statement: Literal["verify.compactions"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> VerifyCompactions | None: ...
     @overload
@@ -3004,6 +3158,8 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["status.totals"], /) -> StatusTotals: ...
     @overload
+    def one(self, statement: Literal["status.counts"], /) -> StatusCounts: ...
+    @overload
     def one(self, statement: Literal["status.work"], /, *, now_ms: SqlValue) -> StatusWork: ...
     @overload
     def one(self, statement: Literal["status.channels"], /, *, now_ms: SqlValue, limit: SqlValue) -> StatusChannels: ...
@@ -3090,7 +3246,23 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["verify.foreign_keys"], /, *, limit: SqlValue) -> VerifyForeignKeys: ...
     @overload
-    def one(self, statement: Literal["verify.lost_bindings"], /, *, after_key: SqlValue, limit: SqlValue) -> VerifyLostBindings: ...
+    def one(self, statement: Literal["verify.bindings"], /, *, after_key: SqlValue, limit: SqlValue) -> VerifyBindings: ...
+    @overload
+    def one(self, statement: Literal["verify.numbers"], /) -> VerifyNumbers: ...
+    @overload
+    def one(self, statement: Literal["verify.wal_link"], /) -> VerifyWalLink: ...
+    @overload
+    def one(self, statement: Literal["verify.lanes"], /) -> VerifyLanes: ...
+    @overload
+    def one(self, statement: Literal["verify.odd_instances"], /, *, limit: SqlValue) -> VerifyOddInstances: ...
+    @overload
+    def one(self, statement: Literal["verify.odd_pauses"], /, *, limit: SqlValue) -> VerifyOddPauses: ...
+    @overload
+    def one(self, statement: Literal["verify.events"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyEvents: ...
+    @overload
+    def one(self, statement: Literal["verify.archives"], /, *, after_no: SqlValue, limit: SqlValue) -> VerifyArchives: ...
+    @overload
+    def one(self, statement: Literal["verify.broken_rules"], /, *, limit: SqlValue) -> VerifyBrokenRules: ...
     @overload
     def one(self, statement: Literal["verify.last_session"], /) -> VerifyLastSession: ...
     @overload
@@ -3101,6 +3273,10 @@ class Reads(Protocol):
     def one(self, statement: Literal["verify.next_owner"], /, *, after_entry_no: SqlValue) -> VerifyNextOwner: ...
     @overload
     def one(self, statement: Literal["verify.session"], /, *, low_no: SqlValue, high_no: SqlValue, session_no: SqlValue) -> VerifySession: ...
+    @overload
+    def one(self, statement: Literal["verify.comes_from"], /, *, session_no: SqlValue, origin_no: SqlValue) -> VerifyComesFrom: ...
+    @overload
+    def one(self, statement: Literal["verify.first_head"], /, *, session_no: SqlValue) -> VerifyFirstHead: ...
     @overload
     def one(self, statement: Literal["verify.exists"], /, *, session_no: SqlValue) -> VerifyExists: ...
     @overload
@@ -3129,6 +3305,10 @@ class Reads(Protocol):
     def one(self, statement: Literal["verify.last_usage"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue) -> VerifyLastUsage: ...
     @overload
     def one(self, statement: Literal["verify.epochs"], /, *, session_no: SqlValue, low_epoch: SqlValue, high_epoch: SqlValue, limit: SqlValue) -> VerifyEpochs: ...
+    @overload
+    def one(self, statement: Literal["verify.before_compaction"], /, *, session_no: SqlValue, entry_no: SqlValue) -> VerifyBeforeCompaction: ...
+    @overload
+    def one(self, statement: Literal["verify.after_epoch"], /, *, head_no: SqlValue, session_no: SqlValue, epoch: SqlValue) -> VerifyAfterEpoch: ...
     @overload
     def one(self, statement: Literal["verify.compactions"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> VerifyCompactions: ...
     @overload
@@ -3471,6 +3651,8 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["status.totals"], /) -> list[StatusTotals]: ...
     @overload
+    def all(self, statement: Literal["status.counts"], /) -> list[StatusCounts]: ...
+    @overload
     def all(self, statement: Literal["status.work"], /, *, now_ms: SqlValue) -> list[StatusWork]: ...
     @overload
     def all(self, statement: Literal["status.channels"], /, *, now_ms: SqlValue, limit: SqlValue) -> list[StatusChannels]: ...
@@ -3557,7 +3739,23 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["verify.foreign_keys"], /, *, limit: SqlValue) -> list[VerifyForeignKeys]: ...
     @overload
-    def all(self, statement: Literal["verify.lost_bindings"], /, *, after_key: SqlValue, limit: SqlValue) -> list[VerifyLostBindings]: ...
+    def all(self, statement: Literal["verify.bindings"], /, *, after_key: SqlValue, limit: SqlValue) -> list[VerifyBindings]: ...
+    @overload
+    def all(self, statement: Literal["verify.numbers"], /) -> list[VerifyNumbers]: ...
+    @overload
+    def all(self, statement: Literal["verify.wal_link"], /) -> list[VerifyWalLink]: ...
+    @overload
+    def all(self, statement: Literal["verify.lanes"], /) -> list[VerifyLanes]: ...
+    @overload
+    def all(self, statement: Literal["verify.odd_instances"], /, *, limit: SqlValue) -> list[VerifyOddInstances]: ...
+    @overload
+    def all(self, statement: Literal["verify.odd_pauses"], /, *, limit: SqlValue) -> list[VerifyOddPauses]: ...
+    @overload
+    def all(self, statement: Literal["verify.events"], /, *, after_no: SqlValue, limit: SqlValue) -> list[VerifyEvents]: ...
+    @overload
+    def all(self, statement: Literal["verify.archives"], /, *, after_no: SqlValue, limit: SqlValue) -> list[VerifyArchives]: ...
+    @overload
+    def all(self, statement: Literal["verify.broken_rules"], /, *, limit: SqlValue) -> list[VerifyBrokenRules]: ...
     @overload
     def all(self, statement: Literal["verify.last_session"], /) -> list[VerifyLastSession]: ...
     @overload
@@ -3568,6 +3766,10 @@ class Reads(Protocol):
     def all(self, statement: Literal["verify.next_owner"], /, *, after_entry_no: SqlValue) -> list[VerifyNextOwner]: ...
     @overload
     def all(self, statement: Literal["verify.session"], /, *, low_no: SqlValue, high_no: SqlValue, session_no: SqlValue) -> list[VerifySession]: ...
+    @overload
+    def all(self, statement: Literal["verify.comes_from"], /, *, session_no: SqlValue, origin_no: SqlValue) -> list[VerifyComesFrom]: ...
+    @overload
+    def all(self, statement: Literal["verify.first_head"], /, *, session_no: SqlValue) -> list[VerifyFirstHead]: ...
     @overload
     def all(self, statement: Literal["verify.exists"], /, *, session_no: SqlValue) -> list[VerifyExists]: ...
     @overload
@@ -3596,6 +3798,10 @@ class Reads(Protocol):
     def all(self, statement: Literal["verify.last_usage"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue) -> list[VerifyLastUsage]: ...
     @overload
     def all(self, statement: Literal["verify.epochs"], /, *, session_no: SqlValue, low_epoch: SqlValue, high_epoch: SqlValue, limit: SqlValue) -> list[VerifyEpochs]: ...
+    @overload
+    def all(self, statement: Literal["verify.before_compaction"], /, *, session_no: SqlValue, entry_no: SqlValue) -> list[VerifyBeforeCompaction]: ...
+    @overload
+    def all(self, statement: Literal["verify.after_epoch"], /, *, head_no: SqlValue, session_no: SqlValue, epoch: SqlValue) -> list[VerifyAfterEpoch]: ...
     @overload
     def all(self, statement: Literal["verify.compactions"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> list[VerifyCompactions]: ...
     @overload
@@ -3772,7 +3978,17 @@ class Reads(Protocol):
     @overload
     def page(self, statement: Literal["verify.foreign_keys"], /, *, limit: int, bytes_max: int = ...) -> Page[VerifyForeignKeys]: ...
     @overload
-    def page(self, statement: Literal["verify.lost_bindings"], /, *, after_key: SqlValue, limit: int, bytes_max: int = ...) -> Page[VerifyLostBindings]: ...
+    def page(self, statement: Literal["verify.bindings"], /, *, after_key: SqlValue, limit: int, bytes_max: int = ...) -> Page[VerifyBindings]: ...
+    @overload
+    def page(self, statement: Literal["verify.odd_instances"], /, *, limit: int, bytes_max: int = ...) -> Page[VerifyOddInstances]: ...
+    @overload
+    def page(self, statement: Literal["verify.odd_pauses"], /, *, limit: int, bytes_max: int = ...) -> Page[VerifyOddPauses]: ...
+    @overload
+    def page(self, statement: Literal["verify.events"], /, *, after_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[VerifyEvents]: ...
+    @overload
+    def page(self, statement: Literal["verify.archives"], /, *, after_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[VerifyArchives]: ...
+    @overload
+    def page(self, statement: Literal["verify.broken_rules"], /, *, limit: int, bytes_max: int = ...) -> Page[VerifyBrokenRules]: ...
     @overload
     def page(self, statement: Literal["verify.branches"], /, *, session_no: SqlValue, after_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[VerifyBranches]: ...
     @overload

@@ -157,6 +157,12 @@ PLANTS = [
         "live-fork",
     ),
     Plant(
+        "session.formats",
+        session("live", "formats = 99"),
+        "rule",
+        "session live breaks its rule session_formats_known",
+    ),
+    Plant(
         "session.version",
         session("live", "version = 2"),
         "header",
@@ -1350,6 +1356,7 @@ NOT_KNOWABLE = {
     "inbox.accepted_at_ms": CLOCK,
     "inbox.available_at_ms": CLOCK,
     "inbox.queued_at_ms": CLOCK,
+    "inbox.restored": "only the restore of a backup knows it",
     "inbox.delayed": "the event that told its sender may be pruned",
     "inbox.timeout_ms": CHOICE,
     "inbox.reason": HISTORY,

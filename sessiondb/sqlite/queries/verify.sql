@@ -76,6 +76,8 @@ SELECT 'session_no_fits_entry_no' AS rule, 'session ' || session_id AS what FROM
 WHERE session_no NOT BETWEEN 1 AND 2147483647
 UNION ALL SELECT 'session_origin_known', 'session ' || session_id FROM session
 WHERE origin NOT IN ('native', 'import', 'fork')
+UNION ALL SELECT 'session_formats_known', 'session ' || session_id FROM session
+WHERE formats NOT BETWEEN 1 AND 15
 UNION ALL SELECT 'binding_details_json', 'key ' || session_key FROM binding
 WHERE NOT json_valid(coalesce(details, 'null'))
 UNION ALL SELECT 'branch_parent_and_fork_together', 'branch ' || branch_no FROM branch
@@ -146,15 +148,11 @@ ORDER BY entry_no LIMIT 1;
 -- snapshot. :low_no and :high_no bound the numbers that its entries may have.
 SELECT s.session_no, s.session_id, s.origin, s.version, s.name, s.last_seq, s.epoch, s.head_no,
        s.branch_no, s.boundary_no, s.first_kept_no, s.context_tokens, s.tokens_fresh,
-<<<<<<< HEAD
-       s.forked_from_no, s.archived_at_ms, s.formats, z.type AS header_type,
-=======
        s.forked_from_no, s.archived_at_ms, s.forked_at_no, s.forked_epoch, s.heard_at_ms,
-       s.created_at_ms, z.type AS header_type, z.appended_at_ms AS header_at_ms,
+       s.formats, s.created_at_ms, z.type AS header_type, z.appended_at_ms AS header_at_ms,
        CASE WHEN json_type(iif(json_valid(z.payload), z.payload, 'null'), '$.version') = 'integer'
          THEN CAST(z.payload ->> '$.version' AS INTEGER) END AS header_version,
        (SELECT f.epoch FROM session AS f WHERE f.session_no = s.forked_from_no) AS origin_epoch,
->>>>>>> 8239db5 (verify finds what is planted column by column, and status counts only when asked)
        (SELECT max(n.entry_no) FROM entry AS n
         WHERE n.entry_no BETWEEN :low_no AND :high_no) AS last_no, h.entry_no AS found_head_no,
         h.branch_no AS head_branch_no, h.tokens_total AS head_tokens_total,
