@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai.types.responses import ResponseFunctionToolCall
+from anthropic.types import Message
+from openai.types.chat import ChatCompletionMessage
+from openai.types.responses import (
+    ResponseFunctionToolCall,
+    ResponseOutputMessage,
+    ResponseReasoningItem,
+)
 
 import sessiondb
 from sessiondb import InvalidInput, Session, SessionDB
@@ -15,6 +21,7 @@ from sessiondb.messages import UserMessage
 from sessiondb.models import MessageFormat
 from sessiondb.transcript.formats.base import SUMMARY_INTRODUCTION
 from tests.support.core import query, reply, user
+from tests.support.prompts import Checker, check_anthropic, check_chat, check_responses
 from tests.support.talks import SPEAKERS, Item, random_talk
 
 KEY = "agent:main:web:1"
@@ -281,6 +288,50 @@ async def test_the_providers_count_is_the_contexts(db: SessionDB) -> None:
     await session.append_many([user("hello"), answer])
     info = await session.info()
     assert (info.context_tokens, info.tokens_fresh) == (600, True)
+
+
+async def test_what_an_sdk_returned_is_sent_back_without_what_its_provider_refuses(
+    db: SessionDB,
+) -> None:
+    chat = ChatCompletionMessage.model_validate(
+        {"role": "assistant", "content": "hi", "refusal": None, "annotations": [], "audio": None}
+    )
+    reasoning = ResponseReasoningItem.model_validate(
+        {"type": "reasoning", "id": "rs_1", "summary": [], "content": None, "status": None}
+    )
+    message = ResponseOutputMessage.model_validate(
+        {
+            "type": "message",
+            "id": "msg_1",
+            "role": "assistant",
+            "status": "completed",
+            "content": [{"type": "output_text", "text": "hi", "annotations": []}],
+        }
+    )
+    reply_of_anthropic = Message.model_validate(
+        {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": "claude",
+            "content": [{"type": "text", "text": "hi", "citations": None}],
+            "stop_reason": "end_turn",
+            "stop_sequence": None,
+            "usage": {"input_tokens": 1, "output_tokens": 2},
+        }
+    )
+    returned: list[tuple[MessageFormat, list[Any], Checker]] = [
+        ("openai-chat", [chat], check_chat),
+        ("openai-responses", [reasoning, message], check_responses),
+        ("anthropic", [reply_of_anthropic], check_anthropic),
+    ]
+    for message_format, items, check in returned:
+        session = await db.create_session()
+        await session.append_many([user("hello"), *items, user("more")])
+        context = await session.context()
+        assert context.format == message_format
+        assert len(context.messages) == len(items) + 2
+        check(context.messages)
 
 
 # -- the cut ---------------------------------------------------------------------------

@@ -23,8 +23,9 @@ from .base import (
 )
 
 _ROLES: Final = {"tool": RESULT, "function": RESULT}
-# Fields of a response that an application stores beside the message. No request has them.
-_UNSENT: Final = OWN_FIELDS | {"usage", "finish_reason"}
+# Fields of a response, some of them stored beside the message. No request has them.
+_UNSENT: Final = OWN_FIELDS | {"usage", "finish_reason", "annotations"}
+_SENT_IF_SET: Final = ("tool_calls", "function_call", "audio")
 _WEIGHED: Final = frozenset({"role", "content", "name", "tool_call_id", "tool_calls", "audio"})
 
 
@@ -84,7 +85,13 @@ class OpenAIChat(Format):
 
     def sendable(self, item: dict[str, Any]) -> dict[str, Any]:
         """Return a message without what belongs to the response around it."""
-        return without(item, _UNSENT)
+        empty = {name for name in _SENT_IF_SET if name in item and not item[name]}
+        sent = without(item, _UNSENT | empty)
+        audio = sent.get("audio")
+        # Of a recording that the provider made, a request has only the id.
+        if isinstance(audio, dict) and audio.keys() > {"id"}:
+            return {**sent, "audio": {"id": audio["id"]}}
+        return sent
 
 
 def _named(function: dict[str, Any]) -> CallId:

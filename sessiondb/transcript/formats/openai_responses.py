@@ -26,6 +26,8 @@ from .base import (
 )
 
 _UNSENT: Final = OWN_FIELDS | {"usage"}
+_NULL_IS_SENT: Final = {"result", "code", "outputs"}
+"""Fields that some items must have, even if they say nothing."""
 _TEXTS: Final = ("input_text", "output_text", "text")
 
 
@@ -153,8 +155,9 @@ class OpenAIResponses(Format):
         return json_chars(without(item, _UNSENT))
 
     def sendable(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Return an item without what belongs to the response around it."""
-        return without(item, _UNSENT)
+        """Return an item without what belongs to the response around it, or is not set."""
+        unset = {name for name, value in item.items() if value is None} - _NULL_IS_SENT
+        return without(item, _UNSENT | unset)
 
     def summary(self, entry: dict[str, Any]) -> dict[str, Any]:
         """Return a user message item."""
