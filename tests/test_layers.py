@@ -38,6 +38,7 @@ FLOORS: list[set[str]] = [
         "clock",
         "durable_files",
         "errors",
+        "exits",
         "json_text",
         "limits",
         "models",
@@ -45,6 +46,8 @@ FLOORS: list[set[str]] = [
         "process",
         "statements",
         "threads",
+        "timers",
+        "waiter",
     },
     {"batching", "events", "messages"},
     {"transcript"},
@@ -400,6 +403,70 @@ def test_asking_for_the_machines_name_reaches_none() -> None:
         "import json, anyio\nanyio.create_task_group()"
     )
     assert network_in(source) == []
+
+
+# Clocks, random numbers and ids of the library come from one module, which asks the kernel. A
+# host program's tests stop the clock, seed `random` and replace `uuid4` (`sessiondb/clock.py`).
+# The timers of an event loop go by a clock that they stop, too (`sessiondb/timers.py`).
+CLOCK = PACKAGE / "clock.py"
+OF_THE_HOST = {"time", "random", "secrets", "uuid"}
+TELLS_TIME = re.compile(
+    r"(?:.*\.)?(?:datetime|date)\.(?:now|utcnow|today)$"
+    r"|(?:anyio|asyncio|trio)\.(?:sleep\w*|current_time|move_on_\w+|fail_\w+|timeout\w*|wait_for)$"
+    r"|.*\.(?:call_later|call_at)$"
+)
+
+
+def clocks_in(source: str) -> list[str]:
+    """Return what a source file uses of clocks, random numbers and an event loop's timers."""
+    nodes = list(ast.walk(ast.parse(source)))
+    uses = [ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)]
+    return [
+        *(name for name in imported(source, "sessiondb", MODULES) if name in OF_THE_HOST),
+        *(use for use in uses if TELLS_TIME.match(use)),
+        *(
+            ast.unparse(node)
+            for node in nodes
+            if isinstance(node, ast.Call)
+            and ast.unparse(node.func).endswith("CancelScope")
+            and any(keyword.arg == "deadline" for keyword in node.keywords)
+        ),
+    ]
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path != CLOCK], ids=dotted)
+def test_only_one_module_reads_a_clock_or_draws_a_number(path: Path) -> None:
+    assert clocks_in(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import time",
+        "from time import monotonic",
+        "def f():\n    from random import uniform",
+        "import uuid\nuuid.uuid4()",
+        "import secrets",
+        "from datetime import datetime\ndatetime.now()",
+        "import datetime\ndatetime.datetime.utcnow()",
+        "import anyio\nanyio.sleep(1)",
+        "with anyio.move_on_after(1): pass",
+        "anyio.CancelScope(deadline=anyio.current_time() + 1)",
+        "asyncio.wait_for(f(), 1)",
+        "loop.call_later(1, f)",
+    ],
+)
+def test_what_tells_the_time_is_found(source: str) -> None:
+    assert clocks_in(source) != []
+
+
+def test_what_tells_no_time_is_not_found() -> None:
+    source = (
+        "from sessiondb.clock import monotonic\nfrom datetime import UTC, datetime\n"
+        "datetime.fromtimestamp(1, UTC)\ndatetime.fromisoformat('')\nimport os\nos.urandom(8)\n"
+        "anyio.CancelScope(shield=True)\nthreading.Event().wait(1)\nmonotonic()"
+    )
+    assert clocks_in(source) == []
 
 
 # A whole statement at the start of a literal, in either case, or an unmistakable clause

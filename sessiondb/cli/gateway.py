@@ -10,7 +10,6 @@ a container is as much alive as any other.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, Literal
@@ -20,6 +19,7 @@ import click
 from sessiondb import clock, sync
 from sessiondb import events as event_rules
 from sessiondb.backend import ReadTx
+from sessiondb.clock import pause
 from sessiondb.gateway import inbox as inbox_rules
 from sessiondb.gateway import outbox as outbox_rules
 from sessiondb.gateway import restored
@@ -168,7 +168,7 @@ def events(
             if ends:
                 return
             if not page:
-                time.sleep(FOLLOW_S)
+                pause(FOLLOW_S)
 
 
 def _forget(db: str, consumer: str | None, *, as_json: bool) -> None:

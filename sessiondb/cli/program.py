@@ -18,7 +18,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from sessiondb.clock import pause
 from sessiondb.errors import (
     InvalidKey,
     NotFound,
@@ -115,7 +115,7 @@ def repeat_while_busy(step: Callable[[], T]) -> T:
             if not error.retry:
                 raise
             _complain(f"{str(error).rstrip('.')}. This command goes on.")
-            time.sleep(max(FOLLOW_S, getattr(error, "retry_after_ms", 0) / 1000))
+            pause(max(FOLLOW_S, getattr(error, "retry_after_ms", 0) / 1000))
 
 
 def exit_code_of(error: SessionDBError) -> int:

@@ -24,13 +24,13 @@ import os
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import click
 
 from sessiondb import database
+from sessiondb.clock import monotonic
 from sessiondb.errors import InvalidInput
 from sessiondb.limits import (
     QUERY_MEMORY_BYTES_MAX,
@@ -124,8 +124,8 @@ class Spool:
             with self._changed:
                 while self._written <= position and not self._done:
                     if (
-                        not self._changed.wait(max(0.0, give_up - time.monotonic()))
-                        and time.monotonic() >= give_up
+                        not self._changed.wait(max(0.0, give_up - monotonic()))
+                        and monotonic() >= give_up
                     ):
                         raise Failure(
                             "query: it could not be stopped, because a single function call "
@@ -246,7 +246,7 @@ def _run(
         )
         thread.start()
         try:
-            for data in spool.read(time.monotonic() + timeout_s + QUERY_STOP_S):
+            for data in spool.read(monotonic() + timeout_s + QUERY_STOP_S):
                 print_bytes(data)
         finally:
             spool.abandon()

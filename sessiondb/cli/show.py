@@ -12,7 +12,6 @@ import functools
 import itertools
 import json
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,7 @@ import click
 
 from sessiondb import sync
 from sessiondb.backend import ReadTx
-from sessiondb.clock import ms_from_iso
+from sessiondb.clock import ms_from_iso, pause
 from sessiondb.json_text import DamagedLine, decode_object
 from sessiondb.limits import PAGE_ENTRIES_MAX, PAGE_ROWS, SEQ_MAX
 from sessiondb.models import Entry
@@ -483,7 +482,7 @@ def tail(db: str, session: str, last: int, follow: bool, as_json: bool) -> None:
                 functools.partial(chosen.arrivals, after_seq=seen, limit=PAGE_ROWS)
             )
             if not page:
-                time.sleep(FOLLOW_S)
+                pause(FOLLOW_S)
             for entry in handed_on(page):
                 seen = entry.seq
                 _print_line(entry, names, as_json=as_json)

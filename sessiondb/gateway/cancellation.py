@@ -15,15 +15,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import anyio
 
+from sessiondb.clock import monotonic
 from sessiondb.errors import StrayCancellation
+from sessiondb.waiter import running_trio
 
 A = TypeVar("A")
 
@@ -47,7 +47,7 @@ class Watch:
         try:
             yield
         finally:
-            self.stopped_at = time.monotonic()
+            self.stopped_at = monotonic()
 
     def is_asked(self) -> bool:
         """Tell whether it was. From any task of the loop: it sees the scopes around itself, too."""
@@ -95,31 +95,8 @@ class Tasks:
             await self._ended.wait()
 
 
-class Home:
-    """The event loop of the task that makes it, for calls from other threads."""
-
-    def __init__(self) -> None:
-        trio = _trio()
-        self._send: Callable[..., object] = (
-            trio.lowlevel.current_trio_token().run_sync_soon
-            if trio is not None
-            else asyncio.get_running_loop().call_soon_threadsafe
-        )
-
-    def call_soon(self, function: Callable[[], object]) -> None:
-        """Call a function on the event loop, soon. It has been closed: then not at all."""
-        with suppress(RuntimeError):  # "loop is closed", and trio.RunFinishedError
-            self._send(function)
-
-
-def _trio() -> Any:
-    """Return the module if the running task is trio's."""
-    trio = sys.modules.get("trio")  # never imported, and looked at first: see sqlite/waiter.py
-    return trio if trio is not None and trio.lowlevel.in_trio_task() else None
-
-
 def _asyncio_task() -> asyncio.Task[Any] | None:
-    return asyncio.current_task() if _trio() is None else None
+    return asyncio.current_task() if running_trio() is None else None
 
 
 @contextmanager

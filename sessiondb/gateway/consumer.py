@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from functools import partial
 
-import anyio
-
 from sessiondb import events
 from sessiondb.backend import Database, ReadTx
 from sessiondb.errors import SessionDBError
 from sessiondb.models import Event
 from sessiondb.paging import Page
+from sessiondb.waiter import sleep
 
 from . import cancellation, draining, retry
 
@@ -41,7 +40,7 @@ async def follow_events(
                         "events", partial(_events_page, event_no=at, audience=audience)
                     )
                 except SessionDBError as error:
-                    await anyio.sleep(backoff.next_delay(error))
+                    await sleep(backoff.next_delay(error))
                     continue
                 backoff.reset()
             for event in page.rows:

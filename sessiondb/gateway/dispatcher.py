@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from sessiondb import clock
 from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.errors import InvalidInput, OutcomeUnknown, SessionDBError, outcome_of
 from sessiondb.limits import CHANNEL_PAUSE_MS_MAX
+from sessiondb.waiter import Deadline
 
 from . import cancellation, channels, damage, draining, outbox, retry
 
@@ -151,7 +151,7 @@ class _Calls:
         By a clock that nobody sets, from when this loop saw the pause first. By the clock of
         the rows they would go on, because that was set back meanwhile.
         """
-        now = time.monotonic()
+        now = clock.monotonic()
         self._ends = {
             row: self._ends.get(row, now + (row.until_ms - now_ms) / 1000) for row in pauses
         }
@@ -382,8 +382,10 @@ async def _call(
         raise
     lost = partial(outbox.lost, reply=reply, reason=_WHILE_SENDING)
     try:
-        with anyio.fail_after(lease_s):
+        with Deadline(lease_s) as deadline:
             receipt = _checked_receipt(await cancellation.call(sender, reply, watch))
+        if deadline.cancelled_caught:
+            raise TimeoutError
     except RefusedBySender as error:
         return _refused(reply, error)
     except anyio.get_cancelled_exc_class():

@@ -27,11 +27,10 @@ from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
-import anyio
-
-from sessiondb import events
+from sessiondb import clock, events
 from sessiondb.backend import Database, Tx
 from sessiondb.errors import SessionDBError
+from sessiondb.waiter import Deadline
 
 from . import retry
 
@@ -111,7 +110,7 @@ async def drain(db: Database, loops: Loops, instance_no: int | None, timeout_s: 
 
     `loops` then says which of them have not. See `SessionDB.drain`.
     """
-    with anyio.move_on_after(timeout_s):
+    with Deadline(timeout_s):
         loops.reach(db, Stage.TURNS)
         await _tell_others(db)
         await _wait(db, partial(_turns_ended, db, loops, instance_no))
@@ -123,9 +122,9 @@ async def drain(db: Database, loops: Loops, instance_no: int | None, timeout_s: 
 
 async def pause(db: Database, loops: Loops, stage: Stage, pause_s: float) -> None:
     """Sleep, but no longer than until the loops of a stage are to return."""
-    over = anyio.current_time() + pause_s
+    over = clock.monotonic() + pause_s
     while True:
-        seen, left_s = db.backend.change_count, over - anyio.current_time()
+        seen, left_s = db.backend.change_count, over - clock.monotonic()
         if left_s <= 0 or loops.ends(stage):
             return
         await db.backend.wait_change(seen, left_s)

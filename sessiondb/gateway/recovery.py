@@ -35,7 +35,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -385,11 +384,11 @@ class ResumeMemory:
     def add(self, resumes: int) -> None:
         """Count resumes that were queued now."""
         if resumes:
-            self._queued.append((time.monotonic(), resumes))
+            self._queued.append((clock.monotonic(), resumes))
 
     def spent(self) -> int:
         """Return how many resumes were queued in the last hour. Forget those before."""
-        since = time.monotonic() - RESUME_BUDGET_S
+        since = clock.monotonic() - RESUME_BUDGET_S
         self._queued = [(at, resumes) for at, resumes in self._queued if at > since]
         return sum(resumes for _, resumes in self._queued)
 

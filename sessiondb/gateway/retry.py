@@ -10,14 +10,15 @@ process within 100 ms. Otherwise the loop sleeps until the next retry, lease or 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable
 
 import anyio
 import anyio.lowlevel
 
 from sessiondb.backend import Database, Tx
+from sessiondb.clock import monotonic
 from sessiondb.errors import ReadTooLong, SessionDBError, StoreDamaged, outcome_of
+from sessiondb.waiter import sleep
 
 from .cancellation import Watch
 
@@ -89,11 +90,11 @@ async def write_with_retry(
     through a shield, once per call. A write that it stopped is tried again. The
     cancellation is raised when that is done.
     """
-    begun = time.monotonic()
+    begun = monotonic()
 
     def is_over() -> bool:
         since = begun if watch is None else watch.stopped_at
-        return since is not None and time.monotonic() >= max(begun, since) + for_s
+        return since is not None and monotonic() >= max(begun, since) + for_s
 
     backoff = Backoff(name)
     cancelled: BaseException | None = None
@@ -102,7 +103,7 @@ async def write_with_retry(
         while True:
             try:
                 if delay_s:
-                    await anyio.sleep(delay_s)
+                    await sleep(delay_s)
                 await db.write(op, body, size=size)
                 break
             except SessionDBError as error:

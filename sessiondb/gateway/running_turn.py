@@ -10,7 +10,6 @@ writes is in the database.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +35,7 @@ from sessiondb.transcript.entries import (
 )
 from sessiondb.transcript.registry import check_reset_reason
 from sessiondb.transcript.session import Session
+from sessiondb.waiter import Deadline, Home, sleep
 
 from . import cancellation, claims, leases, retry, turns
 from .outbox import encoded_reply
@@ -110,32 +110,33 @@ class Turn:
     _ended: bool = False  # its outcome is written, or was given up
     _ends: float = field(init=False)
     _scope: anyio.CancelScope | None = None
-    _home: cancellation.Home | None = None
-    _deadline: anyio.CancelScope | None = None
-    _time_up: float = 0.0  # by the event loop's clock
+    _home: Home | None = None
+    _deadline: Deadline | None = None
+    _time_up: float = 0.0  # by the monotonic clock
 
     def __post_init__(self) -> None:
-        self._ends = time.monotonic() + (self._started.timeout_ms + LEASE_GRACE_MS) / 1000
+        self._ends = clock.monotonic() + (self._started.timeout_ms + LEASE_GRACE_MS) / 1000
         self._extend()
 
     def _extend(self) -> None:
-        self._alive_until = min(time.monotonic() + self._settings.lease_s, self._ends)
+        self._alive_until = min(clock.monotonic() + self._settings.lease_s, self._ends)
 
-    def _begin_time(self) -> anyio.CancelScope:
-        """Return the scope that cuts the handler off: at its time's end, or without progress."""
-        self._time_up = anyio.current_time() + self._started.timeout_ms / 1000
-        self._deadline = anyio.CancelScope(deadline=self._time_up)
+    def _begin_time(self) -> Deadline:
+        """Return the block that cuts the handler off: at its time's end, or without progress."""
+        timeout_s = self._started.timeout_ms / 1000
+        self._time_up = clock.monotonic() + timeout_s
+        self._deadline = Deadline(timeout_s)
         self._note_progress()
         return self._deadline
 
     def _note_progress(self) -> None:
         if self._deadline is not None and self._started.progress_ms is not None:
-            soon = anyio.current_time() + self._started.progress_ms / 1000
-            self._deadline.deadline = min(soon, self._time_up)
+            soon = clock.monotonic() + self._started.progress_ms / 1000
+            self._deadline.move(min(soon, self._time_up))
 
     def _cut_off_reason(self) -> str:
         progress_ms, timeout_ms = self._started.progress_ms, self._started.timeout_ms
-        if progress_ms is not None and anyio.current_time() < self._time_up:
+        if progress_ms is not None and clock.monotonic() < self._time_up:
             return f"cut off after {progress_ms / 1000:g} s without progress"
         return f"cut off at its deadline of {timeout_ms / 1000:g} s"
 
@@ -233,7 +234,7 @@ def is_owned(turn: Turn) -> bool:
 
     True while its lease is valid by the monotonic clock, or its end is being written.
     """
-    return turn.ending or time.monotonic() < turn._alive_until
+    return turn.ending or clock.monotonic() < turn._alive_until
 
 
 async def run_turn(
@@ -293,7 +294,7 @@ async def _work(turn: Turn, handler: Handler) -> None:
     cut_off, attempts_max = False, turn._settings.attempts_max
     try:
         async with anyio.create_task_group() as group:
-            turn._home, turn._scope = cancellation.Home(), group.cancel_scope
+            turn._home, turn._scope = Home(), group.cancel_scope
             if turn.stopped:
                 group.cancel_scope.cancel()
             if turn._started.kind == "message" and not turn._started.notified:
@@ -344,7 +345,7 @@ async def _work(turn: Turn, handler: Handler) -> None:
 async def _keep_lease(turn: Turn) -> None:
     """Renew a turn's lease until cancelled. Stop the turn when this process has lost it."""
     while True:
-        await anyio.sleep(turn._settings.lease_s / 3)
+        await sleep(turn._settings.lease_s / 3)
         try:
             await turn._renew_lease()
         except (TurnLost, StoreClosed) as error:
@@ -363,7 +364,7 @@ async def _notify_delay(turn: Turn) -> None:
     """
     delayed_after_s = turn._settings.delayed_after_s
     waited_s = (clock.now_ms() - turn._started.accepted_at_ms) / 1000
-    await anyio.sleep(min(max(0.0, delayed_after_s - waited_s), delayed_after_s))
+    await sleep(min(max(0.0, delayed_after_s - waited_s), delayed_after_s))
     backoff = retry.Backoff(f"{turn}: its sender cannot be notified of the delay")
     while True:
         try:
@@ -374,7 +375,7 @@ async def _notify_delay(turn: Turn) -> None:
             if not error.retry:
                 logger.warning("%s: %s", backoff.name, error)
                 return
-            await anyio.sleep(backoff.next_delay(error))
+            await sleep(backoff.next_delay(error))
         else:
             return
 

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
 
 from sessiondb.backend import Row
+from sessiondb.clock import pause
 from sessiondb.errors import InvalidInput, StoreDamaged
 from sessiondb.json_text import has_more_values
 from sessiondb.limits import (
@@ -151,7 +151,7 @@ def in_slices(items: Iterable[T], pause_s: float = SLICE_PAUSE_S) -> Iterator[T]
     for index, item in enumerate(items, 1):
         yield item
         if index % SLICE_ROWS == 0:
-            time.sleep(pause_s)
+            pause(pause_s)
 
 
 def encode(what: str, rows: Sequence[Row], encoding: str, pause_s: float = SLICE_PAUSE_S) -> Chunk:

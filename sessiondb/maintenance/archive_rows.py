@@ -8,18 +8,17 @@ the archive's state is still the one that the caller read (`require_state`).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
-
-import anyio
 
 from sessiondb import threads
 from sessiondb.backend import AnyStatement, Backend, ReadTx, Row, Tx
 from sessiondb.batching import BatchSize, last_fitting
+from sessiondb.clock import pause
 from sessiondb.errors import ConstraintFailed, InvalidInput, StoreBusy, StoreDamaged
 from sessiondb.limits import ARCHIVE_CHUNK_BYTES, ARCHIVE_CHUNK_ROWS, SEQ_MAX, STEP_BYTES
 from sessiondb.transcript.paths import entry_number
+from sessiondb.waiter import sleep
 
 from . import archive_format
 from .archive_format import BRANCH, ENTRY, EPOCH, KEY, SLICE_PAUSE_S, Chunk, damaged, in_slices
@@ -69,7 +68,7 @@ def read_page(tx: ReadTx, what: str, session_no: int, after: int, pause_s: float
     numbers, rows = [size.entry_no for size in sizes if size.entry_no <= last_no], list[Row]()
     for at in range(0, len(numbers), READ_ROWS):
         if rows:
-            time.sleep(pause_s)
+            pause(pause_s)
         piece = numbers[at : at + READ_ROWS]
         rows += tx.all("archive.entries", low_no=piece[0], high_no=piece[-1])
     return rows
@@ -218,7 +217,7 @@ async def compare(backend: Backend, row: statements.ArchiveGet) -> None:
             raise _differs(row, f"rows of {what} after {after[what]}")
         after[what] = rows[-1][KEY[what]]
         if backend.is_busy:
-            await anyio.sleep(COMPARE_PAUSE_S)
+            await sleep(COMPARE_PAUSE_S)
     for what in PAGED:
         if await backend.read(
             _reading(backend, what, row.session_no, after[what]), op="archive.compare"

@@ -36,13 +36,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-import anyio
-
 from sessiondb.backend import Backend, ReadTx
 from sessiondb.errors import OpenError, StoreBusy, StoreClosed
 from sessiondb.limits import SEQ_MAX
 from sessiondb.models import Finding, VerifyReport
 from sessiondb.transcript.paths import entry_number
+from sessiondb.waiter import sleep
 
 from . import verify_inbox, verify_receipts, verify_steps
 from .verify_receipts import ReceiptWalk
@@ -183,7 +182,7 @@ class _Reader:
                 if self._patience_s < pause_s:
                     raise
                 self._patience_s -= pause_s
-                await anyio.sleep(pause_s)
+                await sleep(pause_s)
 
 
 class Walk:

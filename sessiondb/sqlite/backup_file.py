@@ -17,13 +17,14 @@ import hashlib
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from sessiondb.clock import now_ms
 from sessiondb.errors import InvalidInput
 
 from .files import file_status, make_partial, place, resolved
@@ -127,7 +128,7 @@ class Restoring:
 
 def name_in(folder: str, database: str, *, compress: bool) -> str:
     """Return the path of a new backup in a folder: the database's name and the time, UTC."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    stamp = f"{datetime.fromtimestamp(now_ms() / 1000, UTC):%Y%m%dT%H%M%SZ}"
     ending = ".db.zst" if compress else ".db"
     return str(Path(folder) / f"{Path(database).stem}-{stamp}{ending}")
 

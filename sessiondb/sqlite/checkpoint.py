@@ -29,13 +29,12 @@ loses nothing: the WAL still holds every commit.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import apsw
 
-from sessiondb.clock import now_ms
+from sessiondb.clock import monotonic, now_ms, pause
 from sessiondb.limits import Limits
 
 from .connection import PAGE_BYTES, log
@@ -77,7 +76,7 @@ class Checkpointer:
     limits: Limits
     path: str = ""
     """Of the database: to name the processes that hold a snapshot of it."""
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = monotonic
     stats: CheckpointStats = field(default_factory=CheckpointStats)
     wal_pages: int = 0
     _not_before: float = 0.0
@@ -189,7 +188,7 @@ class Checkpointer:
                     return True
                 if self.clock() >= give_up:
                     return False
-                time.sleep(RESET_SLEEP_S)
+                pause(RESET_SLEEP_S)
             else:
                 return True
 

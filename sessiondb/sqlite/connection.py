@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import logging
 import os
-import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import apsw
 
+from sessiondb.clock import monotonic, pause, random_between
 from sessiondb.errors import OpenError, StoreBusy, UnsafeSQLite
 
 from .files import lock_holder
@@ -76,7 +75,7 @@ def refuse_unsafe_library(version: str | None = None) -> None:
 
 def jitter() -> None:
     """Sleep for a moment. Its length is random, so that competing processes fall out of step."""
-    time.sleep(random.uniform(*RETRY_SLEEP_S))  # noqa: S311  # spread, not secrecy
+    pause(random_between(*RETRY_SLEEP_S))
 
 
 def when_unlocked(action: Callable[[], T], *, timeout_s: float, what: str, path: str) -> T:
@@ -85,12 +84,12 @@ def when_unlocked(action: Callable[[], T], *, timeout_s: float, what: str, path:
     Raises:
         StoreBusy: still locked after `timeout_s`. Names the holder where the system tells it.
     """
-    give_up = time.monotonic() + timeout_s
+    give_up = monotonic() + timeout_s
     while True:
         try:
             return action()
         except (apsw.BusyError, apsw.LockedError) as error:
-            if time.monotonic() >= give_up:
+            if monotonic() >= give_up:
                 holder = lock_holder(path) or "another process"
                 raise StoreBusy(
                     f"{what} {path}: {holder} has held the lock for over {timeout_s:g} s. "

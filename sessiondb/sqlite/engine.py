@@ -18,7 +18,6 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from time import monotonic
 from typing import Any, Self, TypeVar
 
 import anyio.lowlevel
@@ -26,6 +25,7 @@ import apsw
 
 from sessiondb import threads
 from sessiondb.backend import ReadTx, Step, Tx
+from sessiondb.clock import monotonic
 from sessiondb.errors import (
     NotExecuted,
     ReadTooLong,
@@ -36,6 +36,7 @@ from sessiondb.errors import (
 )
 from sessiondb.limits import Limits
 from sessiondb.process import Registered
+from sessiondb.waiter import new_waiter
 
 from . import alive_file, backup
 from . import guard as guarding
@@ -48,7 +49,6 @@ from .readers import ReadRequest
 from .request_queue import Request
 from .schema import SCHEMA_VERSION
 from .transaction import translate
-from .waiter import new_waiter
 from .writer import Writer
 
 T = TypeVar("T")

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import functools
 import shutil
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +36,7 @@ from urllib.parse import quote
 import apsw
 
 from sessiondb.backend import Row, SqlValue, load_statements
+from sessiondb.clock import monotonic, pause
 from sessiondb.errors import OpenError
 from sessiondb.limits import ENTRY_BYTES_MAX
 
@@ -158,15 +158,15 @@ def _state(path: str) -> tuple[Any, ...]:
 
 def _wait_for_commit(path: str) -> None:
     """Wait for the end of a commit that keeps its old pages in a -journal."""
-    give_up = time.monotonic() + JOURNAL_S_MAX
+    give_up = monotonic() + JOURNAL_S_MAX
     while _size(f"{path}-journal"):
-        if time.monotonic() > give_up:
+        if monotonic() > give_up:
             raise OpenError(
                 f"{path}: beside it lies a -journal, so a commit was cut off. "
                 "Start the program that wrote it, stop it again, and import again.",
                 path=path,
             )
-        time.sleep(0.02)
+        pause(0.02)
 
 
 def _copy_in(scratch: str, path: str) -> str:

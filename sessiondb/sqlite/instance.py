@@ -15,12 +15,12 @@ A crash leaves the row open. `recover` finds it and ends what the process held.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import apsw
 
 from sessiondb import process
+from sessiondb.clock import monotonic
 from sessiondb.errors import OpenError, SessionDBError, StoreBusy, UnsafeFilesystem
 
 from . import wal_link
@@ -196,13 +196,13 @@ def _run_alone(
     now_ms: Callable[[], int],
     timeout_s: float,
 ) -> None:
-    give_up = time.monotonic() + timeout_s
+    give_up = monotonic() + timeout_s
     while True:
         try:
             connection.execute("BEGIN IMMEDIATE")
             break
         except apsw.BusyError as error:
-            if time.monotonic() >= give_up:
+            if monotonic() >= give_up:
                 holder = write_lock_holder(connection, path)
                 raise write_locked("opening", path, holder, timeout_s) from error
             jitter()

@@ -21,10 +21,10 @@ from collections.abc import Callable
 import apsw
 
 from sessiondb.errors import SessionDBError, StoreFailed
+from sessiondb.waiter import Waiter, new_waiter, notify_all
 
 from .connection import log
 from .held_files import HeldFiles
-from .waiter import Waiter, new_waiter, notify_all
 
 FOREIGN_POLL_S = 0.05
 # While reading the version fails, pauses double up to this.

@@ -21,7 +21,6 @@ body runs. Nothing here survives a crash, or needs to.
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,14 +29,15 @@ from typing import Any
 
 import apsw
 
+from sessiondb.clock import monotonic
 from sessiondb.errors import NewerSchema, StoreBusy, StoreClosed, StoreFailed
 from sessiondb.limits import Limits
+from sessiondb.waiter import Waiter, notify_all
 
 from .connection import READ_LOCKED_S_MAX, explain_cannot_open, jitter, log
 from .held_files import HeldFiles
 from .schema import refuse_newer
 from .transaction import Snapshot, reraise
-from .waiter import Waiter, notify_all
 
 
 @dataclass(slots=True, eq=False)
@@ -190,17 +190,17 @@ class Readers:
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait for the threads to end. Return whether all did."""
-        give_up = None if timeout_s is None else time.monotonic() + timeout_s
+        give_up = None if timeout_s is None else monotonic() + timeout_s
         for thread in (*self._threads, self._watchdog):
             if thread.ident is None:
                 continue  # it could not be started
-            thread.join(None if give_up is None else max(0.0, give_up - time.monotonic()))
+            thread.join(None if give_up is None else max(0.0, give_up - monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
     def snapshot(self) -> dict[str, Any]:
         """Return counters and gauges."""
         with self.lock:
-            ages = [time.monotonic() - request.began for request in self.current.values()]
+            ages = [monotonic() - request.began for request in self.current.values()]
             return {
                 "reads": self.reads,
                 "queue_items": self.waiting,
@@ -225,7 +225,7 @@ class Readers:
             # Critical section "too old". Lock: lock. Invariant: as in "interruption".
             with self.lock:
                 for request in self.current.values():
-                    if time.monotonic() - request.began > age_s_max:
+                    if monotonic() - request.began > age_s_max:
                         self.interrupted += 1
                         self._interrupt(
                             request,
@@ -336,7 +336,7 @@ class _Reader:
 
     def _begin(self, connection: apsw.Connection, request: ReadRequest, snapshot: Snapshot) -> None:
         """Take the snapshot now. BEGIN alone takes it at the first statement, and may be locked."""
-        give_up = time.monotonic() + READ_LOCKED_S_MAX
+        give_up = monotonic() + READ_LOCKED_S_MAX
         while True:
             try:
                 connection.execute("BEGIN")
@@ -352,14 +352,14 @@ class _Reader:
                     raise _cannot_open_now(self.readers.path, error) from error
                 if (
                     not isinstance(error, (apsw.BusyError, apsw.LockedError))
-                    or time.monotonic() >= give_up
+                    or monotonic() >= give_up
                 ):
                     reraise(error, f"{request.op}: beginning a read", path=self.readers.path)
             jitter()
         # Critical section "begin". Lock: lock. Invariant: a request that was abandoned before
         # this is stopped at its first statement, one abandoned later by an interrupt.
         with self.readers.lock:
-            request.began = time.monotonic()
+            request.began = monotonic()
             request.snapshot = snapshot
             request.reader = self
             self.readers.current[self] = request
@@ -374,7 +374,7 @@ class _Reader:
             readers.current.pop(self, None)
             request.reader = None
             readers.reads += 1
-            took_ms = (time.monotonic() - request.began) * 1000
+            took_ms = (monotonic() - request.began) * 1000
             if took_ms > readers.snapshot_ms_longest:
                 readers.snapshot_ms_longest, readers.snapshot_longest_op = took_ms, request.op
 

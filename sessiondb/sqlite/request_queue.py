@@ -25,7 +25,6 @@ was never acknowledged.
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,13 +32,14 @@ from typing import Any
 
 import apsw
 
+from sessiondb.clock import monotonic
 from sessiondb.errors import NotExecuted, Outcome, StoreBusy, StoreClosed
 from sessiondb.limits import MAINTENANCE_TASKS_MAX, Limits
+from sessiondb.waiter import Waiter
 
 from .backup import MaintenanceTask
 from .connection import log
 from .throttle import Throttle
-from .waiter import Waiter
 
 PENDING, CANCELLED, RUNNING, FINISHED = "pending", "cancelled", "running", "finished"
 
@@ -137,7 +137,7 @@ class RequestQueue:
             StoreBusy: the queue is full.
             StoreClosed: the database has been closed.
         """
-        request.enqueued = time.monotonic()
+        request.enqueued = monotonic()
         pending = self._pending_of(request)
         # Critical section "admission". Lock: _lock. Invariants 1 and 3: the check of the
         # bounds, the insertion and the wakeup are one step.

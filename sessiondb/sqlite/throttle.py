@@ -24,8 +24,9 @@ waiting begins.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+
+from sessiondb.clock import monotonic
 
 # A caller wrote less than this ago: more writes will follow. People write seconds apart,
 # the writes of one turn come together.
@@ -47,7 +48,7 @@ class Throttle:
     `note_caller` may come from any thread: it is one assignment.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._caller_at = -QUIET_S
         self._ended_at = 0.0

@@ -29,7 +29,6 @@ person's own, inside one of ours.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
@@ -39,6 +38,7 @@ from typing import Any
 import apsw
 import apsw.ext
 
+from sessiondb.clock import monotonic
 from sessiondb.errors import InvalidInput, ReadTooLong, StoreBusy, StoreDamaged
 from sessiondb.limits import MIB, QUERY_VALUE_BYTES_MAX
 
@@ -131,9 +131,9 @@ def query(
         # One snapshot, in case the statement has to run twice. It ends with the connection.
         drain(connection, "BEGIN")
         connection.authorizer = _authorize
-        give_up = time.monotonic() + timeout_s
+        give_up = monotonic() + timeout_s
         connection.set_progress_handler(
-            lambda: is_unwanted() or time.monotonic() >= give_up, STEPS_PER_LOOK
+            lambda: is_unwanted() or monotonic() >= give_up, STEPS_PER_LOOK
         )
         with _explained(path, sql, timeout_s):
             only, columns = when_unlocked(

@@ -17,11 +17,11 @@ What survives a crash: the registration, which `recover` closes, and every commi
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import apsw
 
+from sessiondb.clock import monotonic
 from sessiondb.errors import SessionDBError, StoreBusy
 from sessiondb.limits import Limits
 
@@ -318,7 +318,7 @@ class WriteConnection:
 
     def _schedule_reopening(self) -> None:
         """Set the next attempt: at once, then with pauses that double until a commit."""
-        self._reopen_at = time.monotonic() + self._reopen_pause_s
+        self._reopen_at = monotonic() + self._reopen_pause_s
         self._reopen_pause_s = min(
             REOPEN_PAUSE_S[1], max(REOPEN_PAUSE_S[0], self._reopen_pause_s * 2)
         )
@@ -334,7 +334,7 @@ class WriteConnection:
         name = self.files.changed_since_closed()
         if name is not None:
             return lambda op: changed_while_open(name, op, "Nothing was changed.")
-        if time.monotonic() >= self._reopen_at:
+        if monotonic() >= self._reopen_at:
             try:
                 self._open(self.files.without_wal())
             except (SessionDBError, apsw.Error) as error:
@@ -345,7 +345,7 @@ class WriteConnection:
                 self._stats.reopened += 1
                 self._name_is_due = True  # nobody has looked at the WAL that this one writes to
                 return None
-        retry_after_ms = max(1, round((self._reopen_at - time.monotonic()) * 1000))
+        retry_after_ms = max(1, round((self._reopen_at - monotonic()) * 1000))
         return lambda op: StoreBusy(
             f"{op}: {self.path} failed and cannot be opened again yet ({self.error}). "
             f"Nothing was changed. Retry in {retry_after_ms} ms, and check the disk.",

@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict
@@ -38,6 +37,7 @@ from typing import Any
 
 import apsw
 
+from sessiondb.clock import monotonic
 from sessiondb.clock import now_ms as _now_ms
 from sessiondb.errors import (
     ConstraintFailed,
@@ -50,6 +50,7 @@ from sessiondb.errors import (
     StoreFailed,
 )
 from sessiondb.limits import Limits
+from sessiondb.waiter import notify_all
 
 from .batch import Batch, WriterStats
 from .connection import Durability, jitter, log
@@ -58,7 +59,6 @@ from .instance import write_lock_holder, write_locked
 from .request_queue import Pending, Request, RequestQueue
 from .schema import refuse_newer
 from .transaction import SPOILING, WriteTransaction, plain_result, reraise, translate
-from .waiter import notify_all
 from .write_connection import WriteConnection
 
 
@@ -205,7 +205,7 @@ class Writer:
         # runs once, and its changes are in the transaction wholly or not at all. No caller is
         # woken inside.
         self._batch = batch = Batch(
-            time.monotonic(), _now_ms(), in_background=pending is self.queue.steps
+            monotonic(), _now_ms(), in_background=pending is self.queue.steps
         )
         while (request := self._take(batch, pending)) is not None:
             self._execute(connection, request, batch)
@@ -279,13 +279,13 @@ class Writer:
         self.stats.busy_waits += 1
         holder = write_lock_holder(connection, self.path)
         self.queue.running = f"waiting for {holder}, which holds the write lock"
-        refuse_from = time.monotonic() + self.limits.busy_timeout_s
+        refuse_from = monotonic() + self.limits.busy_timeout_s
         while pending:
             jitter()
             try:
                 connection.execute("BEGIN IMMEDIATE")
             except apsw.BusyError:
-                if time.monotonic() >= refuse_from:
+                if monotonic() >= refuse_from:
                     self._refuse_overdue()
             except apsw.Error as error:
                 self._connection.drop(error)
@@ -297,7 +297,7 @@ class Writer:
     def _refuse_overdue(self) -> None:
         """Fail the requests that have waited longer than `busy_timeout_s`."""
         timeout_s = self.limits.busy_timeout_s
-        overdue = self.queue.take_enqueued_before(time.monotonic() - timeout_s)
+        overdue = self.queue.take_enqueued_before(monotonic() - timeout_s)
         if not overdue:
             return
         self.stats.busy_timeouts += len(overdue)
@@ -309,7 +309,7 @@ class Writer:
     def _take(self, batch: Batch, pending: Pending) -> Request | None:
         """Take the next request into the batch. None when it is full or nothing is queued."""
         limits = self.limits
-        now = time.monotonic()
+        now = monotonic()
         # A step of background work is a batch of its own.
         items_max = 1 if batch.in_background else limits.batch_items_max
         if (
@@ -328,7 +328,7 @@ class Writer:
 
     def _execute(self, connection: apsw.Connection, request: Request, batch: Batch) -> None:
         """Run one body. Afterwards either all its changes are in the transaction, or none."""
-        began = time.monotonic()
+        began = monotonic()
         # No savepoint until a body has succeeded: the transaction holds nothing else to protect.
         nested = bool(batch.succeeded)
         tx = WriteTransaction(connection, batch.now_ms, self.instance_no)
@@ -359,7 +359,7 @@ class Writer:
         finally:
             tx.end()
             request.fn = None
-        took_ms = (time.monotonic() - began) * 1000
+        took_ms = (monotonic() - began) * 1000
         if took_ms > batch.slowest_ms:
             batch.slowest_ms, batch.slowest_op = took_ms, request.op
 
@@ -439,7 +439,7 @@ class Writer:
         self.stats.commits += 1
 
     def _measure(self, batch: Batch) -> None:
-        took_s = time.monotonic() - batch.began
+        took_s = monotonic() - batch.began
         self.stats.note_batch(batch, took_s * 1000)
         if batch.in_background:
             for request in batch.finished:
@@ -463,7 +463,7 @@ class Writer:
 
     def _fail_queued(self, make: Callable[[str], SessionDBError]) -> None:
         """Fail everything that is queued, each with an error of its own."""
-        waiting = self.queue.take_enqueued_before(time.monotonic())
+        waiting = self.queue.take_enqueued_before(monotonic())
         for request in waiting:
             request.fail(make(request.op))
         self._deliver(waiting)
@@ -475,7 +475,7 @@ class Writer:
         queue = self.queue
         if not queue.step_is_due:
             return
-        began = time.monotonic()
+        began = monotonic()
         beside_processes = self._connection.others_committed()
         # Steps and tasks take turns. Otherwise the kind that always has more work would
         # keep the other from ever being done.
@@ -487,7 +487,7 @@ class Writer:
         else:
             self._write_batch(queue.steps)
         self._task_is_next = not self._task_is_next
-        queue.throttle.note_step(time.monotonic() - began, beside_processes=beside_processes)
+        queue.throttle.note_step(monotonic() - began, beside_processes=beside_processes)
 
     def _step_maintenance(self) -> None:
         """Take one step of the oldest maintenance task, if there is one."""

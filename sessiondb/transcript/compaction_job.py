@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import TracebackType
@@ -16,7 +15,7 @@ from typing import Any, Protocol, Self
 
 import anyio
 
-from sessiondb import threads
+from sessiondb import clock, threads
 from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import (
@@ -27,6 +26,7 @@ from sessiondb.errors import (
     outcome_of,
 )
 from sessiondb.models import CompactionResult
+from sessiondb.waiter import Deadline
 
 from . import compaction
 from .compaction import Choice, GivenUp, Job, Summary
@@ -73,7 +73,7 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
         self._timeout_s = timeout_s
         self._job: Job | None = None
         self._span: list[bytes] = []
-        self._scope = anyio.CancelScope()
+        self._deadline = Deadline(math.inf)
         self.result: CompactionResult | None = None
 
     @property
@@ -139,8 +139,8 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
                 else:
                     await self._give_up("failed", f"it could not begin: {error!r}", error)
             raise
-        self._scope = anyio.CancelScope(deadline=anyio.current_time() + self._timeout_s)
-        self._scope.__enter__()
+        self._deadline = Deadline(self._timeout_s)
+        self._deadline.__enter__()
         return self
 
     async def _begin(self) -> Job:
@@ -215,21 +215,22 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
         deadline_ms = await self.session.db.write(
             "compaction.renew", lambda tx: compaction.renew(tx, self.id, round(timeout_s * 1000))
         )
-        self._scope.deadline = anyio.current_time() + deadline_ms / 1000 - time.time()
+        self._deadline.move(clock.monotonic() + (deadline_ms - clock.now_ms()) / 1000)
 
     async def commit(
         self, summary: str, *, details: object = None, from_hook: bool | None = None
     ) -> CompactionResult:
         """Complete the job. Durable on return. See `SessionDB.commit_compaction`."""
         # The deadline ends here: it must not cancel the block after its commit.
-        deadline, self._scope.deadline = self._scope.deadline, math.inf
+        at = self._deadline.at
+        self._deadline.move(math.inf)
         try:
             self.result = await commit_compaction(
                 self.session.db, self.id, summary, details=details, from_hook=from_hook
             )
         finally:
             if self.result is None:
-                self._scope.deadline = deadline
+                self._deadline.move(at)
         return self.result
 
     async def __aexit__(
@@ -238,8 +239,8 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool | None:
-        timed_out = self._scope.cancel_called
-        swallowed = self._scope.__exit__(exc_type, exc, tb)
+        timed_out = self._deadline.has_passed
+        swallowed = self._deadline.__exit__(exc_type, exc, tb)
         if self.result is not None:
             return swallowed
         if timed_out:

@@ -16,8 +16,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import secrets
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -26,7 +24,7 @@ from typing import Any, Final, TypedDict, TypeVar
 
 from pydantic import BaseModel
 
-from sessiondb import threads
+from sessiondb import clock, threads
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput, before_the_write
 from sessiondb.json_text import JSON_SPACE, DamagedLine, decode_object, dumps, storable
@@ -202,12 +200,12 @@ class Draft:
 # every append, and a busy writer thread then keeps it (measured: 44 us an append with 64 callers).
 # So ids are counted, from a number that the kernel chose, and from another one after a fork.
 ID_COUNT_BITS = 20
-_ids = itertools.count(secrets.randbits(ID_COUNT_BITS))
+_ids = itertools.count(clock.random_bits(ID_COUNT_BITS))
 
 
 def _restart_count() -> None:
     global _ids  # one counter per process
-    _ids = itertools.count(secrets.randbits(ID_COUNT_BITS))
+    _ids = itertools.count(clock.random_bits(ID_COUNT_BITS))
 
 
 os.register_at_fork(after_in_child=_restart_count)
@@ -216,14 +214,15 @@ os.register_at_fork(after_in_child=_restart_count)
 def new_id() -> str:
     """Return an id for an entry: the time in milliseconds, then a count.
 
-    Ids of one process differ, so two sessions' entries can share a fork's path. Ids of two
-    processes differ unless both made one in the same millisecond and their counts, begun at
+    The time is real, also while a test has stopped the clock: or every id of the test would have
+    the same one. Ids of one process differ, so two sessions' entries can share a fork's path. Ids
+    of two processes differ unless both made one in the same millisecond and their counts, begun at
     random, agree: one chance in a million. Nothing is ordered by ids. Later ids are larger, which
     keeps a session's newest ids, and those that retention deletes together, on the same few pages
     of their index (measured: 10 % of the pages of random ids).
     """
     count = next(_ids) & (1 << ID_COUNT_BITS) - 1
-    return f"{time.time_ns() // 1_000_000 << ID_COUNT_BITS | count:016x}"
+    return f"{clock.now_ms() << ID_COUNT_BITS | count:016x}"
 
 
 # -- reading ---------------------------------------------------------------------------
@@ -558,7 +557,7 @@ async def prepare_decoded(
 ) -> tuple[Draft, dict[str, Any]]:
     """As `prepare`. Also return the decoded item, so that its text is decoded once."""
     _check_key(idempotency_key)
-    prepare = partial(_prepare, item, idempotency_key)
+    prepare = partial(_prepare, item, idempotency_key, clock.stamp_ms())
     return await off_loop(prepare) if is_large(item) else prepare()
 
 
@@ -573,7 +572,7 @@ def _check_key(key: object) -> None:
         raise InvalidInput(f"an idempotency key is a text, not {type(key).__name__}")
 
 
-def _prepare(item: Item, idempotency_key: str | None) -> tuple[Draft, dict[str, Any]]:
+def _prepare(item: Item, idempotency_key: str | None, now_ms: int) -> tuple[Draft, dict[str, Any]]:
     formats = formats_of(item)
     if isinstance(item, BaseModel):
         item = message_json(item)
@@ -584,7 +583,7 @@ def _prepare(item: Item, idempotency_key: str | None) -> tuple[Draft, dict[str, 
         )
     return draft_decoded(
         item,
-        now_ms=time.time_ns() // 1_000_000,
+        now_ms=now_ms,
         idempotency_key=idempotency_key,
         formats=formats,
     )
@@ -603,7 +602,8 @@ async def prepare_all(
     Raises:
         InvalidInput: one of them cannot be stored. Its index is in the message.
     """
-    prepare = partial(_prepare_all, items, keys if keys is not None else [None] * len(items))
+    keys = keys if keys is not None else [None] * len(items)
+    prepare = partial(_prepare_all, items, keys, clock.stamp_ms())
     return (
         await off_loop(prepare)
         if len(items) > LARGE_ITEMS or any(map(is_large, items))
@@ -611,12 +611,12 @@ async def prepare_all(
     )
 
 
-def _prepare_all(items: Sequence[Item], keys: Sequence[str | None]) -> list[Draft]:
+def _prepare_all(items: Sequence[Item], keys: Sequence[str | None], now_ms: int) -> list[Draft]:
     drafts = []
     for index, (item, key) in enumerate(zip(items, keys, strict=True)):
         try:
             _check_key(key)
-            drafts.append(_prepare(item, key)[0])
+            drafts.append(_prepare(item, key, now_ms)[0])
         except InvalidInput as error:
             raise InvalidInput(f"item {index}: {error}") from error
     return drafts

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sessiondb import clock
 from sessiondb.backend import ReadTx, Tx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput, InvalidKey, NotFound
@@ -256,7 +256,7 @@ def entry_named(tx: ReadTx, session_no: int, text: str) -> str:
 
 def new_session_id() -> str:
     """Return a fresh session id."""
-    return str(uuid.uuid4())
+    return clock.new_uuid()
 
 
 def check_session_id(session_id: str) -> str:

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import stat
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -36,7 +35,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import anyio
 
-from sessiondb import threads
+from sessiondb import clock, threads
 from sessiondb.backend import Backend, ReadTx
 from sessiondb.durable_files import NO_LINKS, lacks_links, make_folder, sync_folder
 from sessiondb.errors import InvalidInput
@@ -485,7 +484,7 @@ class _Output:
         _make_below(Path(files.folder), path.parent)
         if str(path.parent.resolve() / path.name) in files.protect:
             raise PermissionError(1, "this is the database's own file")
-        temporary = path.parent / f".sessiondb-{secrets.token_hex(8)}.tmp"
+        temporary = path.parent / f".sessiondb-{clock.random_bits(64):016x}.tmp"
         descriptor = os.open(
             temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import anyio
-
 from sessiondb.backend import Backend, Tx
 from sessiondb.errors import (
     NotExecuted,
@@ -21,6 +19,7 @@ from sessiondb.errors import (
 )
 from sessiondb.models import FileReceipt, FileStatus, QuarantinedLine
 from sessiondb.transcript.entries import Draft
+from sessiondb.waiter import sleep
 
 from .folder_scan import SourceFile
 from .jsonl_reader import FileBatch
@@ -161,7 +160,7 @@ class ImportRun:
             except StoreBusy as busy:
                 if attempt == RETRIES_MAX - 1:
                     raise
-                await anyio.sleep(busy.retry_after_ms / 1000)
+                await sleep(busy.retry_after_ms / 1000)
             except NotExecuted:
                 if attempt == RETRIES_MAX - 1:
                     raise

@@ -40,7 +40,7 @@ HOUR_MS = 3_600_000
 
 
 class Time:
-    """The module `time` as the gateway sees it: a monotonic clock that a test moves."""
+    """A monotonic clock that a test moves."""
 
     def __init__(self) -> None:
         self.at_s = 1_000.0
@@ -330,7 +330,7 @@ async def test_interruptions_four_minutes_apart_are_within_the_budget(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Time()
-    monkeypatch.setattr(recovery, "time", clock)
+    monkeypatch.setattr(recovery.clock, "monotonic", clock.monotonic)
     async with sessiondb.open(tmp_db) as db:
         for number in range(ResumePolicy().budget_per_start + 1):
             await held_message(db, f"e{number}", f"agent:main:web:{number}")
@@ -347,7 +347,7 @@ async def test_a_burst_is_bounded_by_the_budget_for_an_hour(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Time()
-    monkeypatch.setattr(recovery, "time", clock)
+    monkeypatch.setattr(recovery.clock, "monotonic", clock.monotonic)
     policy = ResumePolicy(max_concurrent_resumes=9, budget_per_start=2)
     async with sessiondb.open(tmp_db) as db:
         for number in range(5):

@@ -370,7 +370,7 @@ async def test_a_write_that_was_cancelled_is_tried_again_at_once(
         None: lambda: None,
     }
     db: Any = _Writes(*(kinds[end]() for end in ends))
-    monkeypatch.setattr(retry.anyio, "sleep", sleep)
+    monkeypatch.setattr(retry, "sleep", sleep)
     write = partial(retry.write_with_retry, db, "op", lambda tx: None, for_s=60, name="a turn")
     if "cancelled" in ends:
         with pytest.raises(asyncio.CancelledError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import anyio
 import pytest
 from pydantic import ValidationError
 
@@ -48,7 +47,7 @@ def test_a_turn_is_owned_for_a_lease_and_at_most_until_its_end(
     monkeypatch: pytest.MonkeyPatch, lease_s: float, timeout_ms: int, until_s: float
 ) -> None:
     now = 1_000.0
-    monkeypatch.setattr(running_turn, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(running_turn.clock, "monotonic", lambda: now)
     turn = a_turn(lease_s=lease_s, timeout_ms=timeout_ms)
     for moment, owned in ((0.0, True), (until_s - 0.001, True), (until_s, False)):
         now = 1_000.0 + moment
@@ -60,16 +59,16 @@ def test_a_turn_is_owned_for_a_lease_and_at_most_until_its_end(
 async def test_a_resume_is_cut_off_without_progress_and_at_its_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    begun_s = now_s = anyio.current_time()
-    monkeypatch.setattr(running_turn.anyio, "current_time", lambda: now_s)
+    begun_s = now_s = 1_000.0
+    monkeypatch.setattr(running_turn.clock, "monotonic", lambda: now_s)
     turn = a_turn(lease_s=30, timeout_ms=60_000, progress_ms=10_000)
     turn._note_progress()  # before its work has begun
     deadline = turn._begin_time()
-    assert deadline.deadline == begun_s + 10
+    assert deadline.at == begun_s + 10
     for at_s, until_s in ((5, 15), (49, 59), (50, 60), (55, 60)):
         now_s = begun_s + at_s
         turn._note_progress()
-        assert deadline.deadline == begun_s + until_s
+        assert deadline.at == begun_s + until_s
     now_s = begun_s + 59
     assert turn._cut_off_reason() == "cut off after 10 s without progress"
     now_s = begun_s + 60
@@ -79,13 +78,13 @@ async def test_a_resume_is_cut_off_without_progress_and_at_its_deadline(
 async def test_a_message_has_its_time_whether_or_not_it_makes_progress(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    begun_s = now_s = anyio.current_time()
-    monkeypatch.setattr(running_turn.anyio, "current_time", lambda: now_s)
+    begun_s = now_s = 1_000.0
+    monkeypatch.setattr(running_turn.clock, "monotonic", lambda: now_s)
     turn = a_turn(lease_s=30, timeout_ms=90_000)
     deadline = turn._begin_time()
     now_s = begun_s + 50
     turn._note_progress()
-    assert deadline.deadline == begun_s + 90
+    assert deadline.at == begun_s + 90
     assert turn._cut_off_reason() == "cut off at its deadline of 90 s"
 
 
@@ -127,7 +126,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         found.append(seconds)
         raise Over
 
-    monkeypatch.setattr(running_turn.anyio, "sleep", sleep)
+    monkeypatch.setattr(running_turn, "sleep", sleep)
     return found
 
 
@@ -189,7 +188,7 @@ async def test_a_notice_is_tried_again_after_errors_that_pass(
         slept.append(seconds)
 
     monkeypatch.setattr(running_turn.clock, "now_ms", lambda: 0)
-    monkeypatch.setattr(running_turn.anyio, "sleep", sleep)
+    monkeypatch.setattr(running_turn, "sleep", sleep)
     for ends, pauses in (
         ((busy, busy, None), 2),
         ((busy, fatal), 1),

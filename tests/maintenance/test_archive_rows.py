@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
 import sessiondb
@@ -110,7 +109,7 @@ async def test_a_comparison_pauses_between_chunks_beside_callers_only(
 ) -> None:
     """It takes no steps that could be throttled, and reads 5,000 pages for a million entries."""
     pauses: list[float] = []
-    sleep = anyio.sleep
+    sleep = archive_rows.sleep
 
     async def noting(delay: float) -> None:
         pauses.append(delay)
@@ -126,7 +125,7 @@ async def test_a_comparison_pauses_between_chunks_beside_callers_only(
         await archive_rows.write_chunks(backend, row)
         chunks = query(tmp_db, "SELECT what FROM archive_chunk")
         assert chunks.count(ENTRY) == 4
-        monkeypatch.setattr(anyio, "sleep", noting)
+        monkeypatch.setattr(archive_rows, "sleep", noting)
         await archive_rows.compare(backend, row)
         compared = sum(what in archive_rows.PAGED for what in chunks)
         assert pauses.count(archive_rows.COMPARE_PAUSE_S) == (compared if is_busy else 0)

@@ -16,8 +16,8 @@ from sessiondb.errors import NotExecuted, StoreBusy, StoreClosed, outcome_of
 from sessiondb.limits import MAINTENANCE_TASKS_MAX, Limits
 from sessiondb.sqlite import SqliteBackend
 from sessiondb.sqlite.request_queue import CANCELLED, FINISHED, RUNNING, Request, RequestQueue
-from sessiondb.sqlite.waiter import Waiter
 from sessiondb.sqlite.writer import Writer
+from sessiondb.waiter import Waiter
 from tests.support.engine import (
     DEADLINES_S,
     PATIENCE_S,

@@ -45,7 +45,7 @@ async def begin(session: sessiondb.Session, keep: int = 50, *, trigger: str = "t
     """Begin a job without entering its block; return its id."""
     job = session.compact(trigger=trigger, keep_recent_tokens=keep)
     await job.__aenter__()
-    job._scope.__exit__(None, None, None)
+    job._deadline.__exit__(None, None, None)
     return job.id
 
 

@@ -39,13 +39,13 @@ import anyio
 
 import sessiondb
 from sessiondb import CompactionRefused, Session, SessionBusy
-from sessiondb.gateway import cancellation
 from sessiondb.gateway.dispatcher import RefusedBySender
 from sessiondb.gateway.outbox import Outgoing
 from sessiondb.gateway.recovery import ResumePolicy
 from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from sessiondb.sqlite import transaction
 from sessiondb.sqlite.transaction import Prepared
+from sessiondb.waiter import running_trio
 
 COMPACT_AT_TOKENS = 400
 KEEP_TOKENS = 100
@@ -89,7 +89,7 @@ async def commands() -> AsyncIterator[bytes]:
     Not by a thread's readline: that could not be cancelled, and would keep a failing gateway
     alive and silent.
     """
-    trio = cancellation._trio()
+    trio = running_trio()
     if trio is not None:
         rest = b""
         async for part in trio.lowlevel.FdStream(os.dup(0)):

@@ -22,6 +22,7 @@ import pytest
 
 import sessiondb
 import sessiondb.sync
+from sessiondb import clock
 from sessiondb.errors import (
     CompactionRunning,
     CompactionTimeout,
@@ -171,11 +172,11 @@ async def test_a_deadline_does_not_cancel_a_block_after_its_commit(
             await session.append(user("question " + "x" * 80))
             await session.append(reply("answer " + "x" * 80))
         async with session.compact(keep_recent_tokens=10) as job:
-            deadline = job._scope.deadline
+            deadline = job._deadline.at
             with pytest.raises(sessiondb.InvalidInput):
                 await job.commit(None)  # type: ignore[arg-type]
-            assert job._scope.deadline == deadline, "without a commit it holds"
-            job._scope.deadline = anyio.current_time() + 0.02
+            assert job._deadline.at == deadline, "without a commit it holds"
+            job._deadline.move(clock.monotonic() + 0.02)
             assert (await job.commit("they talked")).outcome == "committed"
             await anyio.sleep(0.05)
             reached.append("the end")
@@ -281,7 +282,7 @@ async def test_a_deadline_that_passes_at_any_wait_tells_the_truth(
 
             def pass_deadline(scope: anyio.CancelScope, task: Any, run: Compaction = run) -> None:
                 if run.job is not None:
-                    run.job._scope.deadline = anyio.current_time() - 1
+                    run.job._deadline.move(clock.monotonic() - 1)
 
             report = await cancelled_at(k, where, run.run, pass_deadline, gate, db)
             note = f"{where}, wait {k}: {report} {run}"

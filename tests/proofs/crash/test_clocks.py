@@ -54,14 +54,23 @@ class Wall:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.offset_s = 0.0
-        real, real_ns = time.time, time.time_ns
+        real, real_ns, real_clock_ns = time.time, time.time_ns, time.clock_gettime_ns
         monkeypatch.setattr(time, "time", lambda: real() + self.offset_s)
+        monkeypatch.setattr(time, "time_ns", lambda: real_ns() + self._offset_ns())
+        # The library reads the wall clock by its number, the coarse one as well.
         monkeypatch.setattr(
-            time, "time_ns", lambda: real_ns() + round(self.offset_s * 1_000_000_000)
+            time,
+            "clock_gettime_ns",
+            lambda number: (
+                real_clock_ns(number) + (0 if number == time.CLOCK_MONOTONIC else self._offset_ns())
+            ),
         )
 
     def jump(self, seconds: float) -> None:
         self.offset_s += seconds
+
+    def _offset_ns(self) -> int:
+        return round(self.offset_s * 1_000_000_000)
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000

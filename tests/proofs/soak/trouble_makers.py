@@ -17,10 +17,11 @@ import anyio.to_thread
 
 from sessiondb.backend import Tx
 from sessiondb.clock import iso_from_ms
-from sessiondb.gateway import cancellation, dead_letters, inbox
+from sessiondb.gateway import dead_letters, inbox
 from sessiondb.sqlite import transaction
 from sessiondb.sqlite.transaction import Prepared
 from sessiondb.transcript import registry
+from sessiondb.waiter import running_trio
 from tests.gateway.test_stray import of_a_group, of_a_scope, of_a_task, of_oneself
 
 from .troubles import BRANCH, REQUEUE, RESET
@@ -50,7 +51,7 @@ NO_RECEIPTS: tuple[Callable[[], Any], ...] = (lambda: 17, lambda: b"a receipt", 
 async def stray(chance: random.Random) -> None:
     """Let a cancellation out that nobody asked for."""
     ways = [of_a_scope, of_a_group]
-    if cancellation._trio() is None:
+    if running_trio() is None:
         ways += [of_a_task, of_oneself]
     await chance.choice(ways)()
 
@@ -66,7 +67,7 @@ async def fill_pool(seconds: float, use: Callable[[], Awaitable[None]]) -> bool:
     async with anyio.create_task_group() as group:
         for _ in range(int(limiter.total_tokens)):
             group.start_soon(anyio.to_thread.run_sync, release.wait)
-        if cancellation._trio() is None:
+        if running_trio() is None:
             for _ in range(DEFAULT_EXECUTOR_THREADS):
                 group.start_soon(asyncio.to_thread, release.wait)
         try:

@@ -19,6 +19,9 @@ asyncio's `task.cancel()` cancels by *edge*: swallowed once, it would be lost. S
 kept in `cancellation`, and the caller of `wait` raises it, marked with the outcome. Under
 scopes, therefore, "cancelled" always means "not executed".
 
+The time is real time (`timers.py`), also while a test has stopped the clock that the event loop
+goes by. `sleep` and `Deadline` are the library's own for the same reason.
+
 Everything in a waiter happens on its own event loop's thread, so nothing here is locked.
 trio is looked up in `sys.modules`, never imported: a program that runs under trio has
 imported it.
@@ -30,10 +33,15 @@ import asyncio
 import math
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import anyio
 import anyio.lowlevel
+
+from . import clock, timers
 
 
 class Waiter(Protocol):
@@ -58,11 +66,122 @@ class Waiter(Protocol):
 
 def new_waiter() -> Waiter:
     """Return a waiter for the event loop that the calling task runs on."""
+    trio = running_trio()
+    return TrioWaiter(trio) if trio is not None else AsyncioWaiter()
+
+
+def running_trio() -> Any:
+    """Return the module if the running task is trio's.
+
+    It is looked at first, because it may run as a guest on top of an asyncio loop.
+    """
     trio = sys.modules.get("trio")
-    # trio first, because it may run as a guest on top of an asyncio loop.
-    if trio is not None and trio.lowlevel.in_trio_task():
-        return TrioWaiter(trio)
-    return AsyncioWaiter()
+    return trio if trio is not None and trio.lowlevel.in_trio_task() else None
+
+
+def name_library(name: str | None) -> None:
+    """Say which event loop the code of this context runs on. None: on no loop's thread.
+
+    anyio asks sniffio, where that is installed. A context that was copied to another thread has
+    the answer of the thread that it came from.
+    """
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is not None:
+        sniffio.current_async_library_cvar.set(name)
+
+
+async def sleep(seconds: float) -> None:
+    """Sleep, by a clock that nobody stops. Yields once if it is not for longer."""
+    if seconds <= 0:
+        await anyio.lowlevel.checkpoint()
+        return
+    await new_waiter().wait(seconds, lambda: True)
+
+
+class Home:
+    """The event loop of the task that makes it, for calls from other threads."""
+
+    def __init__(self) -> None:
+        trio = running_trio()
+        self.send: Callable[..., object] = (
+            trio.lowlevel.current_trio_token().run_sync_soon
+            if trio is not None
+            else asyncio.get_running_loop().call_soon_threadsafe
+        )
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Call a function on the event loop, soon. It has been closed: then not at all."""
+        with suppress(RuntimeError):  # "loop is closed", and trio.RunFinishedError
+            self.send(function)
+
+
+class Deadline:
+    """A block that is cancelled at its time, by a clock that nobody stops. Infinite: never.
+
+    It can be moved inside the block. Everything in it happens on the event loop's thread.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.at = clock.monotonic() + seconds
+        self._scope: anyio.CancelScope | None = None
+        self._home: Home | None = None
+        self._timer: timers.Timer | None = None
+
+    def __enter__(self) -> Self:
+        self._home, self._scope = Home(), anyio.CancelScope()
+        self._scope.__enter__()
+        self._start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> bool | None:
+        self._stop()
+        assert self._scope is not None, "a block is left after it was entered"
+        return self._scope.__exit__(exc_type, exc, tb)
+
+    def move(self, at: float) -> None:
+        """Let it pass at another time, by the monotonic clock. It has passed: no effect.
+
+        A time that is over cancels the block at once.
+        """
+        self.at = at
+        if self._timer is not None and self._scope is not None:
+            self._start()
+            if at <= clock.monotonic():
+                self._scope.cancel()
+
+    @property
+    def has_passed(self) -> bool:
+        """Whether it has cancelled the block."""
+        return self._scope is not None and self._scope.cancel_called
+
+    @property
+    def cancelled_caught(self) -> bool:
+        """Whether the block ended because of it."""
+        return self._scope is not None and self._scope.cancelled_caught
+
+    def _start(self) -> None:
+        self._stop()
+        home, scope = self._home, self._scope
+        assert home is not None, "it is started inside its block"
+        assert scope is not None, "it is started inside its block"
+
+        def cancel() -> None:
+            # It may have been moved, or left, since its timer fired.
+            if self._timer is timer:
+                scope.cancel()
+
+        timer = timers.start(self.at - clock.monotonic(), lambda: home.send(cancel))
+        self._timer = timer
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def notify_all(waiters: Iterable[Waiter]) -> int:
@@ -114,7 +233,7 @@ class AsyncioWaiter:
         await self._future
 
     async def wait(self, timeout_s: float, try_cancel: Callable[[], bool]) -> bool:
-        timer = self.loop.call_later(timeout_s, self._resume)
+        timer = timers.start(timeout_s, partial(self.loop.call_soon_threadsafe, self._resume))
         try:
             await self._pause()
             if not self._notified and try_cancel():
@@ -172,7 +291,11 @@ class TrioWaiter:
             self._task = None  # a notification that is already under way finds no task
             return trio.lowlevel.Abort.SUCCEEDED
 
-        with trio.CancelScope(deadline=trio.current_time() + timeout_s) as scope:
-            self._task = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(give_up)
+        with trio.CancelScope() as scope:
+            timer = timers.start(timeout_s, partial(self.loop.run_sync_soon, scope.cancel))
+            try:
+                self._task = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(give_up)
+            finally:
+                timer.cancel()
         return not scope.cancelled_caught
