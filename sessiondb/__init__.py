@@ -9,13 +9,15 @@ An append and a compaction are separate short transactions. A compaction commits
 summary and the next epoch atomically. No lock is held while a model thinks.
 `sessiondb.sync` mirrors the API for scripts.
 
-`import sessiondb` imports the errors only. Every other name is imported when it is first
-used, so that the command line prints its help without importing the library.
+`import sessiondb` imports the errors, and what is done at the program's end. Every other name
+is imported when it is first used, so that the command line prints its help without importing
+the library.
 """
 
 import importlib
 import typing
 
+from . import exits as exits
 from .errors import (
     CompactionCoolDown,
     CompactionRefused,

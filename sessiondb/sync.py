@@ -1,11 +1,11 @@
 """The same API for scripts and threads: `with sessiondb.sync.open("gateway.db") as db: ...`
 
-Each open database has one event loop in a thread of its own (an anyio portal). Every
-call here is that call there, and waits for it. There is no second copy of any rule or
-signature: one of the small functions below makes a method from its asynchronous
-counterpart, and type checkers derive its parameters from there. An async iterator
-becomes an iterator, and an async context manager a context manager. The objects that
-come back (`Session`, `CompactionJob`) are wrapped in the classes of this module.
+Each open database has one event loop in a thread of its own. Every call here is that call
+there, and waits for it. There is no second copy of any rule or signature: one of the small
+functions below makes a method from its asynchronous counterpart, and type checkers derive its
+parameters from there. An async iterator becomes an iterator, and an async context manager a
+context manager. The objects that come back (`Session`, `CompactionJob`) are wrapped in the
+classes of this module.
 
 Any thread may call, also several at once. Each waits for its own call only. Ctrl-C (or
 any exception that a signal handler raises) in a waiting thread cancels the call. It
@@ -17,8 +17,12 @@ outside. So when its deadline passes, the job is given up at that moment, and
 `CompactionTimeout` is raised where the block ends. A commit in between is late, is
 reconciled as always, and then counts.
 
-Nothing here is held across calls, and nothing survives a crash or needs to. A fork's
-child has no loop: calls there raise `StoreClosed`.
+A database that was not closed is closed when the program ends (`sqlite/parts.py`), and keeps
+no interpreter from its end. An `atexit` function that was registered after `import sessiondb`
+may still use it. A fork's child has no loop: calls there raise `StoreClosed`, and so do calls
+to a loop that something has ended.
+
+Nothing here is held across calls, and nothing survives a crash or needs to.
 """
 
 from __future__ import annotations
@@ -26,15 +30,17 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+import logging
 import os
+import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
 import anyio
-import anyio.from_thread
 
 from . import database
 from .backend import ReadTx, Tx
@@ -46,6 +52,7 @@ from .transcript.registry import Ref
 from .transcript.session import Session as AsyncSession
 from .transfer.progress import Progress
 from .transfer.redaction import Redactor
+from .waiter import name_library
 
 __all__ = ["CompactionJob", "Session", "SessionDB", "open"]
 
@@ -53,6 +60,8 @@ T = TypeVar("T")
 A = TypeVar("A")
 F = TypeVar("F", bound=Callable[..., object])
 P = ParamSpec("P")
+
+logger = logging.getLogger("sessiondb")
 
 
 # -- the loop ---------------------------------------------------------------------------------
@@ -72,14 +81,22 @@ class _Call(Generic[T]):
         self.stopped_by: BaseException | None = None
 
     async def run(self) -> None:
+        if self.future.done():
+            return  # it was cancelled before it began
         try:
             result = await self._run()
-        except BaseException as error:
-            self.future.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                _fail(self.future, error)  # a body or a callback raised it
+            # Otherwise the loop ends, and the thread says so to all who wait.
+        except BaseException as error:  # noqa: BLE001  # handed to the caller's thread
+            # Not raised on the loop: a SystemExit, of a body for example, would end it for
+            # everybody.
+            _fail(self.future, error)
         else:
-            self.future.set_result(result)
+            if not self.future.done():
+                self.future.set_result(result)
 
     async def _run(self) -> T:
         with anyio.CancelScope() as self.scope:
@@ -91,55 +108,166 @@ class _Call(Generic[T]):
         raise _Cancelled
 
     def cancel(self) -> None:
-        """Cancel the call.
-
-        The loop starts tasks in the order in which they came. A call that has not
-        started by now never came.
-        """
+        """Cancel the call. One that has not begun by now never does."""
         if self.scope is not None:
             self.scope.cancel()
         else:
-            self.future.set_exception(_Cancelled())
+            _fail(self.future, _Cancelled())
 
 
 class _Cancelled(Exception):
     """A call was given up because its caller was interrupted. It never leaves this module."""
 
 
+def _fail(future: concurrent.futures.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+class _Thread:
+    """An event loop in a thread of its own, and who waits for it.
+
+    The thread is a daemon, so that it keeps no interpreter from its end. It holds no reference
+    to a handle, so that a handle that is dropped can end it.
+
+    Whoever waits does so on a future that the thread knows (`expect`). So nobody waits for ever
+    when the loop ends, however that comes. Locks: none. A future is added before it is looked
+    at whether the loop has ended. The thread notes the end before it fails the futures.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.why = ""
+        """Why the loop has ended. Empty while it runs."""
+        self._awaited: set[concurrent.futures.Future[Any]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps no task alive
+        self._ready: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._thread = threading.Thread(target=self._run, name="sessiondb-loop", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread. Wait until the loop runs."""
+        self._thread.start()
+        self._ready.result()
+
+    def stop(self) -> None:
+        """Ask the loop to end once its calls have ended. Does not wait. May be repeated."""
+        self.call_soon(lambda: self._stopping.set())
+
+    def join(self) -> None:
+        """Wait for the thread's end, unless this is the thread."""
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    @property
+    def ident(self) -> int | None:
+        """The thread's number."""
+        return self._thread.ident
+
+    def expect(self, future: concurrent.futures.Future[Any]) -> None:
+        """Have a future fail when the loop ends before it is done.
+
+        Raises:
+            StoreClosed: the loop has ended.
+        """
+        self._awaited.add(future)
+        future.add_done_callback(self._awaited.discard)
+        if self.why:
+            raise StoreClosed(self._what_happened())
+
+    def begin(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a coroutine on the loop. Does not wait. The loop has ended: no effect."""
+
+        def begin() -> None:
+            name_library("asyncio")  # this is the context of the caller, which may be trio's
+            task = self._loop.create_task(make())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        self.call_soon(begin)
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Call a function on the loop's thread. The loop has ended: no effect."""
+        with suppress(RuntimeError):  # it is closed
+            self._loop.call_soon_threadsafe(function)
+
+    def _run(self) -> None:
+        why = "it was closed"
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:  # noqa: BLE001  # told to all who wait
+            why = f"its event loop ended ({type(error).__name__}: {error})"
+            logger.critical("%s: %s. Close it and open it again", self.path, why)
+        self.why = why
+        _fail(self._ready, self._ended())
+        for future in list(self._awaited):
+            _fail(future, self._ended())
+
+    async def _serve(self) -> None:
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        self._ready.set_result(None)
+        await self._stopping.wait()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _ended(self) -> StoreClosed:
+        """Return the error of a call that was under way. It may have begun its transaction."""
+        error = StoreClosed(f"{self._what_happened()} What the call came to is not known.")
+        mark_outcome(error, "unknown")
+        return error
+
+    def _what_happened(self) -> str:
+        return f"{self.path}: {self.why}. Close it and open it again."
+
+
 class _Loop:
-    """One event loop in a thread of its own."""
+    """The event loop of one handle, and who may use it."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._pid = os.getpid()
-        self._portal: anyio.from_thread.BlockingPortal | None = None
-        self._stack = ExitStack()
-        self._posted: set[asyncio.Task[None]] = set()  # asyncio itself keeps no task alive
+        self._thread: _Thread | None = None
 
     def start(self) -> None:
-        if self._portal is not None:
+        if self._thread is not None:
             raise InvalidInput(
                 f"{self._path} is open already; call sessiondb.sync.open again to open it twice"
             )
+        self._start()
+
+    def _start(self) -> None:
         self._pid = os.getpid()
-        self._portal = self._stack.enter_context(
-            anyio.from_thread.start_blocking_portal(backend="asyncio")
-        )
-        self._asyncio = self._portal.call(asyncio.get_running_loop)
-        self._thread = self._portal.call(threading.get_ident)
+        thread = _Thread(self._path)
+        thread.start()
+        self._thread = thread
+        # Dropped without close(): the engine says so, and ends its own threads.
+        weakref.finalize(self, _stop, thread, self._pid).atexit = False
 
     def stop(self) -> None:
         """End the loop. Calls in flight finish first. May be repeated."""
-        if os.getpid() == self._pid:
-            self._portal = None
-            self._stack.close()
+        thread, self._thread = self._thread, None
+        if thread is not None and os.getpid() == self._pid:
+            thread.stop()
+            thread.join()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was started, in this process, and not stopped.
+
+        Not while the interpreter takes itself apart: then no other thread runs any more.
+        """
+        return self._thread is not None and os.getpid() == self._pid and not sys.is_finalizing()
 
     @property
     def runs(self) -> bool:
-        return self._portal is not None and os.getpid() == self._pid
+        return self.is_open and self._thread is not None and not self._thread.why
 
-    def portal(self) -> anyio.from_thread.BlockingPortal:
-        if self._portal is None:
+    def revive(self) -> None:
+        """Start another loop if this one has ended by itself: the database is to be closed."""
+        if self.is_open and not self.runs:
+            self._start()
+
+    def thread(self) -> _Thread:
+        if self._thread is None:
             raise StoreClosed(
                 f"{self._path} is not open; use it inside `with sessiondb.sync.open(...) as db`"
             )
@@ -148,43 +276,45 @@ class _Loop:
                 f"{self._path} was opened by process {self._pid}, before a fork; "
                 "open it in one that was started afresh"
             )
-        if threading.get_ident() == self._thread:
+        if sys.is_finalizing():
+            raise StoreClosed(
+                f"{self._path} was closed, because the program ends; "
+                "use it in an atexit function at the latest"
+            )
+        if threading.get_ident() == self._thread.ident:
             raise InvalidInput(
                 f"a callback called {self._path}, and would wait for itself; "
                 "call when the callback is over"
             )
-        return self._portal
+        return self._thread
 
     def call(self, make: Callable[[], Awaitable[T]]) -> T:
         """Run a coroutine on the loop and wait for it."""
-        portal, call = self.portal(), _Call(make)
+        thread, call = self.thread(), _Call(make)
         try:
-            portal.start_task_soon(call.run)
+            thread.expect(call.future)
+            thread.begin(call.run)
             return call.future.result()
+        except StoreClosed:
+            _end_with_the_program()
+            raise
         except BaseException as error:
             if not _came_from(call.future, error):
-                self._interrupt(portal, call, error)
+                self._interrupt(thread, call, error)
             raise
 
     def post(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a coroutine on the loop without waiting for it. Also from the loop's own thread."""
+        if self._thread is not None:
+            self._thread.begin(make)
 
-        def begin() -> None:
-            task = self._asyncio.create_task(make())
-            self._posted.add(task)
-            task.add_done_callback(self._posted.discard)
-
-        with suppress(RuntimeError):  # the loop ended meanwhile, and closed its generators
-            self._asyncio.call_soon_threadsafe(begin)
-
-    def _interrupt(
-        self,
-        portal: anyio.from_thread.BlockingPortal,
-        call: _Call[Any],
-        interruption: BaseException,
-    ) -> None:
+    def _interrupt(self, thread: _Thread, call: _Call[Any], interruption: BaseException) -> None:
         """Cancel a call whose waiting thread was interrupted, and mark its outcome."""
-        portal.start_task_soon(call.cancel)
+        with suppress(StoreClosed):  # then the future has failed, or never does anything
+            thread.expect(call.future)
+        thread.call_soon(call.cancel)
+        if thread.why:
+            call.cancel()
         error = call.future.exception()
         if error is None:
             mark_outcome(interruption, "committed")
@@ -196,6 +326,21 @@ class _Loop:
             )
         elif (outcome := outcome_of(error)) is not None:
             mark_outcome(interruption, outcome)
+
+
+def _stop(thread: _Thread, pid: int) -> None:
+    if os.getpid() == pid:
+        thread.stop()
+
+
+def _end_with_the_program() -> None:
+    """End a daemon thread that called when the program was ending already, without a traceback.
+
+    The interpreter waits for no daemon, and would stop this one anywhere a moment later. The
+    databases are closed before that, so the thread would report an error that is none.
+    """
+    if not threading.main_thread().is_alive() and threading.current_thread().daemon:
+        raise SystemExit
 
 
 def _came_from(future: concurrent.futures.Future[Any], error: BaseException) -> bool:
@@ -317,26 +462,34 @@ class _Host:
         self._exc: BaseException | None = None
 
     async def _run(self) -> None:
+        if self._ended.done():
+            return  # an interrupt came before it began
         self._leave = anyio.Event()
         try:
             async with self._job:
-                self._entered.set_result(None)
+                if not self._entered.done():
+                    self._entered.set_result(None)
                 await self._leave.wait()
                 if self._exc is not None:
                     raise self._exc
         except BaseException as error:  # noqa: BLE001  # handed to the caller's thread
             # Not raised on the loop, which a KeyboardInterrupt of the caller's block
             # would end.
-            if not self._entered.done():
-                self._entered.set_exception(error)
-            self._ended.set_result(error)
+            _fail(self._entered, error)
+            self._end(error)
         else:
-            self._ended.set_result(None)
+            self._end(None)
+
+    def _end(self, error: BaseException | None) -> None:
+        if not self._ended.done():
+            self._ended.set_result(error)
 
     def enter(self) -> None:
-        portal = self._loop.portal()
+        thread = self._loop.thread()
         try:
-            portal.start_task_soon(self._run)
+            thread.expect(self._entered)
+            thread.expect(self._ended)
+            thread.begin(self._run)
             self._entered.result()
         except BaseException as error:
             if not _came_from(self._entered, error):
@@ -350,7 +503,9 @@ class _Host:
         """
         self._exc = exc
         if not self._ended.done():
-            self._loop.portal().start_task_soon(self._wake)
+            thread = self._loop.thread()
+            thread.expect(self._ended)
+            thread.call_soon(self._wake)
         return self._ended.result()
 
     def _wake(self) -> None:
@@ -358,7 +513,7 @@ class _Host:
             self._leave.set()
         else:
             # An interrupt came before the task was handed to the loop (see `_Call.cancel`).
-            self._ended.set_result(None)
+            self._end(None)
 
 
 # -- the API ----------------------------------------------------------------------------------
@@ -389,7 +544,8 @@ class SessionDB(_Proxy[database.SessionDB]):
 
     def close(self) -> None:
         """Finish queued writes, checkpoint and close. May be repeated."""
-        if self._loop.runs:
+        if self._loop.is_open:
+            self._loop.revive()
             try:
                 self._loop.call(self._peer.close)
             finally:

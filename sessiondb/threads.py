@@ -1,23 +1,40 @@
 """Threads for what would hold up the event loop: large JSON, files, questions to the kernel.
 
-The threads come from anyio's pool, and their number is bounded by a limiter of the library's
-own. anyio's default limiter is the application's. When its own blocking work has taken all
-of that (forty endpoints that call `anyio.from_thread.run`, say), a call that waited for one
-more would wait for ever: what holds the forty waits for the call.
+They are daemons. An interpreter that ends waits for threads that are none, and a database that
+was not closed would then keep it from ending for ever. A thread that has nothing to do for
+`IDLE_S` ends.
+
+Their number is bounded for each event loop, by a limiter of the library's own. anyio's default
+limiter is the application's. When its own blocking work has taken all of that (forty endpoints
+that call `anyio.from_thread.run`, say), a call that waited for one more would wait for ever: what
+holds the forty waits for the call.
+
+Locks: none. `_idle` is a deque, and a worker is in it or has a call, never both. A fork's child
+has no workers, and begins with an empty one.
 """
 
 from __future__ import annotations
 
+import contextvars
+import math
+import os
+import threading
+from collections import deque
 from collections.abc import Callable
-from typing import TypeVar, TypeVarTuple, Unpack
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack
 
+import anyio
 import anyio.lowlevel
-import anyio.to_thread
 
 from .limits import THREADS_MAX
+from .waiter import name_library, new_waiter, notify_all
 
 A = TypeVar("A")
 Args = TypeVarTuple("Args")
+
+IDLE_S = 10.0
 
 _limiter: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("sessiondb threads")
 
@@ -27,13 +44,95 @@ async def run(
 ) -> A:
     """Call a function in a thread. At most `THREADS_MAX` at a time on one event loop.
 
-    With `abandon_on_cancel` a cancelled caller does not wait for the function's end.
+    A cancelled caller waits for the function's end. With `abandon_on_cancel` it does not.
     """
     try:
         limiter = _limiter.get()
     except LookupError:
         limiter = anyio.CapacityLimiter(THREADS_MAX)
         _limiter.set(limiter)
-    return await anyio.to_thread.run_sync(
-        function, *args, abandon_on_cancel=abandon_on_cancel, limiter=limiter
-    )
+    await anyio.lowlevel.checkpoint()
+    async with limiter:
+        call = _Call(partial(function, *args))
+        _hand_over(call)
+        await call.waiter.wait(math.inf, lambda: abandon_on_cancel)
+        return call.outcome()
+
+
+class _Call(Generic[A]):
+    """A function that is called in a thread, and the task that waits for it."""
+
+    def __init__(self, function: Callable[[], A]) -> None:
+        self.waiter = new_waiter()
+        self._function = function
+        self._context = contextvars.copy_context()
+        self._context.run(name_library, None)
+        self._returned: list[A] = []
+        self._raised: BaseException | None = None
+
+    def run(self) -> None:
+        """Call the function, and wake the task. Never raises."""
+        try:
+            self._returned.append(self._context.run(self._function))
+        except BaseException as error:  # noqa: BLE001  # it is raised in the task that asked
+            self._raised = error
+        notify_all([self.waiter])
+
+    def outcome(self) -> A:
+        """Return what the function returned, or raise what it raised. On the task's event loop."""
+        if self.waiter.cancellation is not None:
+            raise self.waiter.cancellation
+        if self._raised is not None:
+            raise self._raised
+        return self._returned[0]
+
+
+class _Worker:
+    """One thread, which makes one call after another."""
+
+    def __init__(self) -> None:
+        self.calls: SimpleQueue[_Call[Any]] = SimpleQueue()
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="sessiondb-worker", daemon=True).start()
+
+    def _run(self) -> None:
+        while (call := self._next()) is not None:
+            call.run()
+            del call  # its arguments may be large
+            _idle.append(self)
+
+    def _next(self) -> _Call[Any] | None:
+        """Return the next call. None: there was none for a while, and there will be none."""
+        try:
+            return self.calls.get(timeout=IDLE_S)
+        except Empty:
+            pass
+        try:
+            _idle.remove(self)
+        except ValueError:
+            return self.calls.get()  # it was taken out this moment, to be given a call
+        return None
+
+
+_idle: deque[_Worker] = deque()  # the one that became idle last is on the right
+
+
+def _hand_over(call: _Call[Any]) -> None:
+    try:
+        worker = _idle.pop()
+    except IndexError:
+        worker = _Worker()
+        try:
+            worker.start()
+        except RuntimeError:
+            # Since Python 3.12 an `atexit` function may start no thread. The program ends, so
+            # nothing else waits for the event loop, and the call may hold it up.
+            if threading.main_thread().is_alive():
+                raise
+            call.run()
+            return
+    worker.calls.put(call)
+
+
+os.register_at_fork(after_in_child=_idle.clear)

@@ -78,7 +78,7 @@ async def start(path: str | os.PathLike[str], settings: Settings) -> Parts:
             started[0].stop()
 
     try:
-        await threads.run(run)
+        await threads.run(run, abandon_on_cancel=True)
     except BaseException:
         # Critical section "abandoned opening". Lock: none. Invariant: if no caller gets the
         # parts, somebody stops them. The helper thread may still be opening. Each side does

@@ -1,22 +1,25 @@
 """What an open database consists of, and how it ends: closed, dropped, or left at the exit.
 
 A database that is not closed is still shut down in good order. If the program drops it,
-it is closed when it is collected (with a ResourceWarning). At the interpreter's exit an
-`atexit` function waits for queued writes. The threads are daemons, so nothing can keep
-the interpreter from exiting. A crash needs no closing at all.
+it is closed when it is collected (with a ResourceWarning). At the program's end it is closed
+as well, after everything that still uses it (`exits.py`). The threads are daemons, so nothing can
+keep the interpreter from exiting. A crash needs no closing at all.
 
 A fork's child inherits the parts, but neither the threads nor the locks, and leaves them
-alone: closing them would act on the parent's files.
+alone: closing them would act on the parent's files. The connections of the threads are never
+closed there, because no thread is there to leave its frames. The one of a reading database that
+belongs to no thread may be collected, and is kept from folding and deleting a -wal then.
 """
 
 from __future__ import annotations
 
-import atexit
 import os
 import warnings
 import weakref
 
 import apsw
+
+from sessiondb.exits import at_exit, expect_exit
 
 from . import guard as guarding
 from .connection import Note, forget, log
@@ -106,12 +109,12 @@ _open: weakref.WeakSet[Parts] = weakref.WeakSet()
 def end_with(owner: object, parts: Parts) -> None:
     """Have parts stopped when their owner is collected, and closed when the program ends."""
     _open.add(parts)
+    expect_exit()
     finalizer = weakref.finalize(owner, _dropped, parts)
     # At exit _close_all does this instead, and waits.
     finalizer.atexit = False
 
 
-@atexit.register
 def _close_all() -> None:
     for parts in list(_open):
         if parts.pid == os.getpid() and not parts.closed and not parts.close(EXIT_S_MAX):
@@ -120,6 +123,9 @@ def _close_all() -> None:
                 parts.path,
                 EXIT_S_MAX,
             )
+
+
+at_exit(_close_all)
 
 
 def _dropped(parts: Parts) -> None:
@@ -133,3 +139,21 @@ def _dropped(parts: Parts) -> None:
             ResourceWarning,
             stacklevel=2,
         )
+
+
+def _spare_files_of_parent() -> None:
+    """Keep connections that this child of a fork may collect from touching the parent's files.
+
+    SQLite would fold and delete the -wal as the last process that has the file open. The parent
+    may have died meanwhile, and the next process may have its commits in that -wal.
+    """
+    for parts in list(_open):
+        if parts.visit is None:
+            continue
+        try:
+            parts.visit[0].config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        except apsw.Error as error:
+            log.warning("%s: its connection in a fork's child: %s", parts.path, error)
+
+
+os.register_at_fork(after_in_child=_spare_files_of_parent)

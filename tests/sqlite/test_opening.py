@@ -31,6 +31,7 @@ from tests.support.engine import (
     run_python,
     until,
 )
+from tests.support.leaks import our_threads
 
 pytestmark = pytest.mark.anyio
 
@@ -309,9 +310,7 @@ async def test_an_opening_without_enough_threads_ends_those_it_has(
             patch.setattr(threading.Thread, "start", refuse)
             with pytest.raises(RuntimeError, match="can't start new thread"):
                 await SqliteBackend.open(tmp_db, readonly=readonly)
-        assert [
-            thread.name for thread in threading.enumerate() if thread.name.startswith("sessiondb")
-        ] == []
+        assert our_threads() == set()
         assert not is_open_here(str(tmp_db))
     async with opened(tmp_db) as backend:
         assert await still_registered(backend) == 1
@@ -328,9 +327,7 @@ async def test_an_opening_that_cannot_be_guarded_closes_again(
         patch.setattr(guard.sys, "addaudithook", refuse)
         with pytest.raises(RuntimeError, match="no more hooks"):
             await SqliteBackend.open(tmp_db)
-    assert [
-        thread.name for thread in threading.enumerate() if thread.name.startswith("sessiondb")
-    ] == []
+    assert our_threads() == set()
     assert guard._watched == ()
     assert not is_open_here(str(tmp_db))
     async with opened(tmp_db) as backend:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import anyio
@@ -21,6 +20,7 @@ from tests.support.engine import (
     other_process,
     until,
 )
+from tests.support.leaks import our_threads
 
 pytestmark = pytest.mark.anyio
 
@@ -108,16 +108,12 @@ async def test_deadlines_and_cancellations_hold_during_the_wait(tmp_db: Path) ->
 async def test_an_opening_that_stays_locked_leaves_no_thread(tmp_db: Path) -> None:
     async with opened(tmp_db):
         pass
-    before = threading.active_count()
     # The lock needs a WAL that stays, and so a connection. The child's own is enough.
     with locked_by_another_process(tmp_db) as unlock:
         with pytest.raises(StoreBusy, match="opening: pid"):
             await SqliteBackend.open(tmp_db, limits=Limits(busy_timeout_s=0.05))
         unlock()
-    assert [
-        thread.name for thread in threading.enumerate() if thread.name.startswith("sessiondb")
-    ] == []
-    assert threading.active_count() <= before + 1  # anyio keeps a helper thread
+    assert our_threads() == set()
 
 
 async def test_two_backends_of_one_process_share_a_file(tmp_db: Path) -> None:

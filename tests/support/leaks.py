@@ -20,8 +20,13 @@ def open_files(folder: Path) -> list[str]:
 
 
 def our_threads() -> set[threading.Thread]:
-    """Return the threads that sessiondb started.
+    """Return the threads that sessiondb started for an open database.
 
-    anyio's own workers live for a while and are not ours.
+    Two kinds belong to the process: they hold no file, and nothing waits for them.
     """
-    return {thread for thread in threading.enumerate() if thread.name.startswith("sessiondb")}
+    return {
+        thread
+        for thread in threading.enumerate()
+        if thread.name.startswith("sessiondb")
+        and thread.name not in ("sessiondb-timers", "sessiondb-worker")
+    }
