@@ -57,12 +57,12 @@ def test_the_version_is_that_of_the_distribution() -> None:
     assert sessiondb.__version__ == version("sessiondb")
 
 
-def test_importing_the_package_imports_the_errors_only() -> None:
+def test_importing_the_package_imports_errors_and_exits_only() -> None:
     code = "import sys, sessiondb; print(*(n for n in sys.modules if n.startswith('sessiondb')))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
-    assert set(done.stdout.split()) == {"sessiondb", "sessiondb.errors"}
+    assert set(done.stdout.split()) == {"sessiondb", "sessiondb.errors", "sessiondb.exits"}
 
 
 def test_every_error_of_a_call_can_be_caught_by_its_base() -> None:
