@@ -109,7 +109,13 @@ class Tx(ReadTx, Writes, Protocol):
     """One write transaction, or this request's part of it."""
 
     now_ms: int
-    """Wall clock at the start of the transaction. It labels rows. Nothing is ordered by it."""
+    """Wall clock at the start of the transaction. It labels rows. Nothing is ordered by it.
+
+    It is real, whatever a host program's tests do with the clock: processes compare it.
+    """
+
+    stamp_ms: int
+    """The application's wall clock when it asked for the write: for the times of transcripts."""
 
     instance_no: int
     """This process's row in `instance`."""

@@ -29,7 +29,7 @@ from pydantic import BaseModel
 
 from . import events, threads
 from .backend import Backend, ReadTx, Tx
-from .clock import now_ms
+from .clock import now_ms, stamp_ms
 from .errors import InvalidInput, before_the_write
 from .gateway import consumer as consuming
 from .gateway import dispatcher, draining, inbox, lanes, outbox, recovery, stopping, turns, worker
@@ -347,7 +347,7 @@ class SessionDB:
             InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
         """
         parsed = parse_key(key)
-        chosen, at_ms = policy.for_key(parsed), now_ms()
+        chosen, at_ms = policy.for_key(parsed), stamp_ms()
         with before_the_write():
             due = await self.read(
                 "reset.look", lambda tx: reset_policy.stale(tx, parsed, chosen, at_ms)

@@ -90,7 +90,7 @@ def reset(tx: Tx, turn_no: int, *, reason: str, keep_from: str | None) -> int:
     """
     session_no = require_running(tx, turn_no).session_no
     return registry.reset(
-        tx, session_no, reason=reason, keep_from=keep_from, timestamp=iso_from_ms(tx.now_ms)
+        tx, session_no, reason=reason, keep_from=keep_from, timestamp=iso_from_ms(tx.stamp_ms)
     )
 
 

@@ -172,7 +172,7 @@ async def begin(
         open_row = tx.first("archive.of_session", session_no=session_no)
         if open_row is not None:
             return None, f"its archive is {open_row.state} already"
-        tx.run("archive.end_session", session_no=session_no, now_ms=tx.now_ms)
+        tx.run("archive.end_session", session_no=session_no, now_ms=tx.stamp_ms)
         tx.run("archive.unbind", session_no=session_no)
         state = "writing" if keep_archive else "deleting"
         row = tx.one(
@@ -181,13 +181,13 @@ async def begin(
             state=state,
             reason=reason,
             encoding=encoding,
-            now_ms=tx.now_ms,
+            now_ms=tx.stamp_ms,
             session_keys=keys,
         )
         for chunk in chunks:
             put_chunk(tx, row.archive_no, chunk)
         if not keep_archive:
-            tx.run("archive.hide_session", session_no=session_no, now_ms=tx.now_ms)
+            tx.run("archive.hide_session", session_no=session_no, now_ms=tx.stamp_ms)
             tx.run("archive.forget_name", session_no=session_no)
         return row.archive_no, None
 
@@ -255,7 +255,7 @@ async def _release(backend: Backend, row: statements.ArchiveGet) -> None:
         ):
             return False
         _move(tx, row, "deleting")
-        tx.run("archive.hide_session", session_no=row.session_no, now_ms=tx.now_ms)
+        tx.run("archive.hide_session", session_no=row.session_no, now_ms=tx.stamp_ms)
         return True
 
     if not (await backend.step(body, op="archive.release")).value:
@@ -300,7 +300,7 @@ def _reopen(
                 session_key=key,
                 session_no=row.session_no,
                 agent_id=agent_id,
-                bound_at_ms=tx.now_ms,
+                bound_at_ms=tx.stamp_ms,
                 details=None,
             )
 
@@ -367,7 +367,7 @@ async def _delete(backend: Backend, row: statements.ArchiveGet) -> None:
             archive_no=row.archive_no,
             from_state="deleting",
             to_state=last,
-            now_ms=tx.now_ms,
+            now_ms=tx.stamp_ms,
         ):
             raise overtaken(row)
 
@@ -535,7 +535,7 @@ async def _drop_chunks(backend: Backend, row: statements.ArchiveGet) -> None:
             archive_no=row.archive_no,
             from_state=row.state,
             to_state=row.state,
-            now_ms=tx.now_ms,
+            now_ms=tx.stamp_ms,
         )
         return False
 

@@ -88,12 +88,13 @@ async def gc(
     """Make a plan, and carry it out unless this is a dry run. Durable, step by step.
 
     May be interrupted at any point, and repeated. `every` also lists the sessions that are
-    within every limit. Ages are measured at `now_ms`, by default the present.
+    within every limit. Ages are measured at `now_ms`, by default the
+    present of the application.
 
     Raises:
         StoreFull: the disk is full. Finished steps stay done.
     """
-    chosen_ms = clock.now_ms() if now_ms is None else now_ms
+    chosen_ms = clock.stamp_ms() if now_ms is None else now_ms
     dry_run = dry_run or not policy.enforce
     before = await measure(backend)
     pruned: dict[str, int] = {}

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sessiondb.backend import Row
 from sessiondb.clock import iso_from_ms
+from sessiondb.errors import StoreDamaged
 from sessiondb.json_text import DamagedLine, dumps
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 from sessiondb.paging import handed_on
@@ -78,14 +79,14 @@ class Rebuild:
             head_no=head.entry_no if head is not None else None,
             **pointers,
         )
-        tx.now_ms = self.session.created_at_ms
+        tx.stamp_ms = self.session.created_at_ms
         reason = "fork" if head is not None else "start"
         tx.run(
             "transcript.open_epoch",
             session_no=session_no,
             epoch=0,
             reason=reason,
-            now_ms=tx.now_ms,
+            now_ms=tx.stamp_ms,
             **pointers,
         )
         self.state = append.load_state(tx, session_no)
@@ -191,13 +192,13 @@ class Rebuild:
                 self._place_header(tx, row)
             else:
                 self._place(tx, seq, row)
-        tx.now_ms = self.session.updated_at_ms
+        tx.stamp_ms = self.session.updated_at_ms
         append.save_state(tx, self.state)
 
     def _place_header(self, tx: Any, row: Any) -> None:
         draft = self._draft(tx, row) if row is not None else None
         if draft is not None and draft.type == "session":
-            tx.now_ms = row.appended_at_ms
+            tx.stamp_ms = row.appended_at_ms
         elif (
             row is None
             and self.session.origin == "import"
@@ -207,7 +208,7 @@ class Rebuild:
         else:
             if row is not None:
                 self.damaged.append(0)
-            tx.now_ms = self.session.created_at_ms
+            tx.stamp_ms = self.session.created_at_ms
             draft = self._new_header()
         # A fork's head lies in its ancestor, and the header is still seq 0.
         head_no, self.state.head_no = self.state.head_no, None
@@ -238,9 +239,13 @@ class Rebuild:
         if first and tx.first("transcript.by_no", entry_no=self.low_no) is None:
             # Without a header before it, this entry would be taken for the header.
             replay(tx, state, self._new_header(), self.oddities)
-        tx.now_ms = row.appended_at_ms if row is not None else tx.now_ms
+        tx.stamp_ms = row.appended_at_ms if row is not None else tx.stamp_ms
         placed_no = replay(tx, state, draft, self.oddities)
-        assert placed_no == number, f"entry {number} got number {placed_no}"
+        if placed_no != number:
+            raise StoreDamaged(
+                f"session {self.session.session_id}: entry {number} got number {placed_no}. "
+                "This is a bug of sessiondb: report this message. The damaged file was not changed."
+            )
         while self.undone and state.head_no == self.undone[0]:
             self.undone.pop(0)
             self._replay_undo(tx)

@@ -32,6 +32,7 @@ from typing import Any
 
 import apsw
 
+from sessiondb import clock
 from sessiondb.clock import monotonic
 from sessiondb.errors import NotExecuted, Outcome, StoreBusy, StoreClosed
 from sessiondb.limits import MAINTENANCE_TASKS_MAX, Limits
@@ -63,6 +64,8 @@ class Request:
     waiter: Waiter
     in_background: bool = field(default=False, kw_only=True)
     """A step of background work, not a write of a caller."""
+    stamp_ms: int = field(default_factory=lambda: clock.stamp_ms(), init=False)
+    """The application's wall clock, read in its task (`clock.py`)."""
     enqueued: float = field(default=0.0, init=False)
     state: str = field(default=PENDING, init=False)
     value: Any = field(default=None, init=False)

@@ -242,11 +242,18 @@ class Snapshot:
 class WriteTransaction(Snapshot):
     """A `Tx`: one request's part of a write transaction."""
 
-    __slots__ = ("instance_no", "now_ms")
+    __slots__ = ("instance_no", "now_ms", "stamp_ms")
 
-    def __init__(self, connection: apsw.Connection, now_ms: int, instance_no: int) -> None:
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        now_ms: int,
+        instance_no: int,
+        stamp_ms: int | None = None,
+    ) -> None:
         super().__init__(connection)
         self.now_ms = now_ms
+        self.stamp_ms = now_ms if stamp_ms is None else stamp_ms
         self.instance_no = instance_no
 
     def run(self, statement: str, /, **params: SqlValue) -> int:

@@ -331,7 +331,7 @@ class Writer:
         began = monotonic()
         # No savepoint until a body has succeeded: the transaction holds nothing else to protect.
         nested = bool(batch.succeeded)
-        tx = WriteTransaction(connection, batch.now_ms, self.instance_no)
+        tx = WriteTransaction(connection, batch.now_ms, self.instance_no, request.stamp_ms)
         assert request.fn is not None
         try:
             if nested:

@@ -124,7 +124,7 @@ def save_state(tx: Tx, state: State) -> None:
     """Write a session's pointers back: one row, once per transaction for any number of entries."""
     tx.run(
         "transcript.save_state",
-        now_ms=tx.now_ms,
+        now_ms=tx.stamp_ms,
         session_no=state.session_no,
         last_seq=state.last_seq,
         epoch=state.epoch,
@@ -306,7 +306,7 @@ def attach(
     elif draft.type == "session_info":
         state.name = draft.name
     elif draft.role == "user" and not draft.by_program:
-        state.heard_at_ms = tx.now_ms
+        state.heard_at_ms = tx.stamp_ms
     if begins_context:
         # The epoch that ends here ends before this entry: close it at the parent, then insert.
         advance_epoch(tx, state, draft.type, entry_no, first_kept_no)
@@ -332,7 +332,7 @@ def attach(
         thinking_no=state.thinking_no,
         body_at=body_at,
         body_bytes=draft.body_bytes,
-        appended_at_ms=tx.now_ms,
+        appended_at_ms=tx.stamp_ms,
         entry_id=draft.entry_id,
         idempotency_key=draft.idempotency_key,
         payload=payload,
@@ -345,7 +345,7 @@ def attach(
     elif draft.projection.counts:
         state.context_tokens += draft.tokens
     return Receipt(
-        entry_no, draft.entry_id, state.position, state.epoch, draft.tokens, tx.now_ms, False
+        entry_no, draft.entry_id, state.position, state.epoch, draft.tokens, tx.stamp_ms, False
     )
 
 
@@ -358,7 +358,7 @@ def insert_control_record(
         entry_no=entry_no,
         parent_no=target_no,
         type=draft.type,
-        appended_at_ms=tx.now_ms,
+        appended_at_ms=tx.stamp_ms,
         entry_id=draft.entry_id,
         idempotency_key=draft.idempotency_key,
         payload=draft.before,
@@ -399,14 +399,13 @@ def advance_epoch(
     tx: Tx, state: State, reason: str, boundary_no: int | None, first_kept_no: int | None
 ) -> None:
     """Close the current epoch at the current head and open the next with the given pointers."""
-    closed = tx.run(
+    tx.run(
         "transcript.close_epoch",
         session_no=state.session_no,
         epoch=state.epoch,
         head_no=state.head_no,
-        now_ms=tx.now_ms,
+        now_ms=tx.stamp_ms,
     )
-    assert closed == 1, f"epoch {state.epoch} of session {state.session_id} was not the open one"
     state.epoch += 1
     state.boundary_no, state.first_kept_no = boundary_no, first_kept_no
     tx.run(
@@ -414,7 +413,7 @@ def advance_epoch(
         session_no=state.session_no,
         epoch=state.epoch,
         reason=reason,
-        now_ms=tx.now_ms,
+        now_ms=tx.stamp_ms,
         boundary_no=boundary_no,
         first_kept_no=first_kept_no,
     )
@@ -484,14 +483,18 @@ def _record_compaction(tx: Tx, state: State, draft: Draft, entry_no: int) -> Non
         first_kept_no=state.first_kept_no,
         tokens_before=draft.tokens_before,
         tokens_after=state.context_tokens,
-        now_ms=tx.now_ms,
+        now_ms=tx.stamp_ms,
     )
 
 
 def next_number(state: State) -> int:
     """Take the next entry number of a session."""
+    if state.last_seq >= SEQ_MAX:
+        raise InvalidInput(
+            f"session {state.session_id} has {SEQ_MAX:,} entries, the most that one holds; "
+            "go on in a fork, or in a new session"
+        )
     state.last_seq += 1
-    assert state.last_seq <= SEQ_MAX, "a session holds at most 2^32 - 1 entries"
     return entry_number(state.session_no, state.last_seq)
 
 

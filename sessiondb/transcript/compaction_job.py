@@ -309,7 +309,7 @@ async def commit_compaction(
     prepared = await off_loop(encode) if details is not None or is_large(summary) else encode()
     return await db.write(
         "compaction.commit",
-        lambda tx: compaction.commit(tx, compaction_id, prepared, iso_from_ms(tx.now_ms)),
+        lambda tx: compaction.commit(tx, compaction_id, prepared, iso_from_ms(tx.stamp_ms)),
         size=len(prepared.text_json),
     )
 

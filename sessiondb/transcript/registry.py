@@ -364,7 +364,7 @@ def insert(
         agent_id=agent_id,
         origin=origin,
         version=version,
-        now_ms=tx.now_ms,
+        now_ms=tx.stamp_ms,
         head_no=start.head_no if start else None,
         boundary_no=start.boundary_no if start else None,
         first_kept_no=start.first_kept_no if start else None,
@@ -380,7 +380,7 @@ def insert(
         session_no=row.session_no,
         epoch=0,
         reason="fork" if start else "start",
-        now_ms=tx.now_ms,
+        now_ms=tx.stamp_ms,
         boundary_no=start.boundary_no if start else None,
         first_kept_no=start.first_kept_no if start else None,
     )
@@ -405,7 +405,7 @@ def bind_imported(tx: Tx, key: SessionKey, session_no: int, details: str | None)
         session_key=key.text,
         session_no=session_no,
         agent_id=key.agent_id,
-        now_ms=tx.now_ms,
+        now_ms=tx.stamp_ms,
         details=details,
     )
 
@@ -421,12 +421,12 @@ def end(tx: Tx, session_no: int) -> bool:
 
     Its running compaction, if any, will be superseded.
     """
-    return tx.run("registry.end", session_no=session_no, now_ms=tx.now_ms) == 1
+    return tx.run("registry.end", session_no=session_no, now_ms=tx.stamp_ms) == 1
 
 
 def pin(tx: Tx, session_no: int) -> None:
     """Exempt a session from retention. May be repeated."""
-    tx.run("registry.pin", session_no=session_no, now_ms=tx.now_ms)
+    tx.run("registry.pin", session_no=session_no, now_ms=tx.stamp_ms)
 
 
 def unpin(tx: Tx, session_no: int) -> None:
@@ -447,7 +447,7 @@ def _write_header(
         "type": "session",
         "version": NATIVE_VERSION,
         "id": session_id,
-        "timestamp": iso_from_ms(tx.now_ms),
+        "timestamp": iso_from_ms(tx.stamp_ms),
         "cwd": cwd or "",
         **({"parentSession": parent_session} if parent_session is not None else {}),
         **header_fields(may_be),

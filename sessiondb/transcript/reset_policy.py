@@ -148,11 +148,11 @@ def stale(tx: ReadTx, key: SessionKey, policy: ResetPolicy, now_ms: int) -> Stal
 
 def reset_if_due(tx: Tx, key: SessionKey, policy: ResetPolicy) -> StaleReason | None:
     """Reset a key's conversation if it is stale. Return by which rule, or None. May be repeated."""
-    reason = stale(tx, key, policy, tx.now_ms)
+    reason = stale(tx, key, policy, tx.stamp_ms)
     if reason is not None:
         bound = registry.take_over(tx, key)
         assert bound is not None, "it was stale in this transaction"
         registry.reset(
-            tx, bound.session_no, reason=reason, keep_from=None, timestamp=iso_from_ms(tx.now_ms)
+            tx, bound.session_no, reason=reason, keep_from=None, timestamp=iso_from_ms(tx.stamp_ms)
         )
     return reason

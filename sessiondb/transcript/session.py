@@ -271,7 +271,7 @@ class Session:
         """
         return await self._change(
             "branch",
-            lambda tx: registry.branch(tx, self.ref.session_no, entry_id, iso_from_ms(tx.now_ms)),
+            lambda tx: registry.branch(tx, self.ref.session_no, entry_id, iso_from_ms(tx.stamp_ms)),
             "the conversation went back to another entry" if abort_running else None,
         )
 
@@ -302,7 +302,7 @@ class Session:
                 self.ref.session_no,
                 reason=reason,
                 keep_from=keep_from,
-                timestamp=iso_from_ms(tx.now_ms),
+                timestamp=iso_from_ms(tx.stamp_ms),
             ),
             "the conversation began anew" if abort_running else None,
         )

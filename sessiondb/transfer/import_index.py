@@ -121,7 +121,7 @@ def _save(
         entries=state.entries,
         sha256=state.sha256,
         inode=index.file.inode,
-        now_ms=tx.now_ms,
+        now_ms=tx.stamp_ms,
         note=note,
         content=index.content,
     )

@@ -6,7 +6,7 @@ import pytest
 
 from sessiondb import limits
 from sessiondb.gateway import retry
-from sessiondb.sqlite import writer
+from tests.support.engine import set_clock
 from tests.support.gateway import Clock
 
 
@@ -22,5 +22,5 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixt
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Put a clock that a test moves in the place of the writer's."""
     clock = Clock()
-    monkeypatch.setattr(writer, "_now_ms", clock)
+    set_clock(monkeypatch, clock)
     return clock

@@ -12,8 +12,8 @@ import sessiondb
 from sessiondb.gateway import inbox, outbox
 from sessiondb.maintenance import pruning, retention
 from sessiondb.maintenance.retention import DAY_MS, RetentionPolicy
-from sessiondb.sqlite import writer
 from tests.support.command_line import ok, run
+from tests.support.engine import set_clock
 from tests.support.gateway import KEY, Clock, claimed, complete, fail, held_message, look, say
 from tests.support.maintenance import Dying, Killed
 
@@ -25,7 +25,7 @@ POLICY = RetentionPolicy(prune_days=30)
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(writer, "_now_ms", clock)
+    set_clock(monkeypatch, clock)
     return clock
 
 

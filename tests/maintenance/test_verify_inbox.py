@@ -17,8 +17,8 @@ from sessiondb import events
 from sessiondb.gateway import dead_letters, turns
 from sessiondb.maintenance import retention
 from sessiondb.maintenance.retention import DAY_MS, RetentionPolicy
-from sessiondb.sqlite import writer
 from sessiondb.transcript import context
+from tests.support.engine import set_clock
 from tests.support.gateway import (
     Clock,
     change_statement,
@@ -40,7 +40,7 @@ OTHER = "agent:main:web:2"
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(writer, "_now_ms", clock)
+    set_clock(monkeypatch, clock)
     return clock
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 
-from sessiondb.sqlite import SqliteBackend, transaction
+from sessiondb import clock
+from sessiondb.sqlite import SqliteBackend, transaction, writer
 from sessiondb.sqlite.transaction import Prepared
 from tests import ROOT as CHECKOUT
 
@@ -52,6 +54,12 @@ def add_statements() -> None:
 
 
 add_statements()
+
+
+def set_clock(patch: pytest.MonkeyPatch, now_ms: Callable[[], int]) -> None:
+    """Put a wall clock in the place of the writer's, and of the application's."""
+    patch.setattr(writer, "_now_ms", now_ms)
+    patch.setattr(clock, "stamp_ms", now_ms)
 
 
 @asynccontextmanager

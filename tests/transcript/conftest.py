@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 import sessiondb
-from sessiondb.sqlite import writer
 from tests.support.compaction import Clock
+from tests.support.engine import set_clock
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    monkeypatch.setattr(writer, "_now_ms", lambda: found.now_ms)
+    set_clock(monkeypatch, lambda: found.now_ms)
     return found
 
 

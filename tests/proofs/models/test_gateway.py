@@ -52,7 +52,6 @@ from sessiondb.gateway import (
     turns,
 )
 from sessiondb.maintenance import verify_inbox
-from sessiondb.sqlite import writer
 from sessiondb.transcript import context, registry
 from sessiondb.transcript.entries import prepare
 from tests.proofs.models.gateway import (
@@ -68,6 +67,7 @@ from tests.proofs.models.gateway import (
 )
 from tests.proofs.models.machine import FIRST_FAILURE, NOTICED, run
 from tests.support.core import user
+from tests.support.engine import set_clock
 from tests.support.gateway import (
     Clock,
     change_statement,
@@ -102,7 +102,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.clock = Clock()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(writer, "_now_ms", self.clock)
+        set_clock(self.patch, self.clock)
         self.patch.setattr(inbox, "SESSION_WAITING_MAX", WAITING_MAX)
         self.folder = tempfile.TemporaryDirectory(prefix="sessiondb-gateway-")
         self.portal_manager = anyio.from_thread.start_blocking_portal(backend=self.loop)

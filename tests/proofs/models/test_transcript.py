@@ -41,7 +41,7 @@ from hypothesis.stateful import (
 
 import sessiondb
 from sessiondb import errors
-from sessiondb.sqlite import transaction, writer
+from sessiondb.sqlite import transaction
 from sessiondb.transcript import append, compaction, context, cut, registry
 from tests.proofs.crash.breakage import miscounting
 from tests.proofs.models.machine import FIRST_FAILURE, NOTICED, run
@@ -55,6 +55,7 @@ from tests.proofs.models.transcript import (
     shown,
 )
 from tests.support.compaction import begin_in
+from tests.support.engine import set_clock
 
 LONG = os.environ.get("SESSIONDB_HYPOTHESIS") == "long"
 EXAMPLES, STEPS = (1_500, 50) if LONG else (25, 30)
@@ -183,7 +184,7 @@ class Machine(RuleBasedStateMachine):
         self.now_ms = START_MS
         self.texts = 0
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(writer, "_now_ms", lambda: self.now_ms)
+        set_clock(self.patch, lambda: self.now_ms)
         self.folder = tempfile.TemporaryDirectory(prefix="sessiondb-model-")
         self.portal_manager = anyio.from_thread.start_blocking_portal(backend=self.loop)
         self.portal = self.portal_manager.__enter__()
