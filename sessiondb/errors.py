@@ -55,7 +55,9 @@ class SessionDBError(Exception):
     outcome: ClassVar[Outcome] = "not_executed"
 
     def __init__(self, message: str | None = None, **fields: Any) -> None:
-        super().__init__(message or " ".join((type(self).__doc__ or "").split()))
+        # `python -OO` has no docstrings. The name of the class says the same, shorter.
+        told = message or type(self).__doc__ or type(self).__name__
+        super().__init__(" ".join(told.split()) if message is None else message)
         self.fields = fields
 
     def __getattr__(self, name: str) -> Any:

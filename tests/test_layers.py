@@ -646,3 +646,27 @@ def test_a_whole_statement_and_a_pragma_are_the_engines_to_use(source: str) -> N
 def test_the_package_was_found() -> None:
     """Every test above passes on an empty list of sources."""
     assert {"sessiondb.backend", "sessiondb.errors", "sessiondb.limits"} <= MODULES
+
+
+# `python -O` drops assertions. What they say to a reader and to the type checker stays true
+# without them. A check that can fail at run time raises an error of its own.
+NARROWS = re.compile(r".* is not None$|isinstance\(.*\)$")
+
+
+def checks_in(source: str) -> list[str]:
+    """Return the assertions of a source file that do more than narrow a type."""
+    return [
+        ast.unparse(node.test)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Assert) and not NARROWS.match(ast.unparse(node.test))
+    ]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=dotted)
+def test_nothing_is_checked_by_an_assertion(path: Path) -> None:
+    assert checks_in(path.read_text(encoding="utf-8")) == []
+
+
+def test_an_assertion_that_checks_is_found() -> None:
+    assert checks_in("assert changed == 1, 'one row'") == ["changed == 1"]
+    assert checks_in("assert row is not None\nassert isinstance(value, int)") == []

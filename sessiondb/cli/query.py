@@ -25,6 +25,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from types import FunctionType
 from typing import Any, BinaryIO
 
 import click
@@ -301,14 +302,27 @@ def _lines(
                 + "\n"
             )
     else:
-        from sqlite_utils import cli as sqlite_utils_cli
-
-        format_rows: Callable[..., Iterator[str]] = sqlite_utils_cli.output_rows
-
+        format_rows = _rows_formatter()
         for line in format_rows(rows, columns, shape["nl"], shape["arrays"], shape["json_cols"]):
             # For no rows, sqlite-utils yields an empty array. One object per line is then no line.
             if line != "[]" or not shape["nl"]:
                 yield line + "\n"
+
+
+def _rows_formatter() -> Callable[..., Iterator[str]]:
+    """Return what makes JSON of rows, of sqlite-utils.
+
+    Its command line reads docstrings when it is imported, and `python -OO` has none.
+    """
+    from sqlite_utils import recipes
+
+    for recipe in vars(recipes).values():
+        if isinstance(recipe, FunctionType) and recipe.__doc__ is None:
+            recipe.__doc__ = ""
+    from sqlite_utils import cli as sqlite_utils_cli
+
+    formatter: Callable[..., Iterator[str]] = sqlite_utils_cli.output_rows
+    return formatter
 
 
 def _all(rows: Iterator[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

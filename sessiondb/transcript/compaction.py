@@ -41,6 +41,7 @@ from sessiondb.errors import (
     NothingToCompact,
     NothingToUndo,
     SessionEnded,
+    StoreDamaged,
 )
 from sessiondb.json_text import dumps
 from sessiondb.limits import (
@@ -519,7 +520,11 @@ def _commit(
         summary=None,
         in_vain=int(_in_vain(job, tokens_then, state.context_tokens)),
     )
-    assert settled == 1, f"compaction {job.compaction_id} was settled twice"
+    if settled != 1:
+        raise StoreDamaged(
+            f"compaction {job.compaction_id} of session {state.session_id} has ended, and its row "
+            "says otherwise. Nothing was changed. Run `sessiondb verify DB`."
+        )
     sizes = (
         f"began epoch {state.epoch}: "
         f"about {job.tokens_before:,} tokens before, {state.context_tokens:,} after"
