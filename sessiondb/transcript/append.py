@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, Unpack
 
 from sessiondb.backend import ReadTx, Tx
-from sessiondb.errors import IdentityConflict, InvalidInput, NotFound, SessionEnded
+from sessiondb.errors import IdentityConflict, InvalidInput, NotFound, SessionEnded, StoreDamaged
 from sessiondb.json_text import dumps
 from sessiondb.limits import SEQ_MAX, USAGE_REPLIES_MAX
 from sessiondb.models import Receipt
@@ -399,13 +399,18 @@ def advance_epoch(
     tx: Tx, state: State, reason: str, boundary_no: int | None, first_kept_no: int | None
 ) -> None:
     """Close the current epoch at the current head and open the next with the given pointers."""
-    tx.run(
+    closed = tx.run(
         "transcript.close_epoch",
         session_no=state.session_no,
         epoch=state.epoch,
         head_no=state.head_no,
         now_ms=tx.stamp_ms,
     )
+    if closed != 1:
+        raise StoreDamaged(
+            f"session {state.session_id}: its epoch {state.epoch} is not the open one. Nothing was "
+            "changed. Run `sessiondb verify DB`."
+        )
     state.epoch += 1
     state.boundary_no, state.first_kept_no = boundary_no, first_kept_no
     tx.run(

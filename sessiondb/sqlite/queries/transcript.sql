@@ -111,8 +111,8 @@ ORDER BY entry_no LIMIT 1;
 INSERT INTO epoch (session_no, epoch, reason, opened_at_ms, boundary_no, first_kept_no)
 VALUES (:session_no, :epoch, :reason, :now_ms, :boundary_no, :first_kept_no);
 
--- name: close_epoch, one row
--- End the current epoch at its head.
+-- name: close_epoch, one row or none
+-- End the current epoch at its head. Exactly one row, or the epoch had moved.
 UPDATE epoch SET closed_head_no = :head_no, closed_at_ms = :now_ms
 WHERE session_no = :session_no AND epoch = :epoch AND closed_at_ms IS NULL;
 
