@@ -53,6 +53,7 @@ from .models import (
     ExportReport,
     Holding,
     ImportReport,
+    Lane,
     MessageFormat,
     OpenMessage,
     Reply,
@@ -545,6 +546,15 @@ class SessionDB:
         await self.write(
             "lane.set", lambda tx: lanes.set_lane(tx, lane, concurrency, priority, people)
         )
+
+    async def lanes(self) -> list[Lane]:
+        """List the lanes with their limits, and how much runs and waits in each."""
+
+        def read(tx: ReadTx) -> list[Lane]:
+            rows = tx.all("status.lanes")
+            return [Lane(**{**row._asdict(), "people": bool(row.people)}) for row in rows]
+
+        return await self.read("lanes", read)
 
     async def run_lane(
         self, lane: str, handler: Handler, *, settings: LaneSettings | None = None

@@ -434,6 +434,25 @@ class OpenMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class Lane:
+    """A lane: its limits, and what is in it now."""
+
+    lane: str
+    concurrency: int
+    """Turns that may run at once, in all processes together."""
+    priority: int
+    """The lane with the lower number goes first."""
+    people: bool
+    """Its messages are people's, unless `accept` says otherwise."""
+    running: int
+    waiting: int
+    oldest_waiting_ms: int | None
+    """When the oldest of the waiting messages was accepted. None: none waits."""
+    interrupted: int
+    dead: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A message that was given up."""
 

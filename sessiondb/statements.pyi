@@ -1465,6 +1465,20 @@ class StatusWork(NamedTuple):
     events: int
 
 
+class StatusLanes(NamedTuple):
+    """status.lanes: Return the lanes with what is in them, those that go first first."""
+
+    lane: str
+    concurrency: int
+    priority: int
+    people: int
+    running: int
+    waiting: int
+    oldest_waiting_ms: int | None
+    interrupted: int
+    dead: int
+
+
 class StatusChannels(NamedTuple):
     """status.channels: Return the channels for which replies wait, most first, and until when each said to wait."""
 
@@ -2668,6 +2682,8 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["status.work"], /, *, now_ms: SqlValue) -> StatusWork | None: ...
     @overload
+    def first(self, statement: Literal["status.lanes"], /) -> StatusLanes | None: ...
+    @overload
     def first(self, statement: Literal["status.channels"], /, *, now_ms: SqlValue, limit: SqlValue) -> StatusChannels | None: ...
     @overload
     def first(self, statement: Literal["status.compactions"], /) -> StatusCompactions | None: ...
@@ -3162,6 +3178,8 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["status.work"], /, *, now_ms: SqlValue) -> StatusWork: ...
     @overload
+    def one(self, statement: Literal["status.lanes"], /) -> StatusLanes: ...
+    @overload
     def one(self, statement: Literal["status.channels"], /, *, now_ms: SqlValue, limit: SqlValue) -> StatusChannels: ...
     @overload
     def one(self, statement: Literal["status.compactions"], /) -> StatusCompactions: ...
@@ -3654,6 +3672,8 @@ class Reads(Protocol):
     def all(self, statement: Literal["status.counts"], /) -> list[StatusCounts]: ...
     @overload
     def all(self, statement: Literal["status.work"], /, *, now_ms: SqlValue) -> list[StatusWork]: ...
+    @overload
+    def all(self, statement: Literal["status.lanes"], /) -> list[StatusLanes]: ...
     @overload
     def all(self, statement: Literal["status.channels"], /, *, now_ms: SqlValue, limit: SqlValue) -> list[StatusChannels]: ...
     @overload

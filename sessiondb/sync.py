@@ -580,6 +580,7 @@ class SessionDB(_Proxy[database.SessionDB]):
     requeue = _call(database.SessionDB.requeue)
     drop = _call(database.SessionDB.drop)
     set_lane = _call(database.SessionDB.set_lane)
+    lanes = _call(database.SessionDB.lanes)
     abort_turn = _call(database.SessionDB.abort_turn)
     drain = _call(database.SessionDB.drain)
     held = _call(database.SessionDB.held)

@@ -3,7 +3,7 @@
     program.py    the group, options that every command has, errors and exit codes
     lazy.py       a group that imports a command when it is used
     terminal.py   escaping, tables that fit, times, JSON
-    gateway.py    events, held, inbox, dead, outbox, resume, stuck
+    gateway.py    events, held, lanes, inbox, dead, outbox, resume, stuck
     retention.py  gc, unarchive, pin, unpin
     overview.py   sessions, context, compactions, status, verify
     show.py       show, tail: transcripts for people
@@ -46,6 +46,7 @@ TASKS = {
     },
     "A gateway's queue": {
         "stuck": LazyCommand("gateway", "Show what does not go on by itself, and what to do."),
+        "lanes": LazyCommand("gateway", "List the lanes: their limits, what runs, and what waits."),
         "inbox": LazyCommand("gateway", "List accepted messages that are not done."),
         "dead": LazyCommand("gateway", "List dead letters, or requeue or drop some."),
         "outbox": LazyCommand("gateway", "List replies that are not sent, or settle some by hand."),

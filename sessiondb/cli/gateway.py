@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from typing import Any, Literal
 
 import click
@@ -26,7 +27,7 @@ from sessiondb.gateway import restored
 from sessiondb.gateway import stopping as stopping_rules
 from sessiondb.gateway.recovery import Decision, ResumePolicy
 from sessiondb.maintenance.status import LISTED_MAX, Stuck
-from sessiondb.models import DeadLetter, Event, Holding, OpenMessage, Reply
+from sessiondb.models import DeadLetter, Event, Holding, Lane, OpenMessage, Reply
 from sessiondb.openclaw_settings import resume_policy
 
 from .program import (
@@ -44,9 +45,12 @@ from .program import (
     repeat_while_busy,
     write_into,
 )
+from .queue_texts import PAGE as TEXTS_AT_ONCE
+from .queue_texts import age, text_of, texts_of
 from .session_ids import session_column, shown_id
 from .terminal import (
     Column,
+    as_record,
     at,
     duration,
     escape,
@@ -460,21 +464,24 @@ def resume(
             opened.recover()
             opened.release_expired()
         decisions = opened.resume(chosen) if run else opened.plan_resumes(chosen)
+        texts = texts_of(opened, (decision.inbox_no for decision in decisions))
         sessions = session_column(opened, (decision.session_id for decision in decisions))
     if as_json:
-        print_json_array(to_json(decision) for decision in decisions)
+        print_json_array(_with_text(made, texts.get(made.inbox_no)) for made in decisions)
         return
     columns = [
         Column("inbox", "right"),
         sessions,
         Column("decision"),
-        Column("accepted (UTC)", spare=1),
-        Column("attempts", "right", spare=2),
+        Column("age", "right"),
+        Column("text", cut="end", width_min=12),
+        Column("accepted (UTC)", spare=2),
+        Column("attempts", "right", spare=1),
         Column("reason", cut="end", width_min=12),
     ]
     print_table(
         columns,
-        [_decision_row(decision) for decision in decisions],
+        [_decision_row(made, texts.get(made.inbox_no)) for made in decisions],
         empty="no message was interrupted",
     )
 
@@ -491,11 +498,17 @@ def _resume_policy(openclaw: str | None, options: dict[str, Any]) -> ResumePolic
     )
 
 
-def _decision_row(decision: Decision) -> list[object]:
+def _with_text(record: Decision | OpenMessage, text: str | None) -> str:
+    return to_json({**as_record(record), "text": text})
+
+
+def _decision_row(decision: Decision, text: str | None) -> list[object]:
     return [
         decision.inbox_no,
         decision.session_id,
         decision.action,
+        age(decision.accepted_at_ms),
+        text,
         at(decision.accepted_at_ms),
         decision.attempts,
         decision.reason,
@@ -582,21 +595,23 @@ def inbox(
         return
     with look_into(db) as opened:
         whose = opened.session_by_id(session) if session is not None else None
-        found = opened.inbox(session=whose, limit=limit)
+        found = _with_texts(opened, opened.inbox(session=whose, limit=limit))
         if as_json:
-            print_json_array(to_json(message) for message in found)
+            print_json_array(_with_text(message, text) for message, text in found)
             return
-        rows = [_inbox_row(message) for message in found]
+        rows = [_inbox_row(message, text) for message, text in found]
         sessions = session_column(opened, (str(row[1]) for row in rows))
     columns = [
         Column("inbox", "right"),
         sessions,
         Column("state"),
-        Column("lane", cut="end", width_min=6),
-        Column("from", cut="middle", width_min=8),
-        Column("accepted (UTC)"),
-        Column("attempts", "right", spare=2),
-        Column("reason", cut="end", width_min=8, spare=1),
+        Column("lane", cut="end", width_min=4, spare=1),
+        Column("age", "right"),
+        Column("text", cut="end", width_min=16),
+        Column("from", cut="middle", width_min=8, spare=3),
+        Column("accepted (UTC)", spare=5),
+        Column("attempts", "right", spare=4),
+        Column("reason", cut="end", width_min=10, spare=2),
     ]
     print_table(columns, rows, empty="nothing waits; `sessiondb dead DB` lists what was given up")
 
@@ -629,7 +644,16 @@ def _restored(opened: sync.SessionDB, numbers: tuple[int | None, ...]) -> Iterat
         after_no = page[-1]
 
 
-def _inbox_row(message: OpenMessage) -> list[object]:
+def _with_texts(
+    opened: sync.SessionDB, messages: Iterator[OpenMessage]
+) -> Iterator[tuple[OpenMessage, str | None]]:
+    """Yield messages, each with what it says."""
+    while page := list(islice(messages, TEXTS_AT_ONCE)):
+        texts = texts_of(opened, (message.inbox_no for message in page))
+        yield from ((message, texts.get(message.inbox_no)) for message in page)
+
+
+def _inbox_row(message: OpenMessage, text: str | None) -> list[object]:
     whose = f"{message.channel} {message.event_id}"
     accepted = at(message.accepted_at_ms)
     return [
@@ -637,6 +661,8 @@ def _inbox_row(message: OpenMessage) -> list[object]:
         message.session_id,
         message.state,
         message.lane,
+        age(message.accepted_at_ms),
+        text,
         whose,
         accepted,
         message.attempts,
@@ -686,10 +712,12 @@ def dead(db: str, requeue: tuple[int, ...], drop: tuple[int, ...], as_json: bool
     columns = [
         Column("inbox", "right"),
         sessions,
-        Column("lane", cut="end", width_min=6, spare=3),
-        Column("from", cut="middle", width_min=8),
-        Column("accepted (UTC)", spare=1),
-        Column("attempts", "right", spare=2),
+        Column("lane", cut="end", width_min=4, spare=2),
+        Column("age", "right"),
+        Column("text", cut="end", width_min=16),
+        Column("from", cut="middle", width_min=8, spare=3),
+        Column("accepted (UTC)", spare=5),
+        Column("attempts", "right", spare=4),
         Column("reason", cut="end", width_min=12),
     ]
     print_table(columns, rows, empty="no dead letters")
@@ -701,6 +729,8 @@ def _dead_row(letter: DeadLetter) -> list[object]:
         letter.inbox_no,
         letter.session_id,
         letter.lane,
+        age(letter.accepted_at_ms),
+        text_of(letter.payload),
         whose,
         at(letter.accepted_at_ms),
         letter.attempts,
@@ -773,8 +803,10 @@ def outbox(
         sessions,
         Column("state"),
         Column("to", cut="middle", width_min=8),
-        Column("written (UTC)", spare=1),
-        Column("attempts", "right", spare=2),
+        Column("age", "right"),
+        Column("text", cut="end", width_min=12),
+        Column("written (UTC)", spare=2),
+        Column("attempts", "right", spare=1),
         Column("reason", cut="end", width_min=8),
     ]
     print_table(columns, rows, empty="no such replies" if state else "every reply is sent")
@@ -786,9 +818,57 @@ def _reply_row(reply: Reply) -> list[object]:
         reply.session_id,
         reply.state,
         reply.target,
+        age(reply.created_at_ms),
+        text_of(reply.payload),
         at(reply.created_at_ms),
         reply.attempts,
         reply.reason,
+    ]
+
+
+# -- lanes -----------------------------------------------------------------------------------------
+
+
+@command(
+    examples=("sessiondb lanes gateway.db",),
+)
+@database_argument
+@json_option("Print a JSON array.")
+@debug_option
+def lanes(db: str, as_json: bool) -> None:
+    """List the lanes: their limits, what runs, and what waits.
+
+    A lane with a lower priority number goes first. `oldest` is how long the message has waited
+    that waits longest. Interrupted and dead messages are those that the lane accepted.
+    """
+    with look_into(db) as opened:
+        found = opened.lanes()
+    if as_json:
+        print_json_array(to_json(lane) for lane in found)
+        return
+    columns = [
+        Column("lane", cut="end", width_min=8),
+        Column("priority", "right"),
+        Column("running", "right"),
+        Column("at most", "right"),
+        Column("waiting", "right"),
+        Column("oldest", "right"),
+        Column("interrupted", "right"),
+        Column("dead", "right"),
+    ]
+    print_table(columns, [_lane_row(lane) for lane in found], empty="no lanes")
+
+
+def _lane_row(lane: Lane) -> list[object]:
+    return [
+        lane.lane,
+        lane.priority,
+        f"{lane.running:,}",
+        f"{lane.concurrency:,}",
+        f"{lane.waiting:,}",
+        age(lane.oldest_waiting_ms),
+        f"{lane.interrupted:,}",
+        f"{lane.dead:,}",
     ]
 
 

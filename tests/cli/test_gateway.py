@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sessiondb import clock, sync
+from sessiondb.cli.queue_texts import text_of
 from sessiondb.cli.terminal import cells
 from sessiondb.gateway import claims, dead_letters, draining, turns
 from sessiondb.maintenance import status
@@ -462,3 +463,76 @@ def test_on_a_terminal_the_tables_fit_its_width(tmp_db: Path, gateway: GatewaySt
         assert code == 0, output
         assert max(map(cells, output.splitlines())) <= 80, args
         assert "\x1b[2J" not in output
+
+
+# -- what messages say, and how old they are -------------------------------------------
+
+
+def test_every_list_of_the_queue_shows_text_and_age(tmp_db: Path) -> None:
+    hold(tmp_db, "was it Tuesday?")
+    accept(tmp_db, "please water the plants", "and feed the cat")
+    [number] = accept(tmp_db, "a dead one", key="agent:main:web:direct:2")
+    dead_letter(tmp_db, number, "the model refused")
+    change(tmp_db, "UPDATE inbox SET accepted_at_ms = accepted_at_ms - 7200000 WHERE inbox_no <> 3")
+    for command, text in (
+        (["inbox"], "please water the plants"),
+        (["inbox"], "was it Tuesday? 0"),
+        (["dead"], "a dead one"),
+        (["resume", "--plan"], "was it Tuesday? 0"),
+    ):
+        for shown in (
+            ok(command[0], tmp_db, *command[1:]),
+            on_terminal(command[0], tmp_db, *command[1:])[0],
+        ):
+            [line] = [line for line in shown.splitlines() if text[:9] in line]
+            assert " 2 h " in line
+            assert max(map(cells, shown.splitlines())) <= 80 or "accepted" in shown
+    assert {message["text"] for message in found("inbox", tmp_db)} >= {"please water the plants"}
+    assert {made["text"] for made in found("resume", tmp_db, "--plan")} == {"was it Tuesday? 0"}
+
+
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        ('{"role":"user","content":"plain"}', "plain"),
+        ('{"role":"user","content":[{"type":"text","text":"a"},{"type":"image"}]}', "a [image]"),
+        ('{"text":"of a reply"}', "of a reply"),
+        ('"bare"', "bare"),
+        ('{"blocks":1}', '{"blocks": 1}'),
+        ("{torn", "{torn"),
+        ("7", ""),
+    ],
+)
+def test_the_text_of_a_message_is_what_it_says_to_a_person(payload: str, text: str) -> None:
+    assert text_of(payload) == text
+
+
+def test_a_text_cannot_drive_the_terminal(tmp_db: Path) -> None:
+    accept(tmp_db, f"hello {EVIL}")
+    assert "\x1b" not in ok("inbox", tmp_db)
+    assert "\\x1b[2Jred" in ok("inbox", tmp_db)
+
+
+def test_lanes_lists_limits_and_what_is_in_each(tmp_db: Path) -> None:
+    accept(tmp_db, "one", "two")
+    accept(tmp_db, "nightly", key="agent:main:web:direct:2", lane="cron")
+    accept(tmp_db, "a dead one", key="agent:main:web:direct:3")
+    dead_letter(tmp_db, 4, "the model refused")
+    with sync.open(tmp_db) as opened:
+        opened.set_lane("reports", concurrency=2, priority=-5, people=True)
+    lanes = {lane["lane"]: lane for lane in found("lanes", tmp_db)}
+    assert list(lanes) == ["reports", "main", "cron", "resume"]
+    counts = {
+        name: (lane["waiting"], lane["running"], lane["dead"]) for name, lane in lanes.items()
+    }
+    assert counts == {
+        "reports": (0, 0, 0),
+        "main": (2, 0, 1),
+        "cron": (1, 0, 0),
+        "resume": (0, 0, 0),
+    }
+    assert (lanes["reports"]["concurrency"], lanes["reports"]["people"]) == (2, True)
+    assert lanes["reports"]["oldest_waiting_ms"] is None
+    shown, _ = on_terminal("lanes", tmp_db)
+    assert max(map(cells, shown.splitlines())) <= 80
+    assert shown.splitlines()[2].split()[:4] == ["reports", "-5", "0", "2"]

@@ -44,6 +44,23 @@ SELECT (SELECT count(*) FROM inbox WHERE state = 'queued') AS messages_waiting,
           AND state = 'failed') AS replies_failed,
        (SELECT coalesce(max(event_no), 0) FROM event) AS events;
 
+-- name: lanes
+-- Return the lanes with what is in them, those that go first first.
+SELECT l.lane, l.concurrency, l.priority, l.people,
+       (SELECT count(*) FROM turn AS t
+        WHERE t.state = 'running' AND t.lane = l.lane) AS running,
+       (SELECT count(*) FROM inbox AS q
+        WHERE q.state = 'queued' AND q.lane = l.lane) AS waiting,
+       (SELECT o.accepted_at_ms FROM inbox AS o WHERE o.state = 'queued' AND o.lane = l.lane
+        ORDER BY o.accepted_at_ms LIMIT 1) AS oldest_waiting_ms,
+       (SELECT count(*) FROM inbox AS i
+        WHERE i.state IN ('interrupted', 'dead') AND i.state = 'interrupted'
+          AND coalesce(i.lane_before, i.lane) = l.lane) AS interrupted,
+       (SELECT count(*) FROM inbox AS d
+        WHERE d.state IN ('interrupted', 'dead') AND d.state = 'dead'
+          AND coalesce(d.lane_before, d.lane) = l.lane) AS dead
+FROM lane AS l ORDER BY l.priority, l.lane;
+
 -- name: channels
 -- Return the channels for which replies wait, most first, and until when each said to wait.
 SELECT o.channel, count(*) AS replies_waiting, p.until_ms, p.reason
