@@ -168,6 +168,9 @@ def fail(
 ) -> None:
     """End a turn that failed. Its message is retried after a pause, or dead after the last attempt.
 
+    An operator is told each time: a provider that fails is seen at once, and not when the last
+    attempt has failed, too.
+
     A resume that was `cut_off` gets twice the time at its next attempt. So one that makes no
     progress before its answer is there ends within its attempts, if its lane gives it the time.
 
@@ -177,8 +180,21 @@ def fail(
     turn = require_running(tx, turn_no)
     _finish(tx, turn, "failed", reason)
     strikes = tx.one("inbox.notified", inbox_no=turn.inbox_no).strikes
-    if retry and strikes < attempts_max:
-        at_ms = tx.now_ms + retry_pause_ms(strikes, INBOX_PAUSE_GROWTH)
+    again = retry and strikes < attempts_max
+    at_ms = tx.now_ms + retry_pause_ms(strikes, INBOX_PAUSE_GROWTH)
+    after = f"tried again after {(at_ms - tx.now_ms) / 1000:g} s" if again else "given up"
+    events.emit(
+        tx,
+        "turn_failed",
+        "operator",
+        f"Turn {turn_no} of session {turn.session_id} failed: {reason}. Its message is {after}",
+        session_no=turn.session_no,
+        turn_no=turn_no,
+        inbox_no=turn.inbox_no,
+        attempt=turn.attempt,
+        retry_at_ms=at_ms if again else None,
+    )
+    if again:
         put = tx.run(
             "inbox.retry",
             inbox_no=turn.inbox_no,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,13 @@ async def test_after_its_last_attempt_a_message_is_dead_with_events(
             clock.at_ms = max(clock(), row.available_at_ms)
         assert pauses[:-1] == [1_000, 4_000, 16_000, 60_000]
         assert await inbox_states(db) == {"e1": "dead"}
-        user_event, operator_event = await look(db, "events")
+        *failed, user_event, operator_event = await look(db, "events")
+    assert [(event.kind, event.audience) for event in failed] == [("turn_failed", "operator")] * 5
+    told = [json.loads(event.data) for event in failed]
+    assert [one["attempt"] for one in told] == [1, 2, 3, 4, 5]
+    assert told[-1]["retry_at_ms"] is None
+    assert "the model is down. Its message is tried again after 16 s" in failed[2].text
+    assert "the model is down. Its message is given up" in failed[4].text
     assert (user_event.kind, user_event.audience) == ("message_dead", "user")
     assert "could not be answered" in user_event.text
     assert (operator_event.kind, operator_event.audience) == ("message_dead", "operator")

@@ -70,7 +70,7 @@ async def test_a_message_whose_handler_always_raises_is_dead(
         assert [(row.state, row.reason) for row in await look(db, "turns")] == [
             ("failed", "ValueError: the model is down")
         ] * 5
-        assert await kinds(db) == ["message_dead", "message_dead"]
+        assert await kinds(db) == [*["turn_failed"] * 5, "message_dead", "message_dead"]
         await say(db, "e2")
         async with running(
             partial(db.run_lane, "main", handler, settings=LaneSettings(attempts_max=2))

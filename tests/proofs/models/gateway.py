@@ -319,6 +319,7 @@ class Gateway:
 
     def fail(self, turn: Turn, now_ms: int, *, retry: bool) -> None:
         turn.state = "failed"
+        self.events.append("turn_failed")
         if retry and turn.attempt < ATTEMPTS_MAX:
             turn.message.state = "queued"
             turn.message.available_ms = now_ms + PAUSES_MS[turn.attempt - 1]

@@ -353,6 +353,7 @@ CHANGES = [
                 "queued_at_ms": NOW + SECOND,
                 "reason": "again",
             },
+            "+event turn_failed/operator": ANY,
         },
     ),
     Change(
@@ -495,6 +496,7 @@ CHANGES = [
         {
             "turn silent#1": ANY,
             "inbox silent": {"state": "dead", "reason": "never", "told_no": ANY},
+            "+event turn_failed/operator": ANY,
             "+event message_dead/user": ANY,
             "+event message_dead/operator": ANY,
         },

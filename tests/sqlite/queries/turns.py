@@ -91,6 +91,7 @@ CHANGES = [
             "inbox resumed-next": ANY,
             "inbox resuming-next": ANY,
             "turn resuming#2": ANY,
+            "+event turn_failed/operator": ANY,
             "+event message_dead/user": ANY,
             "+event message_dead/operator": ANY,
         },
