@@ -248,7 +248,7 @@ def parse_line(text: str, version: int, formats: int = PI.bit) -> Draft:
     # reader gives them others.
     draft.follows_head = version < 2
     if draft.follows_head:
-        draft.parent_id = draft.first_kept_id = None
+        draft.parent_id = None
     return draft
 
 

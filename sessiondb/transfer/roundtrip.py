@@ -267,8 +267,6 @@ def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 index = int(line["firstKeptEntryIndex"])
                 kept = nodes[index - 1][0] if 0 < index <= len(nodes) else None
                 line = {**line, "kept": kept}
-            if version < 2:
-                line = {**line, "firstKeptEntryId": None}  # what it names was given another id
             message = line.get("message")
             sent = (
                 message

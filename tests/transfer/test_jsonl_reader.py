@@ -241,6 +241,18 @@ async def test_a_damaged_line_cuts_no_history_off(
     assert (tmp_path / "out/one.jsonl").read_bytes() == before + after
 
 
+async def test_a_session_of_version_1_keeps_entries_when_it_is_compacted(tmp_path: Path) -> None:
+    lines = [header(version=1), message("a", None), message("b", "a"), message("c", "a")]
+    write(tmp_path / "in", {"one.jsonl": "".join(f"{line}\n" for line in lines).encode()})
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        await db.import_path(tmp_path / "in")
+        session = await db.session_by_id("s-1")
+        kept = {"type": "compaction", "summary": "so far", "firstKeptEntryId": "b"}
+        await session.append(kept)
+        assert len((await session.context()).messages) == 3
+        assert (await db.verify()).ok
+
+
 @one_loop
 async def test_a_line_above_the_limit_is_kept_in_pieces(
     tmp_path: Path,
