@@ -155,6 +155,8 @@ CREATE TABLE entry (
 CREATE INDEX entry_by_id ON entry (entry_no >> 32, entry_id);
 CREATE UNIQUE INDEX entry_by_idempotency_key ON entry (entry_no >> 32, idempotency_key)
 WHERE idempotency_key IS NOT NULL;
+-- A compaction asks for the results behind an entry, however many messages lie behind it.
+CREATE INDEX entry_results ON entry (branch_no, entry_no) WHERE role = 'toolResult';
 
 -- Every generation of every context, for ever. closed_head_no and the pointers rebuild
 -- the context that the model was sent at the end of that epoch.

@@ -53,6 +53,14 @@ PAGE_BYTES = 4 * MIB
 PAGE_ENTRIES_MAX = 1_000
 CUT_SCAN_ROWS_FIRST = 32
 CUT_SCAN_ROWS = 256
+# A cut is chosen in a read, and chosen again if the context has changed by the write. A
+# change is a reset, another compaction, or a result whose call may lie before the cut. Two in
+# a row are chance. Ten are a session that is reset all the time, and its caller is told so.
+CUT_CHOICES_MAX = 10
+CUT_RETRY_AFTER_MS = 1_000
+# Results and replies that the write looks at, a lookup each, to find that the calls of those
+# results lie behind the cut. A working turn's calls are the newest.
+CUT_CHECK_ROWS = 32
 
 # After a switch of branches, an undo or a fork, a provider's count is looked for among so
 # many replies, two lookups each. Without one the context's tokens are an estimate.

@@ -123,6 +123,52 @@ async def test_beginning_a_compaction_costs_the_same_however_many_messages_wait(
     assert read[0] == read[1] <= 2 * CUT_SCAN_ROWS_FIRST
 
 
+CALL = {
+    "role": "assistant",
+    "content": [{"type": "toolCall", "id": "c1", "name": "read", "arguments": {}}],
+    "stopReason": "toolUse",
+}
+RESULT = {"role": "toolResult", "toolCallId": "c1", "toolName": "read", "content": "x"}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "last", [[], [CALL], [CALL, RESULT], [QUESTION, CALL, RESULT, QUESTION]], ids=len
+)
+async def test_choosing_a_cut_takes_as_many_steps_however_many_messages_wait(
+    tmp_db: Path, last: list[dict[str, Any]]
+) -> None:
+    """Also with answers before them, and while a turn is at work behind them."""
+    took: list[tuple[int, int]] = []
+    async with sessiondb.open(tmp_db, durability="normal") as db:
+        for waiting in (300, 3_000):
+            session = await db.create_session()
+            await session.append_many([QUESTION, ANSWER] * 3)
+            for _ in range(waiting // 300):
+                await session.append_many([QUESTION] * 300)
+            await session.append_many(last)
+
+            def both(tx: Any, session_no: int = session.ref.session_no) -> tuple[int, int]:
+                choose = partial(
+                    compaction.choose,
+                    tx,
+                    session_no,
+                    trigger="threshold",
+                    keep_recent_tokens=500,
+                )
+                choose()  # prepared
+                choosing, choice = counted(tx._connection, choose)
+                begin = partial(compaction.begin, tx, choice, timeout_ms=60_000)
+                beginning, job = counted(tx._connection, begin)
+                assert job is not None
+                return choosing, beginning
+
+            took.append(await db.write("begin", both))
+    (choose_few, begin_few), (choose_many, begin_many) = took
+    assert 0 < choose_many <= choose_few + 20, f"{choose_few:,} and {choose_many:,} instructions"
+    assert 0 < begin_many <= begin_few + 20, f"{begin_few:,} and {begin_many:,} instructions"
+
+
 @pytest.mark.anyio
 async def test_the_write_that_begins_a_compaction_reads_no_message(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:

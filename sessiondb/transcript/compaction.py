@@ -65,10 +65,9 @@ from .append import (
     save_state,
 )
 from .context import read_messages
-from .cut import Cut, choose_cut
+from .cut import Cut, calls_follow, choose_cut
 from .entries import Draft, new_id
 from .formats import spoken
-from .formats.base import RESULT
 from .paths import context_start, require_entries, segments
 from .tokens import text_tokens
 
@@ -249,22 +248,14 @@ def _still_holds(tx: Tx, choice: Choice, state: State) -> bool:
     """Tell whether a cut that was chosen in a read may be made now.
 
     In one epoch a path only grows, and what was added lies after the cut. But a result may be
-    that of a call before it.
+    that of a call before it. A working turn writes one after the other, whose calls lie after it.
     """
     if choice.epoch != state.epoch:
         return False
     if choice.head_no == state.head_no or choice.cut is None or choice.cut.cut_no is None:
         return True
-    return not any(
-        tx.first(
-            "compaction.result_since",
-            beside_texts=int(spoken(state.formats).result_roles != {RESULT}),
-            branch_no=segment.branch_no,
-            low_no=segment.low_no + (segment.low_no == choice.head_no),
-            high_no=segment.high_no,
-        )
-        for segment in segments(tx, state.head_no, stop_no=choice.head_no)
-    )
+    assert choice.head_no is not None, "there is no cut without a head"
+    return calls_follow(tx, state, since_no=choice.head_no, cut_no=choice.cut.cut_no)
 
 
 def _refuse_second_job(tx: Tx, state: State) -> None:

@@ -23,8 +23,10 @@ from sessiondb.errors import (
     CompactionTimeout,
     InvalidInput,
     SessionDBError,
+    StoreBusy,
     outcome_of,
 )
+from sessiondb.limits import CUT_CHOICES_MAX, CUT_RETRY_AFTER_MS
 from sessiondb.models import CompactionResult
 from sessiondb.waiter import Deadline
 
@@ -167,12 +169,14 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
             self._job = job
             return job
 
-        while True:
+        choices = 0
+        while choices < CUT_CHOICES_MAX:
             choice = await db.read("compaction.choose", choose)
             try:
                 job = await db.write("compaction.begin", partial(begin, choice=choice))
                 if job is not None:
                     return job
+                choices += 1
             except CompactionRunning as running:
                 # Asking the kernel is I/O, so it happens outside the transaction. That is safe
                 # because give_up is a compare-and-set.
@@ -191,6 +195,13 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
                 await give_up_compaction(
                     db, running.compaction_id, "abandoned", f"its process (pid {owner.pid}) died"
                 )
+
+        raise StoreBusy(
+            f"session {self.session.id}: its context changed each of {choices} times that a cut "
+            "was chosen. Nothing was begun. Retry when it is quieter",
+            retry_after_ms=CUT_RETRY_AFTER_MS,
+            session_id=self.session.id,
+        )
 
     async def _read_span(self, job: Job) -> None:
         def read(tx: ReadTx) -> tuple[list[bytes], list[dict[str, Any]]]:

@@ -16,14 +16,14 @@ begins the job (`compaction.begin`). In words:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sessiondb.backend import ReadTx
 from sessiondb.json_text import loads, stored_text
-from sessiondb.limits import CUT_SCAN_ROWS, CUT_SCAN_ROWS_FIRST
-from sessiondb.paging import handed_on
+from sessiondb.limits import CUT_CHECK_ROWS, CUT_SCAN_ROWS, CUT_SCAN_ROWS_FIRST
+from sessiondb.paging import Page, handed_on
 
 from .append import State
 from .entries import CUT_ROLES, CUT_TYPES, Projection
@@ -64,6 +64,91 @@ def choose_cut(tx: ReadTx, state: State, keep_recent_tokens: int, *, manual: boo
         if oldest_no is not None:
             cut = Cut(None, oldest_no)
     return cut
+
+
+def calls_follow(tx: ReadTx, state: State, *, since_no: int, cut_no: int) -> bool:
+    """Tell whether the results that arrived after an entry are of calls behind a cut.
+
+    Costs some lookups: False also when it cannot be told with those.
+    """
+    results = _results_after(tx, state, since_no, CUT_CHECK_ROWS)
+    return results is not None and not _without_call(tx, state, results, cut_no, CUT_CHECK_ROWS)
+
+
+def _results_after(
+    tx: ReadTx, state: State, since_no: int, most: int | None = None
+) -> dict[CallId, int] | None:
+    """Return the ids of the results behind an entry, each with its oldest result.
+
+    None: there are more than `most` items that may have one.
+    """
+    message_format = spoken(state.formats)
+    found: dict[CallId, int] = {}
+    count = 0
+    for segment in segments(tx, state.head_no, stop_no=since_no):
+        low_no, more = segment.low_no + (segment.low_no == since_no), True
+        while more:
+            rows, more = _page_of_results(tx, message_format, segment, low_no)
+            count += len(rows)
+            if most is not None and count > most:
+                return None
+            low_no = rows[-1].entry_no + 1 if rows else low_no
+            for row in handed_on(rows):
+                for call_id in _closed_by(message_format, row.content):
+                    found.setdefault(call_id, row.entry_no)
+    return found
+
+
+def _page_of_results(
+    tx: ReadTx, message_format: Format, segment: Segment, low_no: int
+) -> Page[statements.CompactionResults] | Page[statements.CompactionMayHaveResults]:
+    """Read a page of the items that have results, or may have some beside other content."""
+    if message_format.result_roles == {RESULT}:
+        return tx.page(
+            "compaction.results",
+            branch_no=segment.branch_no,
+            low_no=low_no,
+            high_no=segment.high_no,
+            limit=CUT_SCAN_ROWS_FIRST,
+        )
+    return tx.page(
+        "compaction.may_have_results",
+        branch_no=segment.branch_no,
+        low_no=low_no,
+        high_no=segment.high_no,
+        limit=CUT_SCAN_ROWS_FIRST,
+    )
+
+
+def _without_call(
+    tx: ReadTx, state: State, results: dict[CallId, int], floor_no: int, most: int | None = None
+) -> set[CallId]:
+    """Return the ids of results whose call does not lie between an entry and them.
+
+    Looks at the replies from the newest on, until each has its call, or at `most` of them.
+    """
+    message_format = spoken(state.formats)
+    reply_no = state.model_no
+    looked = 0
+    while results and reply_no is not None and reply_no > floor_no and looked != most:
+        looked += 1
+        reply = tx.first("compaction.calls", entry_no=reply_no)
+        if reply is not None:
+            for call_id in _opened_by(message_format, reply.content) & results.keys():
+                if reply_no < results[call_id]:
+                    del results[call_id]
+        reply_no = tx.one("compaction.reply", entry_no=reply_no).model_no
+    return set(results)
+
+
+@stored_text()
+def _closed_by(message_format: Format, item: bytes) -> set[CallId]:
+    return set(message_format.closes(loads(item)))
+
+
+@stored_text()
+def _opened_by(message_format: Format, item: bytes) -> set[CallId]:
+    return set(message_format.opens(loads(item)))
 
 
 class _Context:
@@ -211,7 +296,7 @@ class _Context:
         if last_no is None:
             return None
         calls = _Calls(self.tx, self.format, self.start_no)
-        calls.add_later(self._tools_after(last_no))
+        calls.lack(self._results_without_call(last_no))
         newer: _Newer | None = self.waiting
         candidate = None if newer is not None else Cut(self.state.head_no, None)
         chosen: Cut | None = None
@@ -249,22 +334,11 @@ class _Context:
         last = self.tx.one("transcript.by_no", entry_no=last_no)
         return last_no, self.state.tokens_total - last.tokens_total
 
-    def _tools_after(self, last_no: int) -> Iterator[statements.CompactionToolPage]:
-        """Read the calls and results after an entry, oldest first: of others only their role."""
-        for segment in segments(self.tx, self.state.head_no, stop_no=last_no):
-            low_no = segment.low_no + (segment.low_no == last_no)
-            more = True
-            while more:
-                rows, more = self.tx.page(
-                    "compaction.tool_page",
-                    beside_texts=int(self.format.result_roles != {RESULT}),
-                    branch_no=segment.branch_no,
-                    low_no=low_no,
-                    high_no=segment.high_no,
-                    limit=CUT_SCAN_ROWS_FIRST,
-                )
-                low_no = rows[-1].entry_no + 1 if rows else low_no
-                yield from handed_on(rows)
+    def _results_without_call(self, last_no: int) -> set[CallId]:
+        """Return the ids of the results after an entry whose calls lie before it, or nowhere."""
+        results = _results_after(self.tx, self.state, last_no)
+        assert results is not None, "they were not limited"
+        return _without_call(self.tx, self.state, results, last_no)
 
     def _rows_before(self, last_no: int) -> Iterator[statements.CompactionCutPage]:
         limit = CUT_SCAN_ROWS_FIRST  # what is kept is usually short: each page is twice as long
@@ -299,14 +373,9 @@ class _Calls:
         self._reply_no: int | None = None
         self._searching = False
 
-    @stored_text()
-    def add_later(self, rows: Iterable[statements.CompactionToolPage]) -> None:
-        """Add the calls and results of what must stay, before any other. They come oldest first."""
-        called: set[CallId] = set()
-        for row in rows:
-            item = loads(row.content)
-            self._lacking.update(set(self._format.closes(item)) - called)
-            called.update(self._format.opens(item))
+    def lack(self, call_ids: set[CallId]) -> None:
+        """Add results of what must stay, before any other: those without their call."""
+        self._lacking.update(call_ids)
 
     @stored_text()
     def add(self, row: statements.CompactionCutPage) -> None:

@@ -399,6 +399,7 @@ class Session:
             CompactionRunning: another job of this session is alive. A dead owner's is taken over.
             CompactionCoolDown: the last three made the context hardly smaller.
             NothingToCompact: nothing lies before the entries that are to be kept.
+            StoreBusy: the context was changed again and again while the cut was chosen.
         """
         return CompactionJob(
             self,

@@ -160,6 +160,9 @@ HOT = {
         "SEARCH i USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
     ],
     "compaction.recent": ["SEARCH compaction USING INDEX compaction_by_session (session_no=?)"],
+    "compaction.results": [
+        "SEARCH entry USING INDEX entry_results (branch_no=? AND entry_no>? AND entry_no<?)"
+    ],
     "compaction.cut_page": [
         "SEARCH e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
         "SEARCH i USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",

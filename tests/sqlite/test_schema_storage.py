@@ -17,6 +17,7 @@ PARTIAL = {
     "session_by_fork": "forked_from_no IS NOT NULL",
     "branch_by_parent": "parent_branch_no IS NOT NULL",
     "entry_by_idempotency_key": "idempotency_key IS NOT NULL",
+    "entry_results": "role = 'toolResult'",
     "compaction_one_running": "state = 'running'",
     "compaction_in_vain": "in_vain = 1",
     "import_file_by_session": "session_no IS NOT NULL",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import subprocess
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sessiondb
-from sessiondb.errors import CompactionRunning, NothingToCompact
+from sessiondb.errors import CompactionRunning, NothingToCompact, StoreBusy
+from sessiondb.limits import CUT_CHOICES_MAX
 from tests.support.core import reply, texts, user
 from tests.support.engine import PATIENCE_S, other_process
 
@@ -414,3 +416,118 @@ async def test_a_job_in_another_process_blocks_no_append(tmp_db: Path) -> None:
             child.stdin.flush()
             assert child.stdout.readline() == "committed\n"
         assert await seen(session) == ["<theirs>", *said(3, 4, 5)]
+
+
+# -- the context changes between the choice of a cut and its write ---------------------------------
+
+Change = Callable[[sessiondb.Session], Awaitable[object]]
+
+
+def between(patch: pytest.MonkeyPatch, session: sessiondb.Session, change: Change) -> list[str]:
+    """Make a change after each choice of a cut, before the write that begins. Return both."""
+    steps: list[str] = []
+    read, write = session.db.read, session.db.write
+
+    async def noted_read(op: str, fn: Any) -> Any:
+        value = await read(op, fn)
+        if op == "compaction.choose":
+            steps.append("choose")
+            await change(session)
+        return value
+
+    async def noted_write(op: str, fn: Any, **options: Any) -> Any:
+        if op == "compaction.begin":
+            steps.append("begin")
+        return await write(op, fn, **options)
+
+    patch.setattr(session.db, "read", noted_read)
+    patch.setattr(session.db, "write", noted_write)
+    return steps
+
+
+def call_of(*ids: str) -> dict[str, Any]:
+    blocks = [{"type": "toolCall", "id": one, "name": "read", "arguments": {}} for one in ids]
+    return {"role": "assistant", "content": blocks, "stopReason": "toolUse"}
+
+
+def result_of(call_id: str) -> dict[str, Any]:
+    return {"role": "toolResult", "toolCallId": call_id, "toolName": "read", "content": "x" * PAD}
+
+
+async def test_a_session_of_constant_results_is_compacted_at_once(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The calls of a working turn lie behind the cut, so its results do not move it."""
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session()
+        await say(session, *range(10))
+        await session.append(user("q10"))
+        await session.append(call_of("c0", "d0"))
+        number = 0
+
+        async def work(session: sessiondb.Session) -> None:
+            nonlocal number
+            await session.append(result_of(f"c{number}"))
+            await session.append(result_of(f"d{number}"))
+            number += 1
+            await session.append(call_of(f"c{number}", f"d{number}"))
+
+        with monkeypatch.context() as patch:
+            steps = between(patch, session, work)
+            async with session.compact(trigger="threshold", keep_recent_tokens=30) as job:
+                assert (await job.commit("S")).outcome == "committed"
+        assert steps == ["choose", "begin"]
+        assert {"<S>", "q10"} <= set(await seen(session))
+        assert (await db.verify()).findings == ()
+
+
+@pytest.mark.parametrize("again", ["c0", "c1"])
+async def test_a_result_of_a_call_before_the_cut_has_it_chosen_again(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    """Also when its id is used again, after the result or in another reply."""
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session()
+        await say(session, 0)
+        await session.append(call_of("c0"))
+        await say(session, *range(1, 10))
+        arrived = False
+
+        async def late(session: sessiondb.Session) -> None:
+            nonlocal arrived
+            if not arrived:
+                arrived = True
+                await session.append(result_of("c0"))
+                await session.append(call_of(again))
+
+        with monkeypatch.context() as patch:
+            steps = between(patch, session, late)
+            async with session.compact(trigger="threshold", keep_recent_tokens=30) as job:
+                spanned = [item["role"] for item in job.messages]
+                assert (await job.commit("S")).outcome == "committed"
+        assert steps == ["choose", "begin"] * 2
+        assert spanned.count("toolResult") == 1, "the call is summarised with its result"
+        assert spanned[2] == "assistant"
+
+
+async def test_a_context_that_always_changes_is_an_error_and_begins_nothing(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session()
+
+        async def begin_anew(session: sessiondb.Session) -> None:
+            await session.reset("reset")
+            await say(session, *range(10))
+
+        await begin_anew(session)
+        with monkeypatch.context() as patch:
+            steps = between(patch, session, begin_anew)
+            with pytest.raises(StoreBusy, match="changed each of 10 times") as caught:
+                async with session.compact(trigger="threshold", keep_recent_tokens=30):
+                    pass
+        assert steps == ["choose", "begin"] * CUT_CHOICES_MAX
+        assert caught.value.retry_after_ms > 0
+        assert [job async for job in db.compactions(session)] == []
+        async with session.compact(trigger="threshold", keep_recent_tokens=30) as job:
+            assert (await job.commit("S")).outcome == "committed"

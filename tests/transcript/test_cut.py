@@ -330,7 +330,8 @@ async def test_a_cut_may_fall_inside_the_kept_tail(db: sessiondb.SessionDB) -> N
     [
         ("qaqa|", True),
         ("qaqa|qaqe", True),
-        ("qaqa|qcr", False),  # to know whose result it is, somebody has to look into it
+        ("qaqa|qcr", True),
+        ("qaqaqc|rcr", True),
         ("qcaqaqa|r", False),
     ],
 )

@@ -108,14 +108,12 @@ ORDER BY e.entry_no DESC LIMIT :limit;
 SELECT entry_no, substr(CAST(payload AS BLOB), body_at + 1, body_bytes) AS content
 FROM entry WHERE entry_no = :entry_no;
 
--- name: tool_page
--- Return the replies of one branch's range that call tools, and the results, oldest
--- first. What its author excludes from the context calls nothing. In a format in which
--- a result may stand beside other content, any message of a user or the model may have one.
-SELECT entry_no, role, substr(CAST(payload AS BLOB), body_at + 1, body_bytes) AS content
+-- name: may_have_results
+-- Return the items of one branch's range that may have results, oldest first, in a format
+-- in which those stand beside other content.
+SELECT entry_no, substr(CAST(payload AS BLOB), body_at + 1, body_bytes) AS content
 FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
-  AND projection IN (1, 4) AND (role = 'toolResult' OR (role = 'assistant' AND open_calls > 0)
-                                OR (:beside_texts AND role IN ('user', 'assistant')))
+  AND projection IN (1, 4) AND role IN ('toolResult', 'user', 'assistant')
 ORDER BY entry_no LIMIT :limit;
 
 -- name: first_message
@@ -124,10 +122,18 @@ SELECT entry_no FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branc
   AND projection > 0
 ORDER BY entry_no LIMIT 1;
 
--- name: result_since
--- Return a row if a result arrived in one branch's range, or what may have one.
-SELECT entry_no FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
-  AND (role = 'toolResult' OR (:beside_texts AND role IN ('user', 'assistant'))) LIMIT 1;
+-- name: results
+-- Return the results in one branch's range that reach the model, by their index.
+SELECT entry_no, substr(CAST(payload AS BLOB), body_at + 1, body_bytes) AS content
+FROM entry INDEXED BY entry_results
+WHERE branch_no = :branch_no AND entry_no BETWEEN :low_no AND :high_no AND role = 'toolResult'
+  AND projection IN (1, 4)
+ORDER BY entry_no LIMIT :limit;
+
+-- name: calls
+-- Return a reply that calls tools, unless its author excludes it from the context.
+SELECT substr(CAST(payload AS BLOB), body_at + 1, body_bytes) AS content FROM entry
+WHERE entry_no = :entry_no AND role = 'assistant' AND open_calls > 0 AND projection IN (1, 4);
 
 -- name: list
 -- Return jobs, newest first, a page at a time.

@@ -388,11 +388,20 @@ PAGES = [
         ],
     ),
     Page(
-        "compaction.tool_page",
-        span_of("twin/3", "twin/15", beside_texts=0),
+        "compaction.may_have_results",
+        span_of("twin/3", "twin/6"),
         onwards,
         "entry_no",
         ["twin/4", "twin/5", "twin/6"],
+        given=set_columns("entry twin/3", projection=0),
+    ),
+    Page(
+        "compaction.results",
+        span_of("twin/3", "twin/15"),
+        onwards,
+        "entry_no",
+        ["twin/4", "twin/5", "twin/6"],
+        given=set_columns("entry twin/4", role="toolResult"),
     ),
 ]
 
@@ -535,33 +544,61 @@ READS = [
         for place, role, calls in (("twin/4", "assistant", 2), ("twin/5", "toolResult", 0))
     ),
     Read(
-        "compaction.tool_page",
+        "compaction.may_have_results",
         "of one branch, both ends",
-        span_of("twin/4", "twin/5", limit=9, beside_texts=0),
-        [{"entry_no": "twin/4", "role": "assistant"}, {"entry_no": "twin/5", "role": "toolResult"}],
+        span_of("twin/4", "twin/5", limit=9),
+        lambda w: [
+            {"entry_no": f"twin/{seq}", "content": body(w, f"twin/{seq}")} for seq in (4, 5)
+        ],
     ),
     Read(
-        "compaction.tool_page",
+        "compaction.may_have_results",
         "not of another",
-        span_of("twin/4", "twin/17", limit=9, beside_texts=0),
-        [],
+        span_of("twin/4", "twin/17", limit=9),
+        [{"entry_no": "twin/17"}],
     ),
     Read(
-        "compaction.tool_page",
-        "with what people and models said, where that may hold results",
-        span_of("twin/3", "twin/7", limit=9, beside_texts=1),
-        [{"entry_no": f"twin/{seq}"} for seq in (3, 4, 5, 6)],
-        set_columns("entry twin/3", role="user", projection=1),
-    ),
-    Read(
-        "compaction.tool_page",
-        "not what is excluded, and no user's",
-        span_of("twin/3", "twin/6", limit=9, beside_texts=0),
-        [{"entry_no": "twin/6"}],
+        "compaction.may_have_results",
+        "what people said, and not what is excluded",
+        span_of("twin/4", "twin/6", limit=9),
+        [{"entry_no": "twin/5"}, {"entry_no": "twin/6"}],
         lambda w, tx: [
             set_columns("entry twin/4", projection=2)(w, tx),
-            set_columns("entry twin/5", role="user", open_calls=1)(w, tx),
+            set_columns("entry twin/5", role="user")(w, tx),
         ],
+    ),
+    Read(
+        "compaction.results",
+        "one alone",
+        span_of("twin/6", "twin/6", limit=9),
+        lambda w: [{"entry_no": "twin/6", "content": body(w, "twin/6")}],
+    ),
+    Read("compaction.results", "not of another", span_of("twin/4", "twin/17", limit=9), []),
+    Read(
+        "compaction.results",
+        "not what is excluded, and no user's",
+        span_of("twin/3", "twin/6", limit=9),
+        [],
+        lambda w, tx: [
+            set_columns("entry twin/5", projection=2)(w, tx),
+            set_columns("entry twin/6", role="user")(w, tx),
+        ],
+    ),
+    Read(
+        "compaction.calls",
+        "of a reply",
+        lambda w: {"entry_no": w.no("entry twin/4")},
+        lambda w: [{"content": body(w, "twin/4")}],
+    ),
+    *(
+        Read(
+            "compaction.calls",
+            f"none: {columns}",
+            lambda w: {"entry_no": w.no("entry twin/4")},
+            [],
+            set_columns("entry twin/4", **columns),
+        )
+        for columns in ({"projection": 2}, {"role": "user"}, {"open_calls": 0})
     ),
     Read(
         "compaction.reply",
@@ -594,25 +631,6 @@ READS = [
         "of one branch",
         span_of("twin/8", "twin/17"),
         [{"entry_no": "twin/17"}],
-    ),
-    Read(
-        "compaction.result_since",
-        "one alone",
-        span_of("twin/6", "twin/6", beside_texts=0),
-        [{"entry_no": "twin/6"}],
-    ),
-    Read(
-        "compaction.result_since",
-        "not of another branch",
-        span_of("twin/4", "twin/17", beside_texts=0),
-        [],
-    ),
-    Read(
-        "compaction.result_since",
-        "what may have one beside a text",
-        span_of("twin/7", "twin/15", beside_texts=1),
-        [{"entry_no": "twin/7"}],
-        set_columns("entry twin/7", role="user"),
     ),
     *ends("resumed", False, False),
     *ends("cut", False, False),
@@ -654,13 +672,6 @@ READS = [
         [{"entry_no": "twin/3"}],
     ),
     Read("compaction.first_message", "there is none", span_of("twin/1", "twin/2"), []),
-    Read(
-        "compaction.result_since",
-        "one",
-        span_of("twin/6", "twin/15", beside_texts=0),
-        [{"entry_no": "twin/6"}],
-    ),
-    Read("compaction.result_since", "none", span_of("twin/7", "twin/15", beside_texts=0), []),
     *in_list("held", session_id="job-held", state="running", epoch=None, late=0),
     *in_list("overdue", owner="15@another host"),
     *in_list("twin-recorded", session_id="twin-reset", state="committed", epoch=2, owner=None),
