@@ -150,6 +150,8 @@ class Choice:
     keep_recent_tokens: int
     epoch: int
     head_no: int | None
+    model_no: int | None
+    """The newest reply, or what else set the model."""
     cut: Cut | None
     """None: there is nothing to summarise."""
 
@@ -171,6 +173,7 @@ def choose(tx: ReadTx, session_no: int, *, trigger: str, keep_recent_tokens: int
         keep_recent_tokens=keep_recent_tokens,
         epoch=state.epoch,
         head_no=state.head_no,
+        model_no=state.model_no,
         cut=choose_cut(tx, state, keep_recent_tokens, manual=trigger == MANUAL),
     )
 
@@ -255,6 +258,9 @@ def _still_holds(tx: Tx, choice: Choice, state: State) -> bool:
     if choice.head_no == state.head_no or choice.cut is None or choice.cut.cut_no is None:
         return True
     assert choice.head_no is not None, "there is no cut without a head"
+    ends_there = choice.cut.first_kept_no is None
+    if ends_there and spoken(state.formats).reply_in_parts and state.model_no != choice.model_no:
+        return False  # what arrived may be a part of the reply that the cut lies behind
     return calls_follow(tx, state, since_no=choice.head_no, cut_no=choice.cut.cut_no)
 
 

@@ -79,7 +79,13 @@ def test_every_partial_index_is_listed_here() -> None:
 
 DEFAULTS = {
     "instance": {"unclean": 0},
-    "session": {"last_seq": 0, "epoch": 0, "context_tokens": 0, "tokens_fresh": 0},
+    "session": {
+        "last_seq": 0,
+        "epoch": 0,
+        "context_tokens": 0,
+        "tokens_fresh": 0,
+        "formats": 15,
+    },
     "entry": {"tokens": 0, "tokens_total": 0, "open_calls": 0, "body_at": 0, "body_bytes": 0},
     "compaction": {"late": 0, "in_vain": 0},
     "import_file": {"bytes": 0, "lines": 0, "entries": 0, "quarantined": 0, "final_newline": 1},
@@ -93,6 +99,7 @@ DEFAULTS = {
         "attempts": 0,
         "stops": 0,
         "delayed": 0,
+        "restored": 0,
     },
     "outbox": {"attempts": 0, "attempts_before": 0, "waits": 0},
     "archive": {"rows": 0, "bytes": 0, "bytes_stored": 0},

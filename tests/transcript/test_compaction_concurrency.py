@@ -531,3 +531,33 @@ async def test_a_context_that_always_changes_is_an_error_and_begins_nothing(
         assert [job async for job in db.compactions(session)] == []
         async with session.compact(trigger="threshold", keep_recent_tokens=30) as job:
             assert (await job.commit("S")).outcome == "committed"
+
+
+async def test_a_part_of_the_last_reply_that_arrives_has_the_cut_chosen_again(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a format in which a reply may be several items: a text, and then its call."""
+    call = {"type": "function_call", "call_id": "c1", "name": "read", "arguments": "{}"}
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session(format="openai-responses")
+        for number in range(3):
+            await session.append(
+                {"type": "message", "role": "user", "content": f"q{number}".ljust(PAD)}
+            )
+            text = {"type": "output_text", "text": f"a{number}".ljust(PAD)}
+            await session.append({"type": "message", "role": "assistant", "content": [text]})
+        arrived = False
+
+        async def go_on(session: sessiondb.Session) -> None:
+            nonlocal arrived
+            if not arrived:
+                arrived = True
+                await session.append(call)
+
+        with monkeypatch.context() as patch:
+            steps = between(patch, session, go_on)
+            async with session.compact(trigger="manual", keep_recent_tokens=0) as job:
+                assert (await job.commit("S")).outcome == "committed"
+        assert steps == ["choose", "begin"] * 2
+        kept = (await session.context()).messages
+    assert [item.get("type") for item in kept][-2:] == ["message", "function_call"]
