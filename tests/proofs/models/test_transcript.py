@@ -655,7 +655,7 @@ def _calls_and_results_are_not_matched(patch: pytest.MonkeyPatch) -> None:
 
 
 def _a_failed_reply_is_an_answer(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(cut, "_is_usable", lambda reply: True)
+    patch.setattr(cut._Context, "_is_usable", lambda context, reply: True)
 
 
 def _a_committed_job_is_never_in_vain(patch: pytest.MonkeyPatch) -> None:
