@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from sessiondb.clock import pause
 from sessiondb.errors import (
     InvalidKey,
     NotFound,
@@ -108,6 +107,8 @@ def repeat_while_busy(step: Callable[[], T]) -> T:
 
     Each error is a line on standard error. The step must be one that may be repeated.
     """
+    from sessiondb.clock import pause  # help is printed without it
+
     while True:
         try:
             return step()
