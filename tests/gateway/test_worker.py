@@ -260,13 +260,13 @@ async def test_progress_moves_the_deadline_of_a_resume_up_to_its_lanes_time(tmp_
             "reset": turn.reset,
         }
         for name, step in what.items():
-            before = begun.deadline
+            before = begun.at
             await anyio.sleep(0.01)
             await step()
-            moved.append((f"{turn.kind} {name}", begun.deadline - before, turn._time_up))
-        turn._time_up = begun.deadline
+            moved.append((f"{turn.kind} {name}", begun.at - before, turn._time_up))
+        turn._time_up = begun.at
         await turn.renew()
-        moved.append((f"{turn.kind} bound", begun.deadline - turn._time_up, turn._time_up))
+        moved.append((f"{turn.kind} bound", begun.at - turn._time_up, turn._time_up))
         return answer(turn)
 
     async with sessiondb.open(tmp_db) as db:
