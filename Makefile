@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
-.PHONY: help demo gateway test test-fast shuffle covered coverage kills drains drill crash fuzz soak audit check lint format \
+.PHONY: help demo gateway test test-fast shuffle covered coverage kills drains drill crash fuzz prompts soak audit check lint format \
   prose statements types mutants measure docs bench bench-smoke wheel lock clean distclean
 
 help: ## list the targets
@@ -102,6 +102,10 @@ fuzz: $(VENV)/.dev $(if $(filter no,$(COVERAGE)),,$(VENV)/.fuzz) ## bad input fo
 	  tests/proofs/fuzz $(ARGS)
 	@SESSIONDB_ATTACKS=$(or $(FUZZ),20000) SESSIONDB_REDACTION_EXAMPLES=3000 $(if $(SEED),SESSIONDB_ATTACKS_SEED=$(SEED)) \
 	  $(BIN)/python -m pytest -q -s tests/security tests/transfer/test_redaction.py tests/transfer/test_redaction_rules.py $(ARGS)
+
+# A strict checker of each provider's rules reads every context. `make test` does it a little.
+prompts: $(VENV)/.dev ## ask whether providers would take the contexts of 2,000 conversations of each format (minutes)
+	@SESSIONDB_TALKS=$(or $(TALKS),2000) $(BIN)/python -m pytest -q -s tests/transcript/test_prompts.py $(ARGS)
 
 soak: $(VENV)/.dev ## everything at once for 20 minutes, with bounds on what may grow (SOAK_MINUTES=, SEED=; ARGS="--help")
 	@echo "soak: $(or $(SOAK_MINUTES),20) minutes"

@@ -84,9 +84,13 @@ CREATE TABLE session (
                                                 -- there later is not undone here
   heard_at_ms      INTEGER,                     -- when a person last wrote. NULL: never
   formats          INTEGER NOT NULL DEFAULT 15  -- the message formats that its items may have, a
-                   CONSTRAINT session_formats_known CHECK (formats BETWEEN 1 AND 15)
+                   CONSTRAINT session_formats_known CHECK (formats BETWEEN 1 AND 15),
                                                 -- bit for each: 1 pi, 2 openai-chat,
                                                 -- 4 openai-responses, 8 anthropic
+  ordered_from_no  INTEGER,                     -- a context that begins at this entry or later
+                                                -- has results behind their calls. NULL: not known
+  open_marks       TEXT                         -- marks of the calls that are open at the head, or
+                                                -- "unknown". NULL: the head's open_calls says it
 ) STRICT;
 CREATE INDEX session_by_update ON session (updated_at_ms);
 CREATE INDEX session_by_fork ON session (forked_from_no) WHERE forked_from_no IS NOT NULL;

@@ -55,6 +55,8 @@ class ArchiveSession(NamedTuple):
     forked_epoch: int | None
     heard_at_ms: int | None
     formats: int
+    ordered_from_no: int | None
+    open_marks: str | None
 
 
 class ArchiveBindings(NamedTuple):
@@ -395,6 +397,9 @@ class ContextNow(NamedTuple):
     tokens_fresh: int
     archived_at_ms: int | None
     formats: int
+    ordered_from_no: int | None
+    open_marks: str | None
+    open_calls: int
     head_id: str | None
     branch_no: int | None
     first_no: int | None
@@ -404,7 +409,7 @@ class ContextNow(NamedTuple):
 
 
 class ContextThen(NamedTuple):
-    """context.then: Return the same at the end of a past epoch, whose tokens were not kept."""
+    """context.then: Return the same at the end of a past epoch, whose tokens were not kept. Neither was whether it is in order."""
 
     session_id: str
     epoch: int
@@ -442,6 +447,9 @@ class ContextBoundary(NamedTuple):
     entry_no: int
     type: str
     payload: str
+
+
+ContextWorkingFrom = ContextLastUserMessage  # context.working_from
 
 
 class DrainingLast(NamedTuple):
@@ -1601,6 +1609,8 @@ class TranscriptState(NamedTuple):
     forked_at_no: int | None
     heard_at_ms: int | None
     formats: int
+    ordered_from_no: int | None
+    open_marks: str | None
     head_id: str | None
     position: int
     tokens_total: int
@@ -2451,6 +2461,8 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["context.boundary"], /, *, entry_no: SqlValue) -> ContextBoundary | None: ...
     @overload
+    def first(self, statement: Literal["context.working_from"], /, *, session_no: SqlValue) -> ContextWorkingFrom | None: ...
+    @overload
     def first(self, statement: Literal["draining.last"], /) -> DrainingLast | None: ...
     @overload
     def first(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> EventsEmit | None: ...
@@ -2601,7 +2613,7 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["recovery.held"], /) -> RecoveryHeld | None: ...
     @overload
-    def first(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue) -> RegistryInsert | None: ...
+    def first(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue) -> RegistryInsert | None: ...
     @overload
     def first(self, statement: Literal["registry.by_id"], /, *, session_id: SqlValue) -> RegistryById | None: ...
     @overload
@@ -2949,6 +2961,8 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["context.boundary"], /, *, entry_no: SqlValue) -> ContextBoundary: ...
     @overload
+    def one(self, statement: Literal["context.working_from"], /, *, session_no: SqlValue) -> ContextWorkingFrom: ...
+    @overload
     def one(self, statement: Literal["draining.last"], /) -> DrainingLast: ...
     @overload
     def one(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> EventsEmit: ...
@@ -3099,7 +3113,7 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["recovery.held"], /) -> RecoveryHeld: ...
     @overload
-    def one(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue) -> RegistryInsert: ...
+    def one(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue) -> RegistryInsert: ...
     @overload
     def one(self, statement: Literal["registry.by_id"], /, *, session_id: SqlValue) -> RegistryById: ...
     @overload
@@ -3446,6 +3460,8 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["context.boundary"], /, *, entry_no: SqlValue) -> list[ContextBoundary]: ...
     @overload
+    def all(self, statement: Literal["context.working_from"], /, *, session_no: SqlValue) -> list[ContextWorkingFrom]: ...
+    @overload
     def all(self, statement: Literal["draining.last"], /) -> list[DrainingLast]: ...
     @overload
     def all(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> list[EventsEmit]: ...
@@ -3596,7 +3612,7 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["recovery.held"], /) -> list[RecoveryHeld]: ...
     @overload
-    def all(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue) -> list[RegistryInsert]: ...
+    def all(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue) -> list[RegistryInsert]: ...
     @overload
     def all(self, statement: Literal["registry.by_id"], /, *, session_id: SqlValue) -> list[RegistryById]: ...
     @overload
@@ -4210,7 +4226,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["recovery.close_idle"], /, *, now_ms: SqlValue, instance_no: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue) -> int: ...
+    def run(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["registry.end"], /, *, now_ms: SqlValue, session_no: SqlValue) -> int: ...
     @overload
@@ -4240,7 +4256,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_wal_link"], /, *, link_no: SqlValue, previous: SqlValue, current: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_session"], /, *, session_no: SqlValue, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, created_at_ms: SqlValue, updated_at_ms: SqlValue, ended_at_ms: SqlValue, name: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, pinned_at_ms: SqlValue, archived_at_ms: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, heard_at_ms: SqlValue, formats: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_session"], /, *, session_no: SqlValue, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, created_at_ms: SqlValue, updated_at_ms: SqlValue, ended_at_ms: SqlValue, name: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, pinned_at_ms: SqlValue, archived_at_ms: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, heard_at_ms: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_binding"], /, *, session_key: SqlValue, session_no: SqlValue, agent_id: SqlValue, bound_at_ms: SqlValue, details: SqlValue) -> int: ...
     @overload
@@ -4348,7 +4364,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["stopping.withdraw"], /, *, told_no: SqlValue, inbox_no: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["transcript.save_state"], /, *, now_ms: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, name: SqlValue, heard_at_ms: SqlValue, formats: SqlValue, session_no: SqlValue) -> int: ...
+    def run(self, statement: Literal["transcript.save_state"], /, *, now_ms: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, name: SqlValue, heard_at_ms: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue, session_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["transcript.insert_entry"], /, *, entry_no: SqlValue, branch_no: SqlValue, parent_no: SqlValue, position: SqlValue, type: SqlValue, role: SqlValue, projection: SqlValue, tokens: SqlValue, tokens_total: SqlValue, usage_tokens: SqlValue, open_calls: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, model_no: SqlValue, thinking_no: SqlValue, body_at: SqlValue, body_bytes: SqlValue, appended_at_ms: SqlValue, entry_id: SqlValue, idempotency_key: SqlValue, payload: SqlValue) -> int: ...
     @overload

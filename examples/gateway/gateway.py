@@ -57,7 +57,7 @@ from sessiondb import (
 
 from .channels import Notice, Pages, SimulatedChannel, in_words, session_key, target_of
 from .model import Model, text_of
-from .tools import calls_of, use_tool, with_results
+from .tools import calls_of, use_tool
 
 log = logging.getLogger("gateway")
 
@@ -238,12 +238,10 @@ class Gateway:
         if context.tokens > self.settings.threshold_tokens:
             self.compact_soon(turn.session, "threshold")
         system = AGENTS.get(turn.message["via"]["agent"], AGENTS["main"])
-        message = await self.model.answer(
-            system, with_results(context.messages), attempt=turn.attempt
-        )
+        message = await self.model.answer(system, context.messages, attempt=turn.attempt)
         while calls_of(message):  # the turn's deadline is the bound
             messages = await self._use_tools(turn, message)
-            message = await self.model.answer(system, with_results(messages), attempt=turn.attempt)
+            message = await self.model.answer(system, messages, attempt=turn.attempt)
         return text_of(message), [{**message, "answers": turn.message["via"]["event_id"]}]
 
     async def _use_tools(self, turn: Turn, message: dict[str, Any]) -> list[dict[str, Any]]:

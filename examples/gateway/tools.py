@@ -1,16 +1,16 @@
-"""Tools that the model may call, and the result of a call that was cut off.
+"""Tools that the model may call.
 
 A call is in the transcript before it runs, and its result as soon as there is one. Both
 belong to the turn. So after a crash the transcript shows the call, and it is unknown
-whether it ran. It does not run again by itself. The model sees that it was cut off, and
-decides.
+whether it ran. It does not run again by itself. In the next context sessiondb gives it a
+result that says so, and the model decides.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +18,6 @@ from typing import Any
 Message = dict[str, Any]
 
 WAIT_S_MAX = 60.0
-CUT_OFF = "This was cut off: nobody knows how far it came. It has not been tried again."
 
 
 @dataclass(frozen=True)
@@ -75,24 +74,6 @@ async def use_tool(call: dict[str, Any]) -> Message:
         return _result(call, await tool.use(call["arguments"]))
     except (TypeError, ValueError) as error:
         return _result(call, f"{call['name']} cannot do that: {error}", is_error=True)
-
-
-def with_results(messages: Sequence[Message]) -> list[Message]:
-    """Return a context in which every call of a tool has a result.
-
-    A missing result is replaced by a message that says that the call was cut off.
-    """
-    done = {message["toolCallId"] for message in messages if message["role"] == "toolResult"}
-    shown: list[Message] = []
-    for message in messages:
-        shown.append(message)
-        if message["role"] == "assistant":
-            shown += [
-                _result(call, CUT_OFF, is_error=True)
-                for call in calls_of(message)
-                if call["id"] not in done
-            ]
-    return shown
 
 
 def _result(call: dict[str, Any], text: str, *, is_error: bool = False) -> Message:

@@ -89,6 +89,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         first_kept_no:INTEGER? context_tokens:INTEGER tokens_fresh:INTEGER
         forked_from_no:INTEGER? pinned_at_ms:INTEGER? archived_at_ms:INTEGER?
         forked_at_no:INTEGER? forked_epoch:INTEGER? heard_at_ms:INTEGER? formats:INTEGER
+        ordered_from_no:INTEGER? open_marks:TEXT?
     """),
     BINDING: _columns("""
         session_key:TEXT session_no:INTEGER agent_id:TEXT bound_at_ms:INTEGER details:TEXT?
@@ -110,7 +111,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
 
 _RENAMED: Final = {"entries": "last_seq"}
 """Columns that have another name in older archives, by that name."""
-_ADDED: Final[dict[str, list[Any]]] = {SESSION: [None, None, None, PI.bit]}
+_ADDED: Final[dict[str, list[Any]]] = {SESSION: [None, None, None, PI.bit, None, None]}
 """The values of a table's last columns for an older archive, which does not have them."""
 
 _IDEMPOTENCY_KEY: Final = list(COLUMNS[ENTRY]).index("idempotency_key")

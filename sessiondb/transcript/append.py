@@ -35,7 +35,9 @@ from sessiondb.models import Receipt
 
 from .content import says_the_same
 from .entries import BOUNDARY_TYPES, OFF_TREE_TYPES, Draft, EntryRow, new_id
-from .formats import known, named
+from .formats import known, named, spoken
+from .formats.prompt import PROMPTS
+from .pairing import NOTHING_OPEN, UNKNOWN, Open, follow
 from .paths import entry_number, on_path, require_entries, segments, session_of
 
 if TYPE_CHECKING:
@@ -65,6 +67,8 @@ class State:
     forked_at_no: int | None
     heard_at_ms: int | None
     formats: int
+    ordered_from_no: int | None
+    open_marks: str | None
     head_id: str | None = None
     position: int = 0
     tokens_total: int = 0
@@ -137,6 +141,8 @@ def save_state(tx: Tx, state: State) -> None:
         name=state.name,
         heard_at_ms=state.heard_at_ms,
         formats=state.formats,
+        ordered_from_no=state.ordered_from_no,
+        open_marks=state.open_marks,
     )
 
 
@@ -180,12 +186,20 @@ def place(tx: Tx, state: State, draft: Draft) -> Receipt:
     if repeated is not None:
         return repeated
     if state.formats & draft.formats != state.formats:
-        state.formats = agreed_formats(
+        agreed = agreed_formats(
             state.session_id, state.formats, draft.formats, f"this {draft.role or draft.type} item"
         )
+        narrow_formats(state, agreed)
     if draft.follows_head or draft.parent_id == state.head_id:
         return place_at_head(tx, state, draft)
     return place_after(tx, state, draft, _named_parent(tx, state, draft.parent_id))
+
+
+def narrow_formats(state: State, formats: int) -> None:
+    """Leave a session only these of its formats."""
+    if state.head_no is not None and spoken(formats) is not spoken(state.formats):
+        state.ordered_from_no = None  # what came before was taken for another format
+    state.formats = formats
 
 
 def agreed_formats(session_id: str, had: int, may_be: int, what: str) -> int:
@@ -298,6 +312,7 @@ def attach(
     state.position += 1
     if draft.projection.counts:
         state.tokens_total += draft.tokens
+    _note_order(tx, state, draft, entry_no, begins_context, first_kept_no)
     state.open_calls = _open_calls(state.open_calls, draft)
     if draft.type == "thinking_level_change":
         state.thinking_no = entry_no
@@ -518,8 +533,50 @@ def _open_branch(tx: Tx, session_no: int, parent_no: int | None, first_no: int) 
 
 
 def _open_calls(before: int, draft: Draft) -> int:
-    """Count tool calls without a result: a new reply abandons the old ones, a result closes one."""
+    """Count tool calls without a result: a new reply abandons the old ones, a result closes one.
+
+    Whichever it is of. Which calls are open is told by `State.open_marks`.
+    """
     return draft.calls if draft.role == "assistant" else max(0, before - draft.results)
+
+
+def _note_order(
+    tx: ReadTx,
+    state: State,
+    draft: Draft,
+    entry_no: int,
+    begins_context: bool,
+    first_kept_no: int | None,
+) -> None:
+    """Note which calls are open after an entry, and whether it stands where a prompt may have it.
+
+    Without that every context would have to be decoded, to see whether it is in order.
+    """
+    before = Open.from_columns(state.open_marks, state.open_calls)
+    after, stands_well = before, True
+    if begins_context:
+        stands_well = not _cuts_calls(tx, first_kept_no)
+        if first_kept_no is None:
+            after = NOTHING_OPEN
+        elif before.is_open and not stands_well:
+            after = UNKNOWN
+    elif draft.ties is not None:
+        after, stands_well = follow(before, draft.ties)
+        # Until the format is decided, it is taken for the first: see `narrow_formats`.
+        stands_well = stands_well and bool(spoken(state.formats).bit & draft.ties.sendable_in)
+    # Disorder among calls and results ends when all of those calls have results.
+    goes_on = before.is_open and state.ordered_from_no == (state.head_no or 0) + 1
+    if state.ordered_from_no is None or goes_on or not stands_well:
+        state.ordered_from_no = entry_no + 1
+    state.open_marks = after.column
+
+
+def _cuts_calls(tx: ReadTx, first_kept_no: int | None) -> bool:
+    """Tell whether a boundary keeps results of calls that it does not keep."""
+    if first_kept_no is None:
+        return False
+    before_no = tx.one("transcript.by_no", entry_no=first_kept_no).parent_no
+    return before_no is not None and bool(tx.one("transcript.by_no", entry_no=before_no).open_calls)
 
 
 def _payload(draft: Draft, head_id: str | None) -> tuple[str, int]:
@@ -589,10 +646,20 @@ def switch_head(tx: Tx, state: State, target: TreeEntry | None) -> None:
         return
     boundary_no = boundary_in_force(tx, state, target) if target is not None else None
     kept_no = kept_by(tx, boundary_no)
+    ordered_from_no = _ordered_up_to(tx, state, target)
     advance_epoch(tx, state, "branch", boundary_no, kept_no)
     _inherit(tx, state, target)
+    state.ordered_from_no = ordered_from_no
     state.boundary_no, state.first_kept_no = boundary_no, kept_no
     state.context_tokens, state.tokens_fresh = count_context(tx, state)
+
+
+def _ordered_up_to(tx: ReadTx, state: State, target: TreeEntry | None) -> int | None:
+    """Return from where on the path to an entry is in order. None: it is not known."""
+    if target is None or state.head_no is None or state.ordered_from_no is None:
+        return 0 if target is None else None
+    goes_back = state.ordered_from_no <= target.entry_no and on_path(tx, target, state.head_no)
+    return state.ordered_from_no if goes_back else None
 
 
 def _inherit(tx: ReadTx, state: State, target: TreeEntry | None) -> None:
@@ -603,6 +670,10 @@ def _inherit(tx: ReadTx, state: State, target: TreeEntry | None) -> None:
     state.position = target.position if target is not None else 0
     state.tokens_total = target.tokens_total if target is not None else 0
     state.open_calls = target.open_calls if target is not None else 0
+    # Which calls are open is not stored with entries, and neither is what leads to a call.
+    leads = PROMPTS[spoken(state.formats).name].calls_are_items and target is not None
+    state.open_marks = (UNKNOWN if state.open_calls or leads else NOTHING_OPEN).column
+    state.ordered_from_no = None
     state.model_no = target.model_no if target is not None else None
     state.thinking_no = target.thinking_no if target is not None else None
     state.boundary_no = target.boundary_no if target is not None else None

@@ -310,13 +310,14 @@ def _refuse_in_cool_down(tx: Tx, state: State) -> None:
         )
 
 
-def read_span(tx: ReadTx, job: Job) -> list[bytes]:
+def read_span(tx: ReadTx, job: Job, *, raw: bool = False) -> list[bytes]:
     """Read the messages that a job summarises, as JSON: the previous summary, then up to the cut.
 
     Without a cut every entry is kept, and only the previous summary remains to be written anew.
-    May be repeated at any time: the job's base epoch and cut do not move.
+    In order, as a model takes them, unless they are to be `raw`. May be repeated at any time: the
+    job's base epoch and cut do not move.
     """
-    return _read_up_to(tx, job, job.cut_no)
+    return _read_up_to(tx, job, job.cut_no, raw=raw)
 
 
 def read_kept(tx: ReadTx, job: Job) -> list[bytes]:
@@ -324,13 +325,12 @@ def read_kept(tx: ReadTx, job: Job) -> list[bytes]:
     return _read_up_to(tx, job, job.head_no)
 
 
-def _read_up_to(tx: ReadTx, job: Job, entry_no: int | None) -> list[bytes]:
+def _read_up_to(tx: ReadTx, job: Job, entry_no: int | None, *, raw: bool = False) -> list[bytes]:
     message_format = spoken(tx.one("context.pointers", session_no=job.session_no).formats)
     epoch = tx.one("transcript.epoch", session_no=job.session_no, epoch=job.base_epoch)
-    parts, excluded = read_messages(
-        tx, message_format, entry_no, epoch.boundary_no, epoch.first_kept_no
+    return read_messages(
+        tx, message_format, entry_no, epoch.boundary_no, epoch.first_kept_no, raw=raw
     )
-    return [part for index, part in enumerate(parts) if index not in excluded]
 
 
 # -- while it runs ---------------------------------------------------------------------

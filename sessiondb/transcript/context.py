@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -31,8 +31,10 @@ from sessiondb.models import MessageFormat
 
 from .append import no_session
 from .entries import Projection
-from .formats import PI, CallId, Format, known, spoken
+from .formats import CallId, Format, known, spoken
 from .formats.base import ASSISTANT, RESULT, USER
+from .formats.prompt import PROMPTS
+from .pairing import Open, Part, in_order
 from .paths import Segment, context_start, on_path, require_entries, segments
 
 if TYPE_CHECKING:
@@ -58,12 +60,15 @@ class Context:
     tokens_fresh: bool
     """True: `tokens` rests on the provider's own count since the boundary. False: an estimate."""
     parts: tuple[bytes, ...]
+    """The messages as they are stored, with those that their author excluded."""
     excluded: frozenset[int]
     """Indexes into `parts` of messages that their author excluded from the context."""
     model_entry: str | None
     """The entry that last set the model, as JSON: a model change or a reply."""
     thinking_entry: str | None
     """The entry that last set the thinking level, as JSON."""
+    prompt: tuple[bytes, ...] | None = None
+    """The messages in the order that the provider takes. None: they are in it as stored."""
     format: MessageFormat | None = "pi"
     """The message format of `messages`. None: they may have several, and look alike in each."""
     summary_entry: str | None = None
@@ -93,7 +98,12 @@ class Context:
 
     @property
     def included(self) -> Sequence[bytes]:
-        """The messages of the context, each as JSON."""
+        """The messages of the context, each as JSON: a prompt that its provider takes.
+
+        With `raw=True` they are as they were stored.
+        """
+        if self.prompt is not None:
+            return self.prompt
         if not self.excluded:
             return self.parts
         return [part for index, part in enumerate(self.parts) if index not in self.excluded]
@@ -104,17 +114,27 @@ class Context:
         return decode_messages(self.included)
 
     def as_json(self) -> bytes:
-        """Return the messages as one JSON array, cut out of the stored text without decoding."""
+        """Return `included` as one JSON array, cut out of the stored text without decoding.
+
+        Only a context that has to be put in order was decoded.
+        """
         return b"[" + b",".join(self.included) + b"]"
 
     def as_pi_json(self) -> bytes:
-        """Return the result of pi's reader: an object with messages, thinkingLevel and model."""
+        """Return the result of pi's reader: an object with messages, thinkingLevel and model.
+
+        The messages are as they were stored. pi puts them in order when it sends them.
+        """
         state = f',"thinkingLevel":{dumps(self.thinking_level)},"model":{dumps_again(self.model)}}}'
         return b'{"messages":[' + b",".join(self.parts) + b"]" + state.encode()
 
 
-def read_context(tx: ReadTx, session_no: int, epoch: int | None = None) -> Context:
+def read_context(
+    tx: ReadTx, session_no: int, epoch: int | None = None, *, raw: bool = False
+) -> Context:
     """Read the current context or, with `epoch`, the one at the end of that epoch.
+
+    Its messages are put in order (`pairing.py`), unless it is to be `raw`.
 
     Raises:
         NotFound: no such session or epoch.
@@ -125,6 +145,7 @@ def read_context(tx: ReadTx, session_no: int, epoch: int | None = None) -> Conte
         raise no_session(session_no)
     require_entries(now.session_id, now.archived_at_ms)
     at: statements.ContextNow | statements.ContextThen = now
+    is_ordered = _is_ordered(now)
     if epoch is not None and epoch != now.epoch:
         then = tx.first("context.then", session_no=session_no, epoch=epoch)
         if then is None:
@@ -133,24 +154,43 @@ def read_context(tx: ReadTx, session_no: int, epoch: int | None = None) -> Conte
                 session_id=now.session_id,
                 epoch=epoch,
             )
-        at = then
-    message_format = spoken(at.formats)
-    boundary = _boundary(tx, at.boundary_no)
-    parts, excluded = _read_parts(tx, message_format, _path(tx, at), boundary, at.first_kept_no)
+        at, is_ordered = then, False
+    read = _read_parts(
+        tx, spoken(at.formats), _path(tx, at), _boundary(tx, at.boundary_no), at.first_kept_no
+    )
     return Context(
         session_id=at.session_id,
         epoch=at.epoch,
         head_id=at.head_id,
-        tokens=at.context_tokens
-        if at.context_tokens is not None
-        else _estimate(message_format, parts, excluded),
+        tokens=at.context_tokens if at.context_tokens is not None else _estimate(read),
         tokens_fresh=bool(at.tokens_fresh),
-        parts=tuple(parts),
-        excluded=excluded,
+        parts=tuple(read.parts),
+        excluded=read.excluded,
         model_entry=at.model_entry,
         thinking_entry=at.thinking_entry,
+        prompt=None if raw else _prompt(tx, session_no, read, is_ordered),
         format=known(at.formats),
-        summary_entry=boundary.payload if _is_summary(boundary) else None,
+        summary_entry=read.summary.payload if read.summary is not None else None,
+    )
+
+
+def _prompt(
+    tx: ReadTx, session_no: int, read: _Messages, is_ordered: bool
+) -> tuple[bytes, ...] | None:
+    """Put a context in order. None: it is, and nothing was decoded to know that."""
+    if is_ordered and not read.kept_by_reset and not _begins_with_reply(read):
+        return None
+    working = tx.first("context.working_from", session_no=session_no)
+    return tuple(put_in_order(read, working.entry_no if working is not None else None))
+
+
+def _is_ordered(now: statements.ContextNow) -> bool:
+    """Tell whether the present context is in order for sure. Its appends have noted that."""
+    start_no = context_start(now.boundary_no, now.first_kept_no) or 0
+    return (
+        now.ordered_from_no is not None
+        and start_no >= now.ordered_from_no
+        and not Open.from_columns(now.open_marks, now.open_calls).is_open
     )
 
 
@@ -218,10 +258,71 @@ def read_messages(
     head_no: int | None,
     boundary_no: int | None,
     first_kept_no: int | None,
-) -> tuple[list[bytes], frozenset[int]]:
-    """Read the messages between a boundary and a head, which may be any entry of the path."""
+    *,
+    raw: bool = False,
+) -> list[bytes]:
+    """Read the messages between a boundary and a head, which may be any entry of the path.
+
+    They are put in order, as those of a context.
+    """
     path = segments(tx, head_no, stop_no=context_start(boundary_no, first_kept_no))
-    return _read_parts(tx, message_format, path, _boundary(tx, boundary_no), first_kept_no)
+    read = _read_parts(tx, message_format, path, _boundary(tx, boundary_no), first_kept_no)
+    return [text for _, text in read.numbered()] if raw else put_in_order(read)
+
+
+@dataclass(slots=True)
+class _Messages:
+    """The messages of a context as they are stored."""
+
+    format: Format
+    parts: list[bytes] = field(default_factory=list)
+    excluded: frozenset[int] = frozenset()
+    summary: statements.ContextBoundary | None = None
+    """The boundary whose summary is the first of the parts."""
+    rows: list[Sequence[tuple[Any, ...]]] = field(default_factory=list)
+    """The rows of the other parts. Each begins with the entry's number."""
+    kept_by_reset: bool = False
+    """Some were kept by a reset: without what stood between them, and with excluded ones."""
+
+    def numbered(self) -> Iterator[tuple[int, bytes]]:
+        """Return what its authors did not exclude, with the numbers of the entries."""
+        numbers = [row[0] for rows in self.rows for row in rows]
+        if self.summary is not None:
+            numbers.insert(0, self.summary.entry_no)
+        for index, found in enumerate(zip(numbers, self.parts, strict=True)):
+            if index not in self.excluded:
+                yield found
+
+
+@stored_text()
+def put_in_order(read: _Messages, working_from_no: int | None = None) -> list[bytes]:
+    """Return messages as the provider takes them. This decodes them all."""
+    numbered = list(read.numbered())
+    decoded = decode_messages([text for _, text in numbered])
+    parts = []
+    for message, (entry_no, text) in zip(decoded, numbered, strict=True):
+        sent = read.format.sendable(message)
+        parts.append(Part(sent, entry_no, text if sent is message else None))
+    rules = PROMPTS[read.format.name]
+    return [
+        part.text if part.text is not None else _written(part.message)
+        for part in in_order(rules, parts, working_from_no)
+    ]
+
+
+_KNOWN_BEGINNINGS = (b'{"role":"user"', b'{"role":"compactionSummary"')
+
+
+@stored_text()
+def _begins_with_reply(read: _Messages) -> bool:
+    """Tell whether the first message is the model's, where its provider wants a user's first."""
+    first = next(
+        (part for index, part in enumerate(read.parts) if index not in read.excluded), None
+    )
+    rules = PROMPTS[read.format.name]
+    if first is None or not rules.user_first or first.startswith(_KNOWN_BEGINNINGS):
+        return False
+    return rules.by_model(loads(first))
 
 
 def _boundary(tx: ReadTx, boundary_no: int | None) -> statements.ContextBoundary | None:
@@ -241,50 +342,51 @@ def _read_parts(
     path: Sequence[Segment],
     boundary: statements.ContextBoundary | None,
     first_kept_no: int | None,
-) -> tuple[list[bytes], frozenset[int]]:
-    parts: list[bytes] = []
+) -> _Messages:
+    read = _Messages(message_format)
     excluded: set[int] = set()
     if _is_summary(boundary):
-        parts.append(_written(message_format.summary(loads(boundary.payload))))
+        read.parts.append(_written(message_format.summary(loads(boundary.payload))))
+        read.summary = boundary
     # The entries that the boundary kept lie before it, and numbers grow along a path.
     kept_before_no = boundary.entry_no if boundary is not None and first_kept_no is not None else 0
-    kept_by_reset: list[tuple[int, bytes]] = []
+    kept_by_reset: list[tuple[int, int, bytes]] = []
     for segment in path:
         rows = _span(tx, segment)
         kept = bisect_left(rows, (kept_before_no,))
         if boundary is not None and boundary.type == "reset":
-            kept_by_reset += [(projection, content) for _, projection, content in rows[:kept]]
+            kept_by_reset += rows[:kept]
         else:
-            _add(parts, excluded, rows[:kept], retained=True)
+            _add(read, excluded, rows[:kept], retained=True)
         if kept < len(rows):
-            parts += _kept_by_reset(message_format, kept_by_reset)
+            _add_kept_by_reset(read, kept_by_reset)
             kept_by_reset = []
-            _add(parts, excluded, rows[kept:], retained=False)
-    parts += _kept_by_reset(message_format, kept_by_reset)
-    if message_format is not PI:  # what pi's own programs stored is sent as it is
-        parts = [_sent(message_format, part) for part in parts]
-    return parts, frozenset(excluded)
-
-
-def _sent(message_format: Format, part: bytes) -> bytes:
-    """Return an item as its provider takes it: as stored, unless it has fields for others."""
-    item = loads(part)
-    sendable = message_format.sendable(item)
-    return part if sendable is item else _written(sendable)
+            _add(read, excluded, rows[kept:], retained=False)
+    _add_kept_by_reset(read, kept_by_reset)
+    read.excluded = frozenset(excluded)
+    return read
 
 
 def _add(
-    parts: list[bytes], excluded: set[int], rows: list[tuple[int, int, bytes]], *, retained: bool
+    read: _Messages, excluded: set[int], rows: list[tuple[int, int, bytes]], *, retained: bool
 ) -> None:
     """Add the messages of rows. Almost all are sent as stored, and take the short way."""
+    read.rows.append(rows)
     as_they_stand = [content for _, projection, content in rows if projection == _BODY]
     if len(as_they_stand) == len(rows):
-        parts += as_they_stand
+        read.parts += as_they_stand
         return
     for _, projection, content in rows:
         if projection == Projection.EXCLUDED:
-            excluded.add(len(parts))
-        parts.append(_message(projection, content, retained=retained))
+            excluded.add(len(read.parts))
+        read.parts.append(_message(projection, content, retained=retained))
+
+
+def _add_kept_by_reset(read: _Messages, rows: Sequence[tuple[int, int, bytes]]) -> None:
+    kept = list(_kept_by_reset(read.format, rows))
+    read.rows.append(kept)
+    read.parts += [content for _, content in kept]
+    read.kept_by_reset |= bool(kept)
 
 
 def _span(tx: ReadTx, segment: Segment) -> list[tuple[int, int, bytes]]:
@@ -330,10 +432,12 @@ def _made_message(entry: dict[str, Any]) -> dict[str, Any]:
     return {**entry["message"], "role": "custom"}  # a version 1 or 2 hookMessage
 
 
-def _kept_by_reset(message_format: Format, rows: Sequence[tuple[int, bytes]]) -> Iterator[bytes]:
+def _kept_by_reset(
+    message_format: Format, rows: Sequence[tuple[int, int, bytes]]
+) -> Iterator[tuple[int, bytes]]:
     """Yield what a reset keeps: user and assistant messages, and results of kept calls."""
     waiting: dict[CallId, int] = {}
-    for projection, content in rows:
+    for entry_no, projection, content in rows:
         if projection == Projection.MADE:
             continue
         message = loads(content)
@@ -347,7 +451,7 @@ def _kept_by_reset(message_format: Format, rows: Sequence[tuple[int, bytes]]) ->
             waiting[call] -= 1
         for call in message_format.opens(message):
             waiting[call] = waiting.get(call, 0) + 1
-        yield _message(projection, content, retained=True)
+        yield entry_no, _message(projection, content, retained=True)
 
 
 def _model(entry: dict[str, Any]) -> dict[str, Any]:
@@ -357,12 +461,8 @@ def _model(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 @stored_text()
-def _estimate(message_format: Format, parts: Sequence[bytes], excluded: frozenset[int]) -> int:
-    return sum(
-        message_format.tokens(loads(part))
-        for index, part in enumerate(parts)
-        if index not in excluded
-    )
+def _estimate(read: _Messages) -> int:
+    return sum(read.format.tokens(loads(part)) for _, part in read.numbered())
 
 
 @stored_text()

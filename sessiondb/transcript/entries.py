@@ -38,6 +38,7 @@ from sessiondb.limits import (
 from sessiondb.messages import is_typed, message_json
 
 from .formats import ANY, OPENAI_RESPONSES, PI, Format, is_item, recognise, spoken
+from .pairing import Ties, ties_of
 from .tokens import content_chars, text_tokens, tokens_of
 
 T = TypeVar("T")
@@ -162,6 +163,8 @@ class Draft:
     """Of a typed entry that sessiondb does not know: the same as an item of OpenAI's Responses.
 
     In a session of that format it is an item, whose type is newer than this release."""
+    ties: Ties | None = None
+    """What ties it to its neighbours in a prompt. None: it is in no prompt."""
     body_at: int = 0
     body_bytes: int = 0
     side: bool = False
@@ -293,11 +296,13 @@ def _describe(
         case "custom_message":
             draft.projection, draft.formats = Projection.MADE, PI.bit
             draft.tokens = tokens_of(content_chars(fields.get("content")))
+            draft.ties = ties_of(PI, {"role": "custom", "content": fields.get("content")})
         case "branch_summary":
             draft.formats = PI.bit
             if fields.get("summary"):
                 draft.projection = Projection.MADE
                 draft.tokens = text_tokens(str(fields["summary"]))
+                draft.ties = ties_of(PI, {"role": "branchSummary"})
         case "compaction":
             draft.tokens = text_tokens(str(fields.get("summary") or ""))
             draft.tokens_before = _int_or_zero(fields.get("tokensBefore"))
@@ -317,7 +322,8 @@ def _describe_message(
     draft: Draft, message: dict[str, Any], version: int, message_format: Format
 ) -> None:
     role = message_format.role(message)
-    if version < 3 and role == "hookMessage":  # renamed in version 3
+    renamed = version < 3 and role == "hookMessage"
+    if renamed:  # in version 3
         role, draft.projection = "custom", Projection.MADE
     else:
         draft.projection = Projection.BODY
@@ -326,7 +332,9 @@ def _describe_message(
     draft.results = len(message_format.closes(message))
     if message.get("excludeFromContext") is True:
         draft.projection, draft.tokens = Projection.EXCLUDED, 0
-    elif role == "assistant":
+    else:
+        draft.ties = ties_of(message_format, {**message, "role": role} if renamed else message)
+    if draft.projection is Projection.BODY and role == "assistant":
         draft.usage_tokens = message_format.usage(message)
         draft.calls = len(message_format.opens(message))
         replay = message.get("providerReplay")

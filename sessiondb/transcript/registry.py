@@ -374,6 +374,8 @@ def insert(
         forked_at_no=start.head_no if start else None,
         forked_epoch=start.epoch if start else None,
         formats=may_be,
+        ordered_from_no=start.ordered_from_no if start else 0,
+        open_marks=start.open_marks if start else "",
     )
     tx.run(
         "transcript.open_epoch",
@@ -583,6 +585,8 @@ def fork(
 def _state_at(tx: ReadTx, source: State, entry_id: str | None, epoch: int | None) -> State:
     """Return a state whose pointers are those of an entry or of the end of an epoch."""
     start = source
+    if entry_id is not None or (epoch is not None and epoch != source.epoch):
+        start.ordered_from_no = start.open_marks = None
     if entry_id is not None:
         entry = find_entry(tx, source, entry_id)
         if entry is None or entry.branch_no is None:

@@ -17,6 +17,7 @@ from .append import (
     find_entry,
     in_tree,
     insert_control_record,
+    narrow_formats,
     next_number,
     place_after,
     place_at_head,
@@ -38,7 +39,7 @@ def replay(tx: Tx, state: State, draft: Draft, notes: list[str]) -> int:
     """
     # A session whose format is known keeps it. For others, as for one that is salvaged, the first
     # items decide that only one format has.
-    state.formats = state.formats & draft.formats or state.formats
+    narrow_formats(state, state.formats & draft.formats or state.formats)
     key = draft.idempotency_key
     if key is not None and find_by_key(tx, state, key) is not None:
         # A file that holds one key twice is imported whole. The key stays with the first.

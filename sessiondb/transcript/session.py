@@ -114,8 +114,14 @@ class Session:
             timeout_s=timeout_s,
         )
 
-    async def context(self, *, epoch: int | None = None, decode: bool = True) -> Context:
+    async def context(
+        self, *, epoch: int | None = None, decode: bool = True, raw: bool = False
+    ) -> Context:
         """Read the context of the model: the present one, or with `epoch` that epoch's last.
+
+        Its messages are a prompt that their provider takes. Results stand behind their calls,
+        and a call without a result has one that says so. `raw=True` leaves them as they were
+        stored.
 
         A reply that this handle, or its turn, appends from now on counts as asked for with the
         present context. The provider's count of tokens is good only for the context it was asked
@@ -130,7 +136,7 @@ class Session:
         """
 
         def read(tx: ReadTx) -> Context:
-            context = read_context(tx, self.ref.session_no, epoch)
+            context = read_context(tx, self.ref.session_no, epoch, raw=raw)
             if decode:
                 context.messages  # noqa: B018  decodes on the reader thread; the value is cached
             return context

@@ -86,7 +86,9 @@ async def compare_with_file(
     )
     if row.session_last_seq != row.entries or undone is not None:
         return differences  # the session has entries of its own, so its context is not the file's
-    stored = await backend.read(lambda tx: read_context(tx, session_no), op="import.verify")
+    stored = await backend.read(
+        lambda tx: read_context(tx, session_no, raw=True), op="import.verify"
+    )
     read = await threads.run(_context_of, content)
     if read is not None:
         try:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sessiondb
 from sessiondb.backend import Tx
 from sessiondb.transcript import compaction
+from sessiondb.transcript.context import decode_messages
 from tests.support.core import reply, texts, user
 
 
@@ -31,6 +34,14 @@ async def say(session: sessiondb.Session, question: str, answer: str | None = No
 
 async def seen(session: sessiondb.Session, epoch: int | None = None) -> list[str]:
     return [text.strip() for text in texts(await session.context(epoch=epoch))]
+
+
+async def span_of(job: sessiondb.CompactionJob) -> list[dict[str, Any]]:
+    """Return what a job covers as it is stored. `job.messages` are in order for a model."""
+    parts = await job.session.db.read(
+        "test.span", lambda tx: compaction.read_span(tx, job._begun, raw=True)
+    )
+    return decode_messages(parts)
 
 
 def asked(job: sessiondb.CompactionJob) -> list[str]:

@@ -159,11 +159,14 @@ class Responses(Speaker):
         if self.rng.random() < 0.5:
             return None
         summary = [{"type": "summary_text", "text": self.words()}]
-        return self.talk.add({"type": "reasoning", "id": "rs", "summary": summary})
+        return self.talk.add({"type": "reasoning", "id": self._id("rs"), "summary": summary})
+
+    def _id(self, kind: str) -> str:
+        return f"{kind}_{len(self.talk.items)}"
 
     def _message(self, **fields: Any) -> int:
         content = [{"type": "output_text", "text": self.words(), "annotations": []}]
-        item = {"type": "message", "id": "m", "role": "assistant", "content": content}
+        item = {"type": "message", "id": self._id("m"), "role": "assistant", "content": content}
         return self.talk.add({**item, "status": "completed", **fields})
 
     def calls(self, ids: list[str]) -> None:
@@ -190,7 +193,7 @@ class Responses(Speaker):
     def answer(self) -> None:
         lead = self._lead()
         if self.rng.random() < 0.2:
-            search = {"type": "web_search_call", "id": "ws", "status": "completed"}
+            search = {"type": "web_search_call", "id": self._id("ws"), "status": "completed"}
             place = self.talk.add({**search, "action": {"type": "search", "query": "q"}})
             self.talk.pairs += [(lead, place)] if lead is not None else []
             lead = place
@@ -243,8 +246,11 @@ SPEAKERS: dict[MessageFormat, type[Speaker]] = {
 }
 
 
-def random_talk(message_format: MessageFormat, seed: int) -> Talk:
-    """Return a conversation of a few turns, with all that may come between."""
+def random_talk(message_format: MessageFormat, seed: int, *, new_ids: bool = False) -> Talk:
+    """Return a conversation of a few turns, with all that may come between.
+
+    With `new_ids` no call has an id of an earlier one: some providers want that.
+    """
     rng = random.Random(seed)
     speaker = SPEAKERS[message_format](rng)
     count = 0
@@ -256,7 +262,8 @@ def random_talk(message_format: MessageFormat, seed: int) -> Talk:
             for _ in range(rng.choice((1, 1, 2, 3))):
                 count += 1
                 # Some programs count from one in each turn.
-                ids.append(f"c{count}" if rng.random() < 0.8 else f"c{len(ids)}")
+                begins_anew = rng.random() >= 0.8 and not new_ids
+                ids.append(f"c{len(ids)}" if begins_anew else f"c{count}")
             ids = list(dict.fromkeys(ids))
             speaker.calls(ids)
             if rng.random() < 0.3:

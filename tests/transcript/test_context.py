@@ -215,7 +215,7 @@ async def test_a_reset_keeps_conversation_and_answered_tools_only(tmp_db: Path) 
         )
         await session.reset(keep_from=kept.entry_id)
         await session.append(user("new"))
-        assert texts(await session.context()) == [
+        assert texts(await session.context(raw=True)) == [
             "kept",
             "two calls",
             "answered",

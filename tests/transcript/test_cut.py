@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sessiondb.errors import (
 )
 from sessiondb.transcript import compaction
 from tests.proofs.models.transcript import message
-from tests.support.compaction import asked, begin, say, seen, talk
+from tests.support.compaction import asked, begin, say, seen, span_of, talk
 
 pytestmark = pytest.mark.anyio
 
@@ -151,9 +152,9 @@ async def test_a_cut_falls_where_a_context_may_begin(
     at = wanted.index("|")
     shown = [number for number, letter in enumerate(letters) if letter not in "hs"]
     async with session.compact(trigger="threshold", keep_recent_tokens=keep) as job:
-        assert numbers(job.messages) == [number for number in shown if number < at]
+        assert numbers(await span_of(job)) == [number for number in shown if number < at]
         await job.commit("S")
-    context = (await session.context()).messages
+    context = (await session.context(raw=True)).messages
     assert context[0]["summary"] == "S"
     assert numbers(context[1:]) == [number for number in shown if number >= at]
 
@@ -178,10 +179,13 @@ async def test_a_manual_compaction_takes_everything_it_can(
     await session.append_many(written(letters))
     async with session.compact(keep_recent_tokens=20_000) as job:
         assert job.keeps_all == wanted.startswith("|")
-        assert numbers(job.messages) == list(range(wanted.index("|") or len(letters)))
+        whole = (await session.context(raw=True)).messages
+        assert numbers(whole if job.keeps_all else await span_of(job)) == list(
+            range(wanted.index("|") or len(letters))
+        )
         await session.append({"role": "user", "content": "meanwhile"})
         assert (await job.commit("S")).outcome == "committed"
-    context = (await session.context()).messages
+    context = (await session.context(raw=True)).messages
     assert context[0]["summary"] == "S"
     assert numbers(context[1:-1]) == list(range(wanted.index("|"), len(letters)))
     assert context[-1]["content"] == "meanwhile"
@@ -257,8 +261,9 @@ def test_every_message_is_summarised_or_present(
             before = numbers(_messages(session))
             try:
                 with session.compact(trigger=trigger, keep_recent_tokens=keep) as job:
-                    span = [found for found in job.messages if found["role"] != "compactionSummary"]
-                    had_summary = len(span) < len(job.messages)
+                    covered = sync_db._loop.call(partial(span_of, job._peer))
+                    span = [found for found in covered if found["role"] != "compactionSummary"]
+                    had_summary = len(span) < len(covered)
                     span = [] if job.keeps_all else span
                     letters = _said(session, letters, meanwhile)
                     assert job.commit("S").outcome == "committed"
@@ -294,7 +299,9 @@ def _last(shown: list[int], missing: int) -> int | None:
 
 
 def _messages(session: sessiondb.sync.Session) -> list[dict[str, Any]]:
-    return [item for item in session.context().messages if item["role"] != "compactionSummary"]
+    return [
+        item for item in session.context(raw=True).messages if item["role"] != "compactionSummary"
+    ]
 
 
 def _nothing_is_separated(letters: str, before: list[int], present: list[int]) -> None:

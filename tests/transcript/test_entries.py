@@ -487,7 +487,7 @@ def test_any_messages_come_back_as_the_context(
             session = await db.create_session("s")
             given_as = [json.dumps(message) if as_text else message for message, as_text in items]
             await session.append_many(given_as)
-            context = await session.context()
+            context = await session.context(raw=True)
             assert context.messages == [message for message, _ in items]
             exact = [item if isinstance(item, str) else dumps(item) for item in given_as]
             assert context.as_json().decode() == "[" + ",".join(exact) + "]"
@@ -522,7 +522,7 @@ async def test_the_deepest_message_that_is_accepted_can_be_read(tmp_db: Any) -> 
     async with sessiondb.open(tmp_db) as db:
         session = await db.create_session("s")
         await session.append('{"role":"user","n":' + "[" * levels + "]" * levels + "}")
-        assert (await session.context()).messages[0]["role"] == "user"
+        assert (await session.context(raw=True)).messages[0]["role"] == "user"
         assert (await db.verify()).findings == ()
         with pytest.raises(InvalidInput):
             await session.append(

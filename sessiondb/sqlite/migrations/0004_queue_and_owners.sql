@@ -257,6 +257,9 @@ CREATE INDEX import_file_reading ON import_file (imported_at_ms) WHERE state = '
 -- that is what sessions with entries have.
 ALTER TABLE session ADD COLUMN formats INTEGER NOT NULL DEFAULT 15
   CONSTRAINT session_formats_known CHECK (formats BETWEEN 1 AND 15);
+-- Contexts of before are put in order when they are read, until their next compaction.
+ALTER TABLE session ADD COLUMN ordered_from_no INTEGER;
+ALTER TABLE session ADD COLUMN open_marks TEXT;
 UPDATE session SET formats = 1 WHERE head_no IS NOT NULL OR last_seq > 0;
 DROP VIEW session_overview;
 CREATE VIEW session_overview AS

@@ -8,8 +8,9 @@ FROM session AS s WHERE s.session_no = :session_no;
 -- Return the same, with the model settings at the head and the branch of the head. That
 -- is all that a context needs besides its messages, unless its path crosses branches.
 SELECT s.session_id, s.epoch, s.head_no, s.boundary_no, s.first_kept_no, s.context_tokens,
-       s.tokens_fresh, s.archived_at_ms, s.formats, h.entry_id AS head_id, h.branch_no, b.first_no,
-       b.parent_branch_no, m.payload AS model_entry, t.payload AS thinking_entry
+       s.tokens_fresh, s.archived_at_ms, s.formats, s.ordered_from_no,
+       s.open_marks, coalesce(h.open_calls, 0) AS open_calls, h.entry_id AS head_id, h.branch_no,
+       b.first_no, b.parent_branch_no, m.payload AS model_entry, t.payload AS thinking_entry
 FROM session AS s
 LEFT JOIN entry AS h ON h.entry_no = s.head_no
 LEFT JOIN branch AS b ON b.branch_no = h.branch_no
@@ -18,7 +19,8 @@ LEFT JOIN entry AS t ON t.entry_no = h.thinking_no
 WHERE s.session_no = :session_no;
 
 -- name: then
--- Return the same at the end of a past epoch, whose tokens were not kept.
+-- Return the same at the end of a past epoch, whose tokens were not kept. Neither was whether
+-- it is in order.
 SELECT s.session_id, e.epoch, e.closed_head_no AS head_no, e.boundary_no, e.first_kept_no,
        NULL AS context_tokens, 0 AS tokens_fresh, s.formats, h.entry_id AS head_id, h.branch_no,
        b.first_no,
@@ -49,3 +51,11 @@ ORDER BY entry_no DESC LIMIT 1;
 -- name: boundary
 -- Return the entry at which the context begins.
 SELECT entry_no, type, payload FROM entry WHERE entry_no = :entry_no;
+
+-- name: working_from
+-- Return the first entry that was appended after the message of a session's running turn, since
+-- the turn began. An earlier attempt may have left others behind the message.
+SELECT e.entry_no FROM turn AS t JOIN inbox AS i ON i.inbox_no = t.inbox_no
+JOIN entry AS e ON e.entry_no BETWEEN i.entry_no + 1 AND i.entry_no | 4294967295
+WHERE t.session_no = :session_no AND t.state = 'running' AND e.appended_at_ms >= t.started_at_ms
+ORDER BY e.entry_no LIMIT 1;

@@ -22,11 +22,13 @@ SET previous = excluded.current, current = lower(hex(randomblob(16)));
 INSERT INTO session (session_no, session_id, agent_id, origin, version, created_at_ms,
                      updated_at_ms, ended_at_ms, name, last_seq, epoch, head_no, branch_no,
                      boundary_no, first_kept_no, context_tokens, tokens_fresh, forked_from_no,
-                     pinned_at_ms, archived_at_ms, forked_at_no, forked_epoch, heard_at_ms, formats)
+                     pinned_at_ms, archived_at_ms, forked_at_no, forked_epoch, heard_at_ms,
+                     formats, ordered_from_no, open_marks)
 VALUES (:session_no, :session_id, :agent_id, :origin, :version, :created_at_ms, :updated_at_ms,
         :ended_at_ms, :name, :last_seq, :epoch, :head_no, :branch_no, :boundary_no, :first_kept_no,
         :context_tokens, :tokens_fresh, :forked_from_no, :pinned_at_ms, :archived_at_ms,
-        :forked_at_no, :forked_epoch, :heard_at_ms, coalesce(:formats, 15))
+        :forked_at_no, :forked_epoch, :heard_at_ms, coalesce(:formats, 15),
+        :ordered_from_no, :open_marks)
 ON CONFLICT DO NOTHING;
 
 -- name: put_binding, one row or none
@@ -250,6 +252,8 @@ UPDATE session SET last_seq = 0, epoch = 0, head_no = :head_no, branch_no = NULL
        boundary_no = :boundary_no, first_kept_no = :first_kept_no, context_tokens = 0,
        tokens_fresh = 0, name = NULL, archived_at_ms = NULL, heard_at_ms = NULL,
        forked_at_no = :head_no,
+       ordered_from_no = CASE WHEN :head_no IS NULL THEN 0 END,
+       open_marks = CASE WHEN :head_no IS NULL THEN '' END,
        forked_from_no = CASE WHEN :head_no IS NULL THEN NULL ELSE forked_from_no END
 WHERE session_no = :session_no;
 

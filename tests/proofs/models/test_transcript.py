@@ -42,7 +42,7 @@ from hypothesis.stateful import (
 import sessiondb
 from sessiondb import errors
 from sessiondb.sqlite import transaction
-from sessiondb.transcript import append, compaction, context, cut, registry
+from sessiondb.transcript import append, compaction, context, cut, pairing, registry
 from tests.proofs.crash.breakage import miscounting
 from tests.proofs.models.machine import FIRST_FAILURE, NOTICED, run
 from tests.proofs.models.transcript import (
@@ -52,10 +52,12 @@ from tests.proofs.models.transcript import (
     Refused,
     Session,
     message,
+    prompt_of,
     shown,
 )
 from tests.support.compaction import begin_in
 from tests.support.engine import set_clock
+from tests.support.prompts import check_pi
 
 LONG = os.environ.get("SESSIONDB_HYPOTHESIS") == "long"
 EXAMPLES, STEPS = (1_500, 50) if LONG else (25, 30)
@@ -112,6 +114,9 @@ class Observed:
     """What the database says about one session."""
 
     contexts: list[list[tuple[str, str]]]
+    """As they are stored, the present one and that at the end of every epoch."""
+    prompts: list[list[tuple[str, str]]]
+    """The same in the order that a provider takes."""
     epochs: list[str]
     entries: int
     epoch: int
@@ -128,14 +133,20 @@ class Observed:
 async def observe(handle: sessiondb.Session) -> Observed:
     info, epochs = await handle.info(), await handle.epochs()
     now = await handle.context()
+    check_pi(now.messages)
     assert now.as_json() == b"[" + b",".join(now.included) + b"]"
     contexts = [await handle.context(epoch=epoch.epoch) for epoch in epochs]
+    assert contexts[-1].included == now.included, "what appends have noted is right"
     assert contexts[-1].parts == now.parts, "the current epoch by its number is the current context"
     path: list[sessiondb.Entry] = []
     while page := await handle.entries(after=path[-1] if path else None, limit=7):
         path += page
     return Observed(
-        contexts=[[shown(found) for found in context.messages] for context in contexts],
+        contexts=[
+            [shown(found) for found in (await handle.context(epoch=epoch.epoch, raw=True)).messages]
+            for epoch in epochs
+        ],
+        prompts=[[shown(found) for found in context.messages] for context in contexts],
         epochs=[epoch.reason for epoch in epochs],
         entries=info.entries,
         epoch=info.epoch,
@@ -159,7 +170,10 @@ def expected(model: Session) -> Observed:
         path.append(item.entry_id)
         item = item.parent
     return Observed(
-        contexts=[model.context(epoch) for epoch in range(len(model.epochs))],
+        contexts=[
+            [item.shown for item in model.context(epoch)] for epoch in range(len(model.epochs))
+        ],
+        prompts=[prompt_of(model.context(epoch)) for epoch in range(len(model.epochs))],
         epochs=[epoch.reason for epoch in model.epochs],
         entries=model.records,
         epoch=model.epoch,
@@ -351,7 +365,7 @@ class Machine(RuleBasedStateMachine):
         assert self.db is not None
         backend = self.db.backend
 
-        async def begin() -> tuple[compaction.Job, list[bytes]]:
+        async def begin() -> tuple[compaction.Job, list[bytes], list[bytes]]:
             job = await backend.write(
                 lambda tx: begin_in(
                     tx,
@@ -363,7 +377,14 @@ class Machine(RuleBasedStateMachine):
                 ),
                 op="begin",
             )
-            return job, await backend.read(lambda tx: compaction.read_span(tx, job), op="span")
+            return await backend.read(
+                lambda tx: (
+                    job,
+                    compaction.read_span(tx, job, raw=True),
+                    compaction.read_span(tx, job),
+                ),
+                op="span",
+            )
 
         done = self.both(
             lambda: pair.model.begin(trigger, keep, self.now_ms, TIMEOUT_MS, threshold),
@@ -371,12 +392,12 @@ class Machine(RuleBasedStateMachine):
         )
         if done is None:
             return None
-        wanted, (job, span) = done
+        wanted, (job, span, prompt) = done
         wanted.compaction_id = job.compaction_id
         assert job.tokens_before == wanted.tokens_before
-        assert [shown(found) for found in context.decode_messages(span)] == pair.model.to_summarise(
-            wanted
-        )
+        items = pair.model.to_summarise(wanted)
+        assert list(map(shown, context.decode_messages(span))) == [item.shown for item in items]
+        assert list(map(shown, context.decode_messages(prompt))) == prompt_of(items)
         return wanted
 
     def _summary(self, sort: str) -> str:
@@ -654,6 +675,14 @@ def _calls_and_results_are_not_matched(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(cut._Calls, "lie_before", lambda calls, entry_no: False)
 
 
+def _a_prompt_is_as_it_is_stored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(context, "in_order", lambda prompt, parts, working_from_no=None: parts)
+
+
+def _appends_note_no_disorder(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(append, "follow", lambda before, ties: (pairing.NOTHING_OPEN, True))
+
+
 def _a_failed_reply_is_an_answer(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(cut._Context, "_is_usable", lambda context, reply: True)
 
@@ -757,6 +786,8 @@ def _undo_forgets_the_boundary_before(patch: pytest.MonkeyPatch) -> None:
 ENOUGH_RULES = {
     _cut_moved_by_one: ("append", "converse", "compact"),
     _calls_and_results_are_not_matched: ("compact_crossed",),
+    _a_prompt_is_as_it_is_stored: ("compact_crossed",),
+    _appends_note_no_disorder: ("compact_crossed",),
     _a_failed_reply_is_an_answer: ("compact_failed",),
     _a_committed_job_is_never_in_vain: ("compact_in_vain",),
     _late_commit_ignored: ("converse", "begin", "give_up", "commit_late"),
@@ -785,6 +816,8 @@ NOTICED_BY = {
     [
         _cut_moved_by_one,
         _calls_and_results_are_not_matched,
+        _a_prompt_is_as_it_is_stored,
+        _appends_note_no_disorder,
         _a_failed_reply_is_an_answer,
         _a_committed_job_is_never_in_vain,
         _late_commit_ignored,

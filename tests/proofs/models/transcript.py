@@ -26,6 +26,8 @@ Shown = tuple[str, str]
 
 FAILED = ("error", "aborted")
 ASSISTANT = ("assistant", "call", *FAILED)
+BEGINNING: Shown = ("user", "(The conversation begins here.)")
+NO_RESULT: Shown = ("toolResult", "There is no result")
 NOT_MESSAGES = ("setting", "compaction", "reset")
 
 
@@ -65,6 +67,7 @@ class Item:
             "bash": "bashExecution",
             "hidden": "bashExecution",
             "note": "custom",
+            "compaction": "compactionSummary",
         }
         return (role.get(self.kind, self.kind), self.text)
 
@@ -140,16 +143,36 @@ def kept_by_reset(items: Sequence[Item]) -> list[Item]:
     return found
 
 
-def context_of(head: Item | None, boundary: Item | None, kept: Item | None) -> list[Shown]:
+def context_of(head: Item | None, boundary: Item | None, kept: Item | None) -> list[Item]:
+    """Return the items that a context shows. A compaction stands for its summary."""
     before, after = span_of(head, boundary, kept)
-    shown: list[Shown] = []
-    if boundary is not None and boundary.kind == "compaction":
-        shown.append(("compactionSummary", boundary.text))
+    summary = [boundary] if boundary is not None and boundary.kind == "compaction" else []
     if boundary is not None and boundary.kind == "reset":
         before = kept_by_reset(before)
-    return shown + [
-        item.shown for item in before + after if item.is_message and item.kind != "hidden"
-    ]
+    return summary + [item for item in before + after if item.is_message and item.kind != "hidden"]
+
+
+def prompt_of(items: Sequence[Item]) -> list[Shown]:
+    """Put what a context shows in the order that a provider takes.
+
+    A result belongs to the last call before it with its id. The first result of a call stands
+    right behind it. The others, and those without a call, are left out. A call without a result
+    gets one. A prompt begins with no reply.
+    """
+    answers: dict[Item, Item] = {}
+    for at, item in enumerate(items):
+        if item.kind == "result":
+            calls = [one for one in items[:at] if one.kind == "call"]
+            own = [one for one in calls if one.call_id == item.call_id]
+            if own:
+                answers.setdefault(own[-1], item)
+    found: list[Shown] = [BEGINNING] if items and items[0].kind in ASSISTANT else []
+    for item in items:
+        if item.kind != "result":
+            found.append(item.shown)
+        if item.kind == "call":
+            found.append(answers[item].shown if item in answers else NO_RESULT)
+    return found
 
 
 def may_begin(item: Item) -> bool:
@@ -238,7 +261,7 @@ class Session:
     def thinking(self) -> str:
         return self.head.thinking if self.head is not None else "off"
 
-    def context(self, epoch: int | None = None) -> list[Shown]:
+    def context(self, epoch: int | None = None) -> list[Item]:
         if epoch is None or epoch == self.epoch:
             return context_of(self.head, self.boundary, self.kept)
         past = self.epochs[epoch]
@@ -461,17 +484,17 @@ class Session:
         kept = messages[count] if count < len(messages) else None
         return Job("", trigger, self.epoch, covered, kept, self.tokens, 0)
 
-    def to_summarise(self, job: Job) -> list[Shown]:
+    def to_summarise(self, job: Job) -> list[Item]:
         """The messages for the summariser of a job that has just begun."""
         if job.covered is None:
-            return [shown for shown in self.context() if shown[0] == "compactionSummary"]
+            return [item for item in self.context() if item.kind == "compaction"]
         return (
             context_of(job.covered[-1], None, None)
             if self.boundary is None
             else self._shown_up_to(job.covered[-1])
         )
 
-    def _shown_up_to(self, last: Item) -> list[Shown]:
+    def _shown_up_to(self, last: Item) -> list[Item]:
         assert self.boundary is not None
         before, after = span_of(self.head, self.boundary, self.kept)
         items = before + after
@@ -479,13 +502,9 @@ class Session:
         kept = [item for item in items if item in before]
         if self.boundary.kind == "reset":
             kept = kept_by_reset(kept)
-        summary = (
-            [("compactionSummary", self.boundary.text)]
-            if self.boundary.kind == "compaction"
-            else []
-        )
+        summary = [self.boundary] if self.boundary.kind == "compaction" else []
         rest = kept + [item for item in items if item not in before]
-        return summary + [item.shown for item in rest if item.is_message and item.kind != "hidden"]
+        return summary + [item for item in rest if item.is_message and item.kind != "hidden"]
 
     def give_up(self, job: Job, state: str, now_ms: int) -> bool:
         if job.state != "running":
@@ -558,6 +577,7 @@ def message(
             "toolCallId": call_id,
             "toolName": "ls",
             "content": [{"type": "text", "text": text}],
+            "isError": False,
         }
     if kind == "note":
         return {"type": "custom_message", "customType": "note", "content": text, "display": True}
@@ -570,4 +590,6 @@ def message(
 def shown(found: dict[str, Any]) -> Shown:
     """Return a message of the database's context as the model shows it."""
     content = found.get("content", found.get("summary", found.get("command")))
-    return (found["role"], content if isinstance(content, str) else content[0]["text"])
+    text = content if isinstance(content, str) else content[0]["text"]
+    made = found["role"] == "toolResult" and text.startswith(NO_RESULT[1])
+    return NO_RESULT if made else (found["role"], text)

@@ -55,6 +55,8 @@ CHANGES = [
                 "version": 3,
                 "created_at_ms": NOW,
                 "updated_at_ms": NOW,
+                "ordered_from_no": 0,
+                "open_marks": "",
             },
             "+epoch new/0": {"reason": "start", "opened_at_ms": NOW},
             "+entry new/0": ANY,

@@ -343,6 +343,8 @@ CHANGES = [
                 "tokens_fresh": 0,
                 "forked_at_no": "twin/3",
                 "heard_at_ms": None,
+                "ordered_from_no": None,
+                "open_marks": None,
             }
         },
         session_no="session twin-fork",

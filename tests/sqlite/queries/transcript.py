@@ -153,6 +153,8 @@ CHANGES = [
             name="n",
             heard_at_ms=104,
             formats=8,
+            ordered_from_no=105,
+            open_marks="m",
         ),
         {
             "session twin": {
@@ -168,6 +170,8 @@ CHANGES = [
                 "name": "n",
                 "heard_at_ms": 104,
                 "formats": 8,
+                "ordered_from_no": 105,
+                "open_marks": "m",
             }
         },
     ),
