@@ -203,10 +203,37 @@ def test_a_killed_gateway_answers_once_it_is_back(
     person.wait(lambda: person.state("said while it was away") == "answered")
     # The interrupted one was resumed and answered before it, or this one was sooner and
     # took its place.
-    person.wait(lambda: person.state("!stall interrupted") in ("answered", "incomplete"))
+    person.wait(lambda: person.state("!stall interrupted") in ("answered", "together"))
     assert person.written().count("said while it was away") == 1
     assert person.written().count("!stall interrupted") == 1
     assert person.complaints() == []
+
+
+def test_a_message_that_a_newer_one_answered_says_so(
+    browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
+) -> None:
+    # Nothing is resumed. So the newer message, said after the page was back, answers both.
+    gateway = gateway_process(model_delay=0.2, resume_budget=0)
+    port = gateway.url.rpartition(":")[2]
+    other = Person(browser, gateway, "bob")
+    other.say("another conversation")
+    other.wait(lambda: other.state("another conversation") == "answered")
+    person = Person(browser, gateway, "alice")
+    person.say("!stall interrupted")
+    person.wait(lambda: person.state("!stall interrupted") == "thinking")
+    gateway.kill()
+    person.wait(lambda: "away" in person.status)
+    gateway.start(port=port)
+    person.wait(lambda: "away" not in person.status)
+    person.say("a newer one")
+    person.wait(lambda: person.state("a newer one") == "answered")
+    person.wait(lambda: person.state("!stall interrupted") == "together")
+    later = Person(browser, gateway, "alice")
+    later.wait(lambda: later.state("a newer one") == "answered")
+    later.wait(lambda: later.state("!stall interrupted") == "together")
+    assert later.complaints() == []
+    other = Person(browser, gateway, "bob")
+    other.wait(lambda: other.state("another conversation") == "answered")
 
 
 def test_a_page_that_opens_later_shows_earlier_notices_once(
