@@ -300,14 +300,18 @@ class _Context:
         newer: _Newer | None = self.waiting
         candidate = None if newer is not None else Cut(self.state.head_no, None)
         chosen: Cut | None = None
+        before_no: int | None = None
+        """The entry right before `newer`, which may be none that a model is sent."""
         for row in self._rows_before(last_no):
+            if before_no is None:
+                before_no = row.entry_no
             if (
                 newer is not None
                 and self._may_begin(newer)
                 and not self._splits_reply(row, newer)
                 and not calls.lie_before(row.entry_no)
             ):
-                candidate = Cut(row.entry_no, newer.entry_no)
+                candidate = Cut(before_no, newer.entry_no)
             if chosen is None and kept_tokens >= keep_tokens:
                 chosen = candidate
             if not row.projection:
@@ -318,7 +322,7 @@ class _Context:
             kept_tokens += row.tokens
             if candidate is not None and kept_tokens >= keep_tokens and not self._may_begin(row):
                 return candidate  # the row itself is covered
-            newer = row
+            newer, before_no = row, None
         return None
 
     def _last_coverable(self) -> tuple[int | None, int]:

@@ -18,7 +18,7 @@ from sessiondb.transcript import append, registry
 from sessiondb.transcript.cut import Cut, choose_cut
 from sessiondb.transcript.entries import draft_entry
 from sessiondb.transcript.formats import bits_of
-from tests.support.core import one_loop
+from tests.support.core import one_loop, reply, result, user
 from tests.support.talks import SPEAKERS, Talk, random_talk
 
 TALKS = 2_000
@@ -130,3 +130,17 @@ async def _compact(session: Session, *, keep: int) -> None:
             await job.commit("THE SUMMARY")
     except CompactionRefused:
         pass
+
+
+async def test_a_summary_covers_all_up_to_what_stays_also_what_no_model_is_sent(
+    db: SessionDB,
+) -> None:
+    session = await db.create_session()
+    state = {"type": "custom", "customType": "state", "data": {}}
+    before = [user("q" * 400), reply("", calls=["c1"]), result("c1", "r" * 4000), state, state]
+    receipts = await session.append_many([*before, user("next"), reply("a" * 40)])
+    async with session.compact(trigger="threshold", keep_recent_tokens=100) as job:
+        await job.commit("S")
+    cut = await db.read("test.cut", lambda tx: tx.one("compaction.by_id", compaction_id=job.id))
+    assert (cut.cut_no, cut.first_kept_no) == (receipts[4].entry_no, receipts[5].entry_no)
+    assert (await db.verify()).findings == ()
