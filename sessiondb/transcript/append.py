@@ -36,6 +36,7 @@ from sessiondb.models import Receipt
 from .content import says_the_same
 from .entries import BOUNDARY_TYPES, OFF_TREE_TYPES, Draft, EntryRow, new_id
 from .formats import known, named, spoken
+from .formats.base import RESULT
 from .formats.prompt import PROMPTS
 from .pairing import NOTHING_OPEN, UNKNOWN, Open, follow
 from .paths import entry_number, on_path, require_entries, segments, session_of
@@ -555,7 +556,7 @@ def _note_order(
     before = Open.from_columns(state.open_marks, state.open_calls)
     after, stands_well = before, True
     if begins_context:
-        stands_well = not _cuts_calls(tx, first_kept_no)
+        stands_well = not _cuts_calls(tx, state, before, first_kept_no)
         if first_kept_no is None:
             after = NOTHING_OPEN
         elif before.is_open and not stands_well:
@@ -571,11 +572,16 @@ def _note_order(
     state.open_marks = after.column
 
 
-def _cuts_calls(tx: ReadTx, first_kept_no: int | None) -> bool:
-    """Tell whether a boundary keeps results of calls that it does not keep."""
+def _cuts_calls(tx: ReadTx, state: State, before: Open, first_kept_no: int | None) -> bool:
+    """Tell whether a boundary may keep, or get, results of calls that it does not keep."""
     if first_kept_no is None:
         return False
-    before_no = tx.one("transcript.by_no", entry_no=first_kept_no).parent_no
+    if before.is_open and PROMPTS[spoken(state.formats).name].calls_are_items:
+        return True  # an entry counts the calls of its own item, and some may lie further back
+    kept = tx.one("transcript.by_no", entry_no=first_kept_no)
+    if kept.role == RESULT:
+        return True
+    before_no = kept.parent_no
     return before_no is not None and bool(tx.one("transcript.by_no", entry_no=before_no).open_calls)
 
 

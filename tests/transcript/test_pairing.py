@@ -237,6 +237,21 @@ async def test_a_foreign_cut_between_call_and_result_is_seen(tmp_db: Path) -> No
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("kept_at", range(1, 6))
+async def test_a_reset_between_parallel_calls_is_seen(tmp_db: Path, kept_at: int) -> None:
+    """In OpenAI Responses each call is an item, and a reset may keep any of them."""
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session("s", format="openai-responses")
+        items = [user("q"), call("x"), call("y"), call("z"), output("z"), output("x")]
+        receipts = await session.append_many(items)
+        await session.reset(keep_from=receipts[kept_at].entry_id)
+        await session.append(output("y"))
+        CHECKERS["openai-responses"]((await session.context()).messages)
+        await session.append_many([said(), user("more")])
+        CHECKERS["openai-responses"]((await session.context()).messages)
+
+
+@pytest.mark.anyio
 async def test_a_context_is_in_order_again_after_its_next_cut(tmp_db: Path) -> None:
     """Only contexts that hold something out of order are decoded to be put in order."""
     async with sessiondb.open(tmp_db) as db:
