@@ -88,6 +88,8 @@ JSON_SPACE = " \t\r"
 # What is accepted must be readable later, by a thread that is deeper in its own calls.
 # Half of the interpreter's limit.
 NESTING_MAX: Final = 500
+# A message has one level more as the line of a transcript. So it is read there as well.
+LINE_NESTING_MAX: Final = NESTING_MAX + 1
 # Possessive, and an unterminated string goes to the end of the text. So a torn line is
 # scanned once, and not in every way that it could be cut into pieces (which took for
 # ever at 60 characters).
@@ -106,16 +108,16 @@ _usual_layout = re.compile(
 
 
 def decode_object(
-    text: str, *, values_max: int = ENTRY_VALUES_MAX
+    text: str, *, values_max: int = ENTRY_VALUES_MAX, levels_max: int = NESTING_MAX
 ) -> tuple[dict[str, Any], tuple[int, int] | None]:
-    """Decode one line. Return its fields and the character span of its `message` value.
+    """Decode one object. Return its fields and the character span of its `message` value.
 
     Raises:
         DamagedLine: the text is not one JSON object, or too much of one.
     """
     brackets = text.count("[") + text.count("{")
-    if brackets > NESTING_MAX and _nesting(text) > NESTING_MAX:
-        raise DamagedLine(f"nested too deeply: more than {NESTING_MAX} levels")
+    if brackets > levels_max and _nesting(text) > levels_max:
+        raise DamagedLine(f"nested too deeply: more than {levels_max} levels")
     if has_more_values(text, values_max):
         raise DamagedLine(f"made of too many values: more than {values_max:,}")
     for decoder in (_decoder, _lenient_decoder):

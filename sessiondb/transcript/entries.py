@@ -27,7 +27,14 @@ from pydantic import BaseModel
 from sessiondb import clock, threads
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput, before_the_write
-from sessiondb.json_text import JSON_SPACE, DamagedLine, decode_object, dumps, storable
+from sessiondb.json_text import (
+    JSON_SPACE,
+    LINE_NESTING_MAX,
+    DamagedLine,
+    decode_object,
+    dumps,
+    storable,
+)
 from sessiondb.limits import (
     APPEND_BYTES_MAX,
     APPEND_ENTRIES_MAX,
@@ -239,7 +246,7 @@ def parse_line(text: str, version: int, formats: int = PI.bit) -> Draft:
     Raises:
         DamagedLine: not an entry. The reason is the message.
     """
-    fields, span = decode_object(text)
+    fields, span = decode_object(text, levels_max=LINE_NESTING_MAX)
     entry_type = fields.get("type")
     if not isinstance(entry_type, str) or not entry_type:
         raise DamagedLine("no entry type")

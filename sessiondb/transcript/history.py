@@ -89,11 +89,11 @@ def _read(tx: ReadTx, places: Iterable[Place]) -> tuple[Entry, ...]:
     return tuple(
         Entry(**row._asdict())
         for branch_no, entry_no in places
-        for row in tx.all(
+        for row in tx.page(
             "transcript.span_forward",
             branch_no=branch_no,
             low_no=entry_no,
             high_no=entry_no,
             limit=1,
-        )
+        ).rows
     )

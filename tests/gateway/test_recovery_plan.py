@@ -67,6 +67,7 @@ class HeldRow(NamedTuple):
     state_before: str | None = None
     damaged: int = 0
     holder_no: int | None = None
+    restored: int = 0
 
 
 class Count(NamedTuple):

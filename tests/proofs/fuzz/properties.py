@@ -33,7 +33,7 @@ import apsw
 from sessiondb.cli.show import entry_json, parts_of, title_of, written_at_ms
 from sessiondb.cli.terminal import _UNSAFE_IN_LINES, at, escape, escape_lines
 from sessiondb.errors import SessionDBError
-from sessiondb.json_text import NESTING_MAX
+from sessiondb.json_text import LINE_NESTING_MAX
 from sessiondb.maintenance import verify
 from sessiondb.models import Entry
 from sessiondb.sqlite import schema
@@ -142,7 +142,7 @@ def _kind_of(line: bytes) -> str:
         return "blank"
     try:
         text = line.decode()
-        if _levels(text) > NESTING_MAX:
+        if _levels(text) > LINE_NESTING_MAX:
             return "damaged"
         value = json.loads(text, parse_constant=_refuse, parse_int=len)
     except ValueError:

@@ -59,8 +59,8 @@ CHANGES = [
 ]
 GUARDS: list[Guard] = []
 
-# The newest events: what `Builder.consumers` wrote, and the replies that failed before.
-NEWEST = ["reply_failed", "reply_failed", "crash_loop", "note", "note", "note", "note"]
+# The newest events: what `Builder.consumers` wrote, and the turns that failed before.
+NEWEST = ["turn_failed", "turn_failed", "crash_loop", "note", "note", "note", "note"]
 
 
 def behind(row: Any) -> dict[str, Any]:
@@ -81,7 +81,7 @@ PAGES = [
         lambda w: {"after_no": last(w) - 7, "audience": "operator"},
         behind,
         "kind",
-        ["reply_failed", "reply_failed", "crash_loop", "note"],
+        ["turn_failed", "turn_failed", "crash_loop", "note"],
         key="operator",
     ),
 ]

@@ -151,7 +151,6 @@ def put_old(table: str, given: dict[str, Any], column: str, stored: Any) -> Chan
 JOB = {
     "compaction_id": "new",
     "trigger": "t",
-    "tokens_before": 1,
     "begun_at_ms": 2,
     "deadline_ms": 3,
     "deadline_max_ms": 4,
@@ -547,6 +546,21 @@ CHANGES = [
         lines=1,
         entries=5,
         quarantined=4,
+        note="n",
+    ),
+    change(
+        "forget_hash",
+        "a receipt, and that of another session",
+        {
+            name: {"sha256": None, "note": "n"}
+            for name in (
+                "import_file main/odd.jsonl",
+                "import_file west/clean.jsonl",
+                "import_file west/clean.jsonl.link",
+            )
+        },
+        import_file_no="import_file main/odd.jsonl",
+        session_no="session import-work",
         note="n",
     ),
     change(

@@ -45,14 +45,21 @@ def work(w: World) -> list[dict[str, int]]:
 def totals(w: World) -> list[dict[str, int]]:
     return [
         {
-            "sessions": count(w, "session"),
+            "sessions": max(row["session_no"] for _, row in w.rows("session")),
+            "import_files": max(row["import_file_no"] for _, row in w.rows("import_file")),
+            "processes_open": count(w, "instance", lambda row: row["closed_at_ms"] is None),
+        }
+    ]
+
+
+def counts(w: World) -> list[dict[str, int]]:
+    return [
+        {
             "sessions_ended": count(w, "session", lambda row: row["ended_at_ms"] is not None),
             "keys": count(w, "binding"),
             "entries": sum(row["last_seq"] for _, row in w.rows("session")),
-            "import_files": count(w, "import_file"),
             "lines_damaged": count(w, "quarantine", lambda row: row["severity"] == "damaged"),
             "lines_blank": count(w, "quarantine", lambda row: row["severity"] == "blank"),
-            "processes_open": count(w, "instance", lambda row: row["closed_at_ms"] is None),
         }
     ]
 
@@ -79,12 +86,14 @@ READS = [
         [{"turns_overdue": 2}],
     ),
     Read("status.work", "without any event", {"now_ms": NOW}, [{"events": 0}], without("event")),
-    Read("status.totals", "every count", {}, totals),
+    Read("status.totals", "the highest numbers", {}, totals),
+    Read("status.totals", "without any session", {}, [{"sessions": 0}], without("session")),
+    Read("status.counts", "every count", {}, counts),
     Read(
-        "status.totals",
+        "status.counts",
         "without any session",
         {},
-        [{"sessions": 0, "sessions_ended": 0, "entries": 0}],
+        [{"sessions_ended": 0, "entries": 0}],
         without("session"),
     ),
     Read("status.compactions", "by state", {}, jobs),

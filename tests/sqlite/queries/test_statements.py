@@ -41,9 +41,11 @@ NO_PAGE_BEHIND = {
     "status.stuck": "some, for a person",
     "turns.expired": "what was returned is interrupted, and not returned again",
     "turns.of_instance": "what was returned is interrupted, and not returned again",
+    "verify.broken_rules": "some findings",
     "verify.cursors": "some findings",
     "verify.foreign_keys": "some findings",
-    "verify.lost_bindings": "its rows are damage, which a case makes",
+    "verify.odd_instances": "some findings",
+    "verify.odd_pauses": "some findings",
 }
 
 
