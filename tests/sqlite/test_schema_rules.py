@@ -57,6 +57,12 @@ CHECKS = [
     ),
     one_of("session_origin_known", "session live", "origin", "native import fork"),
     Rule(
+        "session_formats_known",
+        "session live",
+        [{"formats": 0}, {"formats": 16}, {"formats": -1}],
+        [{"formats": value} for value in (1, 2, 4, 8, 15)],
+    ),
+    Rule(
         "binding_details_json",
         "binding agent:main:web:live",
         [{"details": "{"}, {"details": ""}],
