@@ -16,6 +16,7 @@ from sessiondb.backend import ReadTx
 from sessiondb.errors import StoreBusy
 from sessiondb.gateway import turns
 from sessiondb.models import Event
+from sessiondb.paging import Page
 from tests import ROOT
 from tests.support.command_line import TIMEOUT_S, fails, ok, run
 from tests.support.gateway_commands import GatewayStart, accept, emit, found, lines, says
@@ -88,13 +89,13 @@ def test_a_position_moves_past_events_of_the_other_audience(
 
     def noted(
         tx: ReadTx, *, event_no: int, audience: events.Audience | None, limit: int
-    ) -> list[Event]:
+    ) -> Page[Event]:
         looked.append(event_no)
         return after(tx, event_no=event_no, audience=audience, limit=limit)
 
     rounds = 0
 
-    def sleep(_: float) -> None:
+    def pause(_: float) -> None:
         nonlocal rounds
         rounds += 1
         if rounds == 3:
@@ -102,7 +103,7 @@ def test_a_position_moves_past_events_of_the_other_audience(
         emit(tmp_db, "another for operators")
 
     monkeypatch.setattr(events, "after", noted)
-    monkeypatch.setattr("sessiondb.cli.gateway.time.sleep", sleep)
+    monkeypatch.setattr("sessiondb.cli.gateway.pause", pause)
     monkeypatch.setattr("sessiondb.cli.gateway.PAGE", 2)
     assert (
         run(
@@ -138,7 +139,7 @@ def test_events_f_goes_on_after_a_busy_database(
         refused(name)
         return real_write(self, name, *args)
 
-    def sleep(_seconds: float) -> None:
+    def pause(_seconds: float) -> None:
         nonlocal rounds
         rounds += 1
         if rounds == 1:
@@ -148,7 +149,7 @@ def test_events_f_goes_on_after_a_busy_database(
 
     monkeypatch.setattr(sync.SessionDB, "read", read)
     monkeypatch.setattr(sync.SessionDB, "write", write)
-    monkeypatch.setattr("sessiondb.cli.gateway.time.sleep", sleep)
+    monkeypatch.setattr("sessiondb.cli.gateway.pause", pause)
     done = run("events", tmp_db, "-f", "-n", "1", "--consumer", "follower")
     assert done.exit_code == 130
     assert [done.stdout.count(word) for word in ("first", "second")] == [1, 1]
