@@ -3,7 +3,10 @@
     program.py    the group, options that every command has, errors and exit codes
     lazy.py       a group that imports a command when it is used
     terminal.py   escaping, tables that fit, times, JSON
-    gateway.py    events, held, lanes, inbox, dead, outbox, resume, stuck
+    queue.py      inbox, dead, outbox, lanes
+    queue_texts.py  what messages of the queue say, and how old they are
+    gateway.py    held, stuck, resume
+    events.py     events
     retention.py  gc, unarchive, pin, unpin
     overview.py   sessions, context, compactions, status, verify
     show.py       show, tail: transcripts for people
@@ -46,13 +49,13 @@ TASKS = {
     },
     "A gateway's queue": {
         "stuck": LazyCommand("gateway", "Show what does not go on by itself, and what to do."),
-        "lanes": LazyCommand("gateway", "List the lanes: their limits, what runs, and what waits."),
-        "inbox": LazyCommand("gateway", "List accepted messages that are not done."),
-        "dead": LazyCommand("gateway", "List dead letters, or requeue or drop some."),
-        "outbox": LazyCommand("gateway", "List replies that are not sent, or settle some by hand."),
+        "lanes": LazyCommand("queue", "List the lanes: their limits, what runs, and what waits."),
+        "inbox": LazyCommand("queue", "List accepted messages that are not done."),
+        "dead": LazyCommand("queue", "List dead letters, or requeue or drop some."),
+        "outbox": LazyCommand("queue", "List replies that are not sent, or settle some by hand."),
         "held": LazyCommand("gateway", "Show who holds what, and whether the holder is alive."),
         "resume": LazyCommand("gateway", "Show what a start would resume, and why."),
-        "events": LazyCommand("gateway", "Print events, and follow new ones with -f."),
+        "events": LazyCommand("events", "Print events, and follow new ones with -f."),
     },
     "Go back": {
         "undo": LazyCommand("history", "Undo a session's last compaction."),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from sessiondb import clock
 
-from .terminal import duration
+from .terminal import as_record, duration, to_json
 
 if TYPE_CHECKING:
     from sessiondb import sync
     from sessiondb.backend import ReadTx
+    from sessiondb.gateway.recovery import Decision
+    from sessiondb.models import OpenMessage
 
 TEXT_CHARS = 200
 """Of a text so much is kept for a table. `--json` and `show` have more."""
@@ -55,6 +58,20 @@ def texts_of(opened: sync.SessionDB, inbox_nos: Iterable[int]) -> dict[int, str]
         page = numbers[start : start + PAGE]
         found |= opened.read("inbox.texts", partial(read, page=page))
     return found
+
+
+def each_with_text(
+    opened: sync.SessionDB, messages: Iterator[OpenMessage]
+) -> Iterator[tuple[OpenMessage, str | None]]:
+    """Yield messages, each with what it says."""
+    while page := list(islice(messages, PAGE)):
+        texts = texts_of(opened, (message.inbox_no for message in page))
+        yield from ((message, texts.get(message.inbox_no)) for message in page)
+
+
+def with_text(record: Decision | OpenMessage, text: str | None) -> str:
+    """Return the JSON of a message, or of a decision about one, with what the message says."""
+    return to_json({**as_record(record), "text": text})
 
 
 def age(since_ms: int | None) -> str:

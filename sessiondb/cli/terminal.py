@@ -117,6 +117,12 @@ def print_line(text: str) -> None:
     click.echo(cut(text, width) if width is not None else text)
 
 
+def say(text: str, *, quiet: bool) -> None:
+    """Print a line about what a command did, unless its JSON says so."""
+    if not quiet:
+        click.echo(text)
+
+
 def wrap(text: str, width: int | None) -> Iterator[str]:
     """Break text into lines. Long words are cut, indents kept.
 

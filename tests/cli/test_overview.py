@@ -6,9 +6,13 @@ import json
 from pathlib import Path
 
 import apsw
+import pytest
 
-from sessiondb import sync
+from sessiondb import clock, sync
+from sessiondb.maintenance import status
 from tests.support.command_line import KEY, ok, run, session_id
+from tests.support.core import change
+from tests.support.gateway_commands import accept, dead_letter
 
 
 def test_sessions_lists_live_ones_and_with_all_the_ended_too(db: Path) -> None:
@@ -119,3 +123,72 @@ def test_status_names_a_compaction_that_is_overdue(db: Path) -> None:
             text = ok("status", db)
     assert f"compaction {job.id}: past its deadline" in text
     assert "overdue since 1970-01-01 00:00:00" in text
+
+
+def test_status_counts_what_waits_and_what_a_person_must_decide(tmp_db: Path) -> None:
+    first, _ = accept(tmp_db, "one", "two")
+    with sync.open(tmp_db, readonly=True) as opened:
+        before = opened.status()
+        assert (
+            before.gateway.messages_waiting,
+            before.gateway.messages_dead,
+            before.needs_attention,
+        ) == (2, 0, False)
+    dead_letter(tmp_db, first, "test")
+    with sync.open(tmp_db, readonly=True) as opened:
+        after = opened.status()
+        assert (
+            after.gateway.messages_waiting,
+            after.gateway.messages_dead,
+            after.needs_attention,
+        ) == (1, 1, True)
+        assert after.gateway.events == 2
+    assert "1 waiting, 0 interrupted, 1 dead" in ok("status", tmp_db)
+
+
+def test_status_says_which_channel_is_full_and_which_waits(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sync.open(tmp_db):
+        pass
+    monkeypatch.setattr(status, "OUTBOX_WAITING_MAX", 2)
+    reply = (
+        "INSERT INTO outbox (session_no, channel, target, state, created_at_ms, available_at_ms,"
+        f" payload) VALUES (1, '{{}}', 't', '{{}}', {clock.now_ms()}, 0, '{{{{}}}}')"
+    ).format
+    change(
+        tmp_db,
+        "INSERT INTO session (session_id, origin, version, created_at_ms, updated_at_ms)"
+        " VALUES ('s', 'native', 3, 1, 1)",
+        reply("telegram", "pending"),
+        reply("telegram", "sending"),
+        reply("discord", "pending"),
+    )
+    with sync.open(tmp_db, readonly=True) as opened:
+        assert not opened.status().needs_attention
+    assert "channel telegram" not in ok("status", tmp_db)
+    change(
+        tmp_db,
+        reply("telegram", "pending"),
+        "INSERT INTO channel_pause VALUES ('discord', 1, 1, 1, 4102444800000, '429: slow down')",
+        "INSERT INTO channel_pause VALUES ('telegram', 1, 1, 1, 2, 'it is over')",
+    )
+    said = ok("status", tmp_db)
+    assert "4 to send" in said
+    assert (
+        "channel telegram: 2 replies to send (full: its messages are refused until some are sent)"
+        in said
+    )
+    assert (
+        "channel discord: waits until 2100-01-01 00:00:00, because it said so: 429: slow down"
+        in said
+    )
+    assert "over" not in said.replace("overdue", "")
+    assert "channel discord: waits, since 1970-01-01" in said
+    with sync.open(tmp_db, readonly=True) as opened:
+        found = opened.status()
+        assert found.needs_attention
+        assert [(row.channel, row.replies_waiting, row.full) for row in found.channels] == [
+            ("telegram", 2, True),
+            ("discord", 1, False),
+        ]

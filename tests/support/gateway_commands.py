@@ -7,15 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sessiondb import events, sync
+from sessiondb.gateway import claims, dead_letters, turns
+from sessiondb.transcript.entries import draft_entry
 from tests import ROOT
 from tests.support.command_line import TIMEOUT_S, ok
 
+EVIL = "\x1b[2Jred\u202e"
 KEY = "agent:main:web:direct:1"
 
 # A gateway that obeys its messages: `hang` holds its turn, `stick` its reply. Any other
@@ -69,6 +74,49 @@ def accept(db: Path, *message: str, key: str = KEY, lane: str = "main") -> list[
             ).inbox_no
             for text in message
         ]
+
+
+def dead_letter(db: Path, inbox_no: int, reason: str) -> None:
+    """Give a message of the session `KEY` up."""
+    with sync.open(db) as opened:
+        session_no = opened.session(KEY).ref.session_no
+        opened.write(
+            "test.dead_letter",
+            lambda tx: dead_letters.dead_letter(tx, inbox_no, session_no, reason),
+        )
+
+
+def hold(db: Path, text: str, *, failing: bool = False) -> None:
+    """Leave an interrupted message, of a session whose previous turn failed if `failing`."""
+    key = f"agent:main:web:direct:{text}"
+    for number in range(1 + failing):
+        accept(db, f"{text} {number}", key=key)
+        with sync.open(db) as opened:
+            turn_no = claim(opened).turn_no
+            if number < failing:
+                opened.write(
+                    "test.fail", partial(turns.fail, turn_no=turn_no, reason="no luck", retry=False)
+                )
+            else:
+                opened.write(
+                    "test.interrupt",
+                    partial(turns.interrupt, turn_no=turn_no, reason="by the test"),
+                )
+
+
+def claim(opened: sync.SessionDB) -> claims.Started:
+    """Begin a turn with the next message of the lane `main`."""
+    candidate = opened.read(
+        "test.peek", lambda tx: claims.peek(tx, "main", time.time_ns() // 1_000_000)
+    )
+    assert candidate is not None
+    draft = draft_entry(candidate.payload, now_ms=0)
+    started = opened.write(
+        "test.claim",
+        lambda tx: claims.claim(tx, "main", candidate, draft, lease_ms=30_000, timeout_ms=60_000),
+    )
+    assert started is not None
+    return started
 
 
 def emit(db: Path, *texts: str, audience: events.Audience = "operator") -> None:

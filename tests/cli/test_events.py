@@ -19,9 +19,7 @@ from sessiondb.models import Event
 from sessiondb.paging import Page
 from tests import ROOT
 from tests.support.command_line import TIMEOUT_S, fails, ok, run
-from tests.support.gateway_commands import GatewayStart, accept, emit, found, lines, says
-
-EVIL = "\x1b[2Jred\u202e"
+from tests.support.gateway_commands import EVIL, GatewayStart, accept, emit, found, lines, says
 
 
 def test_events_prints_the_last_ones_for_whom_one_asks(tmp_db: Path) -> None:
@@ -103,8 +101,8 @@ def test_a_position_moves_past_events_of_the_other_audience(
         emit(tmp_db, "another for operators")
 
     monkeypatch.setattr(events, "after", noted)
-    monkeypatch.setattr("sessiondb.cli.gateway.pause", pause)
-    monkeypatch.setattr("sessiondb.cli.gateway.PAGE", 2)
+    monkeypatch.setattr("sessiondb.cli.events.pause", pause)
+    monkeypatch.setattr("sessiondb.cli.events.PAGE", 2)
     assert (
         run(
             "events", tmp_db, "-f", "-n", "1", "--audience", "user", "--consumer", "follower"
@@ -149,7 +147,7 @@ def test_events_f_goes_on_after_a_busy_database(
 
     monkeypatch.setattr(sync.SessionDB, "read", read)
     monkeypatch.setattr(sync.SessionDB, "write", write)
-    monkeypatch.setattr("sessiondb.cli.gateway.pause", pause)
+    monkeypatch.setattr("sessiondb.cli.events.pause", pause)
     done = run("events", tmp_db, "-f", "-n", "1", "--consumer", "follower")
     assert done.exit_code == 130
     assert [done.stdout.count(word) for word in ("first", "second")] == [1, 1]
