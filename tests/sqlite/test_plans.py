@@ -314,6 +314,7 @@ INDEXES = {
     "inbox.line_up_all": ["inbox_queued", "turn_one_running", "inbox_of_session"],
     "inbox.interrupted_before": ["inbox_of_session"],
     "inbox.interrupted": ["inbox_interrupted"],
+    "inbox.restored": ["inbox_interrupted"],
     "inbox.dead": ["inbox_interrupted"],
     "channels.full": ["outbox_waiting"],
     "outbox.add": ["outbox_of_session"],
@@ -335,6 +336,7 @@ INDEXES = {
         *["compaction_in_vain", "import_file_reading"],
         *["outbox_of_session", "compaction_one_running", "archive_unfinished"],
     ],
+    "status.lanes": ["turn_running", *["inbox_queued"] * 2, *["inbox_interrupted"] * 2],
     "status.work": ["inbox_interrupted"] * 2 + ["outbox_unsent"] * 4,
     "recovery.held": ["turn_by_expiry", "compaction_one_running", "outbox_unsent"],
 }

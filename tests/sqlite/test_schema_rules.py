@@ -341,6 +341,20 @@ def test_a_bad_row_is_refused_and_good_ones_are_stored(world: World, rule: Rule)
             assert label.startswith("+")
 
 
+@pytest.mark.parametrize(
+    "rule", [rule for rule in CHECKS if not rule.row.startswith("entry ")], ids=str
+)
+def test_verify_names_a_row_that_breaks_a_rule_and_no_other(world: World, rule: Rule) -> None:
+    """A program that does not ask for the rules, or a bad disk, can store such a row."""
+    for changes in (*rule.bad, *rule.good):
+        with world.undone() as tx:
+            world.connection.execute("PRAGMA ignore_check_constraints = on")
+            insert(world, *copied(world, rule.row, changes))
+            world.connection.execute("PRAGMA ignore_check_constraints = off")
+            found = [row.rule for row in tx.all("verify.broken_rules", limit=9)]
+            assert found == [rule.name] * (changes in rule.bad)
+
+
 def columns(kind: str) -> list[tuple[str, str]]:
     """Return the table and name of each column that may not be NULL, or of each with a type."""
     connection = apsw.Connection(":memory:")

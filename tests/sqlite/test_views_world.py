@@ -42,13 +42,13 @@ def session_id(w: World, row: Row) -> str | None:
     return None if number is None else w.before.name("session", number)
 
 
-def owner(w: World, row: Row) -> tuple[str | None, str | None]:
-    """Return the process of a row, as the views name it, and its program."""
+def owner(w: World, row: Row) -> tuple[str | None, str | None, str | None]:
+    """Return the process of a row, as the views name it, its program, and since when it drains."""
     if row["instance_no"] is None:
-        return None, None
+        return None, None, None
     found = w.before.row("instance", (row["instance_no"],))
     assert found is not None
-    return f"{found['pid']}@{found['host']}", found["program"]
+    return f"{found['pid']}@{found['host']}", found["program"], at(found["draining_at_ms"])
 
 
 def at(value: int | None) -> str | None:
@@ -82,7 +82,9 @@ def test_held_shows_who_holds_what(world: World) -> None:
             lambda row: row["state"] == "sending",
         ),
     ]
-    found = seen(w, "held", "what", "session_id", "number", "owner", "program")
+    columns = ("what", "session_id", "number", "owner", "program", "draining_since")
+    found = seen(w, "held", *columns)
+    assert {row[-1] is None for row in found} == {True, False}
     assert found == sorted(expected, key=repr)
 
 
@@ -134,10 +136,32 @@ PARTS = [
 ]
 
 
+# As OpenAI's two formats and Anthropic's have them.
+BLOCKS = [
+    {"type": "input_text", "text": "a"},
+    {"type": "output_text", "text": "b"},
+    {"type": "tool_use", "name": "ls", "input": {"p": 1}},
+    {"type": "tool_use", "name": "pwd"},
+]
+CALLS = [
+    {"function": {"name": "ls", "arguments": "{}"}},
+    {"custom": {"name": "sh", "input": "pwd"}},
+    {"id": "neither"},
+    "no object",
+]
+
+
 @pytest.mark.parametrize(
     ("payload", "text"),
     [
         ({"message": {"content": "plain"}}, "plain"),
+        ({"message": {"content": BLOCKS}}, 'a\nb\n[call ls {"p":1}]\n[call pwd ]'),
+        (
+            {"message": {"content": None, "tool_calls": CALLS}},
+            "[call ls {}]\n[call sh pwd]\n[call ? ]",
+        ),
+        ({"message": {"output": "o"}, "content": "c"}, "o"),
+        ({"message": {"command": "ls", "output": "o"}}, "ls"),
         ({"message": {"content": PARTS}}, 'a\n[call ls {"p":1}]\n[call pwd ]\n[image]\n[?]'),
         ({"summary": "s", "content": "c", "name": "n"}, "s"),
         ({"message": {"command": "ls"}, "content": "c", "name": "n"}, "ls"),
@@ -159,6 +183,52 @@ def test_the_text_of_an_entry_is_what_was_said(
             "SELECT text FROM transcript WHERE entry_no = ?", (number,)
         ).fetchall()
     assert found == [(text,)]
+
+
+@pytest.mark.parametrize(
+    ("role", "message", "text"),
+    [
+        (
+            "assistant",
+            {"type": "function_call", "name": "ls", "arguments": "{}"},
+            "[function_call ls {}]",
+        ),
+        ("assistant", {"type": "reasoning"}, "[reasoning]"),
+        ("assistant", {"type": 7, "output": "o"}, "o"),
+        ("toolResult", {"type": "function_call_output", "output": "o"}, "o"),
+    ],
+)
+def test_an_item_without_content_is_named_if_the_model_wrote_it(
+    world: World, role: str, message: dict[str, Any], text: str
+) -> None:
+    with world.undone() as tx:
+        payload = json.dumps({"message": message})
+        set_columns("entry live/1", role=role, payload=payload)(world, tx)
+        found = world.connection.execute(
+            "SELECT text FROM transcript WHERE entry_no = ?", (world.no("entry live/1"),)
+        ).fetchall()
+    assert found == [(text,)]
+
+
+@pytest.mark.parametrize(
+    ("formats", "shown"),
+    [
+        (1, "pi"),
+        (2, "openai-chat"),
+        (4, "openai-responses"),
+        (8, "anthropic"),
+        (3, None),
+        (15, None),
+    ],
+)
+def test_the_format_of_a_session_is_shown_once_it_is_decided(
+    world: World, formats: int, shown: str | None
+) -> None:
+    with world.undone() as tx:
+        set_columns("session twin", formats=formats)(world, tx)
+        found = dict(seen(world, "session_overview", "session_id", "format"))
+    assert found["twin"] == shown
+    assert len(found) == len(list(world.rows("session")))
 
 
 def test_each_sessions_live_context_is_its_own(world: World) -> None:

@@ -568,6 +568,13 @@ READS = [
         ],
     ),
     Read(
+        "compaction.may_have_results",
+        "not a command of a person",
+        span_of("twin/4", "twin/6", limit=9),
+        [{"entry_no": "twin/4"}, {"entry_no": "twin/6"}],
+        set_columns("entry twin/5", role="bashExecution"),
+    ),
+    Read(
         "compaction.results",
         "one alone",
         span_of("twin/6", "twin/6", limit=9),

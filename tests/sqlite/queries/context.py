@@ -8,7 +8,7 @@ from typing import Any
 
 from sessiondb.json_text import dumps
 from tests.support.statement_cases import Change, Guard, Page, Read, without
-from tests.support.world import World
+from tests.support.world import Recorder, World
 
 CHANGES: list[Change] = []
 GUARDS: list[Guard] = []
@@ -91,7 +91,53 @@ def last_of_user(low: int, high: int, found: int | None) -> Read:
     return Read("context.last_user_message", f"from {low} to {high}", params, rows)
 
 
+LAST_SEQ = 2**32 - 1
+
+
+def working(
+    message: int, since: int, found: int | None, *, of: str = "running", last: int | None = None
+) -> Read:
+    """Return a search behind the message of a running turn, which began when an entry came.
+
+    The entries are those of a session of three, and `last` of them has the last number that a
+    session can have.
+    """
+
+    def give(w: World, _tx: Recorder) -> None:
+        w.connection.execute("PRAGMA defer_foreign_keys = on")
+        w.connection.execute(
+            "UPDATE inbox SET entry_no = ? WHERE inbox_no = ?",
+            (w.no(f"entry cut-failed/{message}"), w.no("inbox running")),
+        )
+        w.connection.execute(
+            "UPDATE turn SET started_at_ms = ? WHERE turn_no = ?",
+            (w.row(f"entry cut-failed/{since}")["appended_at_ms"], w.no("turn running#1")),
+        )
+        if last is not None:
+            w.connection.execute(
+                "UPDATE entry SET entry_no = ? WHERE entry_no = ?",
+                (
+                    w.no("session cut-failed") << 32 | LAST_SEQ,
+                    w.no(f"entry cut-failed/{last}"),
+                ),
+            )
+
+    return Read(
+        "context.working_from",
+        f"{of}, behind {message}, since {since}" + (f", with the last number {last}" * bool(last)),
+        of_session(of),
+        [] if found is None else [{"entry_no": f"cut-failed/{found}"}],
+        give,
+    )
+
+
 READS = [
+    working(1, 2, 2),
+    working(1, 3, 3),
+    working(2, 1, 3),
+    working(3, 1, None),
+    working(2, 3, LAST_SEQ, last=3),
+    working(1, 2, None, of="done-old"),
     last_of_user(1, 18, 11),
     last_of_user(11, 18, 11),
     last_of_user(9, 11, 11),
@@ -161,11 +207,28 @@ READS = [
         boundary_no=None,
         parent_branch_no=None,
     ),
+    at(
+        "context.now",
+        "with an open call at its head",
+        of_session("twin-reset"),
+        head="twin-reset/7",
+        model="twin-reset/3",
+        thinking=None,
+        open_calls=1,
+    ),
     Read(
         "context.now",
         "without an entry",
         of_session("twin-ended"),
-        [{"session_id": "twin-ended", "head_no": None, "head_id": None, "branch_no": None}],
+        [
+            {
+                "session_id": "twin-ended",
+                "head_no": None,
+                "head_id": None,
+                "branch_no": None,
+                "open_calls": 0,
+            }
+        ],
     ),
     at(
         "context.then",

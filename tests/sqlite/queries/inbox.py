@@ -169,6 +169,8 @@ def requeue_restored(w: World, tx: Recorder) -> None:
         "UPDATE inbox SET restored = 1 WHERE inbox_no IN (?, ?)",
         [w.no("inbox cut"), w.no("inbox cut-too")],
     ).fetchall()
+    given = {"lane": "resume", "lane_before": "cron", "available_at_ms": 5, "timeout_ms": 9}
+    set_columns("inbox cut", **given)(w, tx)
     tx.run("inbox.requeue_restored", inbox_no=w.no("inbox cut"), now_ms=NOW)
 
 
@@ -576,6 +578,7 @@ CHANGES = [
         {
             "inbox cut": {
                 "state": "queued",
+                "lane": "cron",
                 "queued_at_ms": NOW,
                 "reason": "requeued by an operator",
             },
@@ -828,6 +831,12 @@ def late_of(low: Any, high: Any, *names: str) -> Read:
 
 
 READS = [
+    Read(
+        "inbox.open_of_session",
+        "behind two that have ended",
+        lambda w: {"after_no": 0, "session_no": w.no("session cut-failed"), "limit": 9},
+        [{"event_id": "cut-failed", "state": "interrupted"}],
+    ),
     late_of(accepted("running-next"), 2**62),
     late_of(
         *(0, accepted("cut-next")),

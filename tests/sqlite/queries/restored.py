@@ -77,6 +77,20 @@ CHANGES = [
         },
     ),
     Change(
+        "restored.skip_events",
+        "no reader that is ahead, as of a damaged file",
+        lambda w, tx: [
+            w.connection.execute(
+                "UPDATE event_cursor SET event_no = 100000 WHERE consumer = 'web'"
+            ),
+            tx.run("restored.skip_events"),
+        ],
+        lambda world: {
+            "event_cursor pager": {"event_no": newest(world)},
+            "event_cursor web": {"event_no": 100_000},
+        },
+    ),
+    Change(
         "restored.end_pauses",
         "every pause of a channel",
         run("restored.end_pauses"),

@@ -207,6 +207,8 @@ CHANGES = [
     put_old("outbox", {"target": "telegram:1", "channel": "another"}, "channel", "another"),
     put_old("inbox", {"available_at_ms": 7, "queued_at_ms": None}, "queued_at_ms", 7),
     put_old("inbox", {"available_at_ms": 7, "queued_at_ms": 5}, "queued_at_ms", 5),
+    *(put_old("inbox", {"restored": given}, "restored", given or 0) for given in (None, 1)),
+    *(put_old("session", {"formats": given}, "formats", given or 15) for given in (None, 2)),
     *(
         put_old(table, {"waits": waits}, "waits", waits or 0)
         for table in ("inbox", "outbox")
@@ -886,6 +888,18 @@ READS = [
     joined("outbox", "outbox web:sent", turn_state="completed", session_no="sent"),
     joined("import_files", "import_file main/odd.jsonl", found_quarantined=3, last_line=6),
     joined("import_files", "import_file main/clean.jsonl", found_quarantined=0, last_line=None),
+    *(
+        Read(
+            "salvage.import_files",
+            f"the first of the session of {name}",
+            lambda w, name=name: {"after": w.no(f"import_file {name}") - 1, "limit": 1},
+            lambda w, first=first: [{"first_import_file_no": w.no(f"import_file {first}")}],
+        )
+        for name, first in (
+            ("west/clean.jsonl.link", "west/clean.jsonl"),
+            ("west/sessions.json", "west/sessions.json"),
+        )
+    ),
     Read(
         "salvage.session",
         "one",

@@ -64,6 +64,36 @@ def counts(w: World) -> list[dict[str, int]]:
     ]
 
 
+def lanes(w: World) -> list[dict[str, Any]]:
+    """Return what is in each lane. A message that is resumed belongs to the lane it came from."""
+    messages = [dict(row) for _, row in w.rows("inbox")]
+    next(row for row in messages if row["event_id"] == "cut").update(RESUMED_OF_CRON)
+    found = []
+    for _, lane in sorted(w.rows("lane"), key=lambda row: (row[1]["priority"], row[1]["lane"])):
+        name = lane["lane"]
+        waiting = [row for row in messages if (row["state"], row["lane"]) == ("queued", name)]
+        of_lane = [row for row in messages if (row["lane_before"] or row["lane"]) == name]
+        found.append(
+            {
+                "lane": name,
+                "concurrency": lane["concurrency"],
+                "priority": lane["priority"],
+                "people": lane["people"],
+                "running": count(
+                    w, "turn", lambda row, name=name: state("running")(row) and row["lane"] == name
+                ),
+                "waiting": len(waiting),
+                "oldest_waiting_ms": min((row["accepted_at_ms"] for row in waiting), default=None),
+                "interrupted": sum(map(state("interrupted"), of_lane)),
+                "dead": sum(map(state("dead"), of_lane)),
+            }
+        )
+    return found
+
+
+RESUMED_OF_CRON = {"lane": "resume", "lane_before": "cron"}
+
+
 def jobs(w: World) -> list[dict[str, Any]]:
     states = sorted({row["state"] for _, row in w.rows("compaction")})
     return [{"state": name, "jobs": count(w, "compaction", state(name))} for name in states]
@@ -88,6 +118,13 @@ READS = [
     Read("status.work", "without any event", {"now_ms": NOW}, [{"events": 0}], without("event")),
     Read("status.totals", "the highest numbers", {}, totals),
     Read("status.totals", "without any session", {}, [{"sessions": 0}], without("session")),
+    Read(
+        "status.totals",
+        "without any import",
+        {},
+        [{"import_files": 0}],
+        without("import_file"),
+    ),
     Read("status.counts", "every count", {}, counts),
     Read(
         "status.counts",
@@ -96,6 +133,7 @@ READS = [
         [{"sessions_ended": 0, "entries": 0}],
         without("session"),
     ),
+    Read("status.lanes", "each", {}, lanes, set_columns("inbox cut", **RESUMED_OF_CRON)),
     Read("status.compactions", "by state", {}, jobs),
     *(
         Read(

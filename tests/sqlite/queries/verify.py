@@ -289,8 +289,395 @@ MARKED = [
         )
     ),
 ]
+
+
+def chunks(w: World, archive: str) -> list[Any]:
+    """Return the chunks of an archive."""
+    number = w.no(f"archive {archive}")
+    return [row for _, row in w.rows("archive_chunk") if row["archive_no"] == number]
+
+
+NUMBERED = ("branch", "turn", "inbox", "outbox", "event")
+
+
+def numbers(w: World, **other: int) -> list[dict[str, Any]]:
+    """Return the last number of each table, and its counter. Of one table it is `other`."""
+    counters = dict(w.connection.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
+    return [
+        {
+            "name": table,
+            "last_no": max(int(row[f"{table}_no"]) for _, row in w.rows(table)),
+            "seq": counters[table],
+        }
+        | (other if table == "event" else {})
+        for table in NUMBERED
+    ]
+
+
+def sql(*statements: str) -> Given:
+    """Return changes by plain SQL, of rows that no rule makes."""
+
+    def change(w: World, _tx: Recorder) -> None:
+        w.connection.execute("PRAGMA defer_foreign_keys = on")
+        for statement in statements:
+            w.connection.execute(statement).fetchall()
+
+    return change
+
+
+def comes_from(name: str, origin: str, *, found: bool, given: Given = nothing) -> Read:
+    """Return the search of one session among those that another one comes from."""
+    return Read(
+        "verify.comes_from",
+        f"{name} {'comes' if found else 'does not come'} from {origin}",
+        lambda w: of_session(name, origin_no=w.no(f"session {origin}"))(w),
+        [{"session_no": origin}] if found else [],
+        given,
+    )
+
+
+def named(
+    name: str, entry_: str, before: str, *, found: str | None, what: str, given: Given = nothing
+) -> Read:
+    """Return the search of the entry that had another one's id, when a later one came."""
+
+    def params(w: World) -> dict[str, Any]:
+        entry_id = w.row(f"entry {entry_}")["entry_id"]
+        return of_session(name, entry_id=entry_id, before_no=w.no(f"entry {before}"))(w)
+
+    return Read("verify.named_before", what, params, [{"entry_no": found}] if found else [], given)
+
+
+def as_id_of(entry_: str, *others: str) -> Given:
+    """Return the change that gives other entries the id of one."""
+
+    def change(w: World, tx: Recorder) -> None:
+        for other in others:
+            set_columns(f"entry {other}", entry_id=w.row(f"entry {entry_}")["entry_id"])(w, tx)
+
+    return change
+
+
+def after_epoch(name: str, epoch: int, head: str, *, what: str, next_: str | None) -> Read:
+    """Return the read of what follows the end of an epoch, no later than a head."""
+    ends = {("twin", 0): "twin/9", ("twin", 1): "twin/15", ("twin-reset", 1): "twin-reset/5"}
+    return Read(
+        "verify.after_epoch",
+        what,
+        lambda w: of_session(name, epoch=epoch, head_no=w.no(f"entry {head}"))(w),
+        lambda w: [
+            {
+                "closed_head_no": ends[name, epoch],
+                "branch_no": f"{name}/1",
+                "next_no": w.no(f"entry {next_}") if next_ else None,
+            }
+        ],
+    )
+
+
+def of_entry(
+    statement: str, name: str, place: str, *rows: dict[str, Any], given: Any = None
+) -> Read:
+    """Return the read of the job that wrote an entry of a session."""
+
+    def expected(w: World) -> list[dict[str, Any]]:
+        def value(column: str, one: Any) -> Any:
+            return w.no(f"entry {one}") if column in ("found_kept_no", "before_kept_no") else one
+
+        return [{column: one and value(column, one) for column, one in row.items()} for row in rows]
+
+    return Read(
+        statement,
+        f"{name}, entry {place}" + (" of a damaged file" if given else ""),
+        lambda w: of_session(name, entry_no=w.no(f"entry {place}"))(w),
+        expected,
+        given or nothing,
+    )
+
+
+def receipt(name: str, session: str | None) -> Callable[[World], dict[str, Any]]:
+    return lambda w: {
+        "import_file_no": w.no(f"import_file {name}"),
+        "session_no": w.no(f"session {session}") if session else None,
+    }
+
+
+ODD = sql(
+    "UPDATE instance SET unclean = 2 WHERE program = 'gateway'",
+    "UPDATE instance SET unclean = 1 WHERE program = 'other'",
+)
+ODD_PAUSES = sql(
+    "UPDATE channel_pause SET pauses = 0 WHERE channel = 'irc'",
+    "UPDATE channel_pause SET refused_since_ms = begun_at_ms WHERE channel = 'matrix'",
+    "UPDATE channel_pause SET refused_since_ms = begun_at_ms + 1 WHERE channel = 'sms'",
+)
+KEY = {"idempotency_key": "twin three"}
+WALKS = [
+    *(
+        Read(
+            "verify.import_files",
+            f"the first of the session of {name}",
+            lambda w, name=name: {"after_no": w.no(f"import_file {name}") - 1, "limit": 1},
+            lambda w, first=first: [{"first_import_file_no": w.no(f"import_file {first}")}],
+        )
+        for name, first in (
+            ("west/clean.jsonl.link", "west/clean.jsonl"),
+            ("west/sessions.json", "west/sessions.json"),
+        )
+    ),
+    *(
+        Read(
+            "verify.bindings",
+            f"of {key}, {'while it is' if restoring else 'and not'} restored",
+            {"after_key": f"agent:main:old:{key}"[:-1], "limit": 1},
+            [{"session_key": f"agent:main:old:{key}", "restoring": restoring}],
+            sql(
+                "INSERT INTO binding (session_key, session_no, agent_id, bound_at_ms)"
+                f" SELECT 'agent:main:old:{key}', session_no, 'main', 1 FROM session"
+                f" WHERE session_id = '{key}'"
+            ),
+        )
+        for key, restoring in (("restoring-too", 1), ("parent", 0))
+    ),
+    Read(
+        "verify.archives",
+        "with its chunks, of several",
+        lambda w: {"after_no": w.no("archive old/3") - 1, "limit": 1},
+        lambda w: [
+            {
+                "archive_no": "old/3",
+                "found_chunks": len(chunks(w, "old/3")),
+                "found_bytes": sum(len(row["content"]) for row in chunks(w, "old/3")),
+            }
+        ],
+    ),
+    *(
+        Read(
+            "verify.session",
+            f"whose header {what}",
+            lambda w: {**span("twin")(w), **of_session("twin")(w)},
+            [{"header_version": version}],
+            set_columns("entry twin/0", payload=payload),
+        )
+        for what, payload, version in (
+            ("has a version", '{"version": 7}', 7),
+            ("has a text for it", '{"version": "7"}', None),
+            ("has none", "{}", None),
+            ("is not JSON", "{torn", None),
+        )
+    ),
+    *(
+        Read(
+            "verify.session",
+            what,
+            lambda w, name=name: {**span(name)(w), **of_session(name)(w)},
+            [{"origin_epoch": epoch}],
+        )
+        for what, name, epoch in (("a fork of two", "twin-fork", 2), ("no fork", "twin", None))
+    ),
+    comes_from("twin-fork", "twin", found=True),
+    comes_from("twin", "twin", found=True),
+    comes_from("twin", "twin-fork", found=False),
+    comes_from("twin-fork", "live", found=False),
+    comes_from(
+        "child",
+        "live",
+        found=True,
+        given=set_columns("session parent", forked_from_no="session live"),
+    ),
+    # No session is forked from a later one.
+    comes_from(
+        "live",
+        "parent",
+        found=False,
+        given=set_columns("session live", forked_from_no="session parent"),
+    ),
+    *(
+        Read("verify.first_head", what, of_session(name), rows)
+        for what, name, rows in (
+            ("where it ended", "twin", [{"head_no": "twin/9", "branch_no": "twin/1"}]),
+            ("where it is", "job-busy", [{"head_no": "job-busy/4", "branch_no": "job-busy/1"}]),
+            ("nowhere yet", "twin-ended", [{"head_no": None, "branch_no": None}]),
+        )
+    ),
+    Read("verify.numbers", "of each table", {}, numbers),
+    Read(
+        "verify.numbers",
+        "of a table that is empty, with a counter that is there twice",
+        {},
+        lambda w: numbers(w, last_no=0, seq=99_999),
+        sql(
+            "DELETE FROM event", "INSERT INTO sqlite_sequence VALUES ('event', 99999), ('event', 5)"
+        ),
+    ),
+    Read(
+        "verify.numbers",
+        "without a counter",
+        {},
+        lambda w: numbers(w, seq=0),
+        sql("DELETE FROM sqlite_sequence WHERE name = 'event'"),
+    ),
+    *(
+        Read(
+            "verify.numbers",
+            f"without any {table}",
+            {},
+            lambda w, table=table: [
+                row | ({"last_no": 0} if row["name"] == table else {}) for row in numbers(w)
+            ],
+            without(table),
+        )
+        for table in NUMBERED
+    ),
+    Read("verify.wal_link", "one", {}, [{}]),
+    Read(
+        "verify.lanes", "of a new file", {}, [{"lane": name} for name in ("cron", "main", "resume")]
+    ),
+    Read("verify.odd_instances", "none", {"limit": 9}, []),
+    *(
+        Read(
+            "verify.odd_instances",
+            f"{limit} of two",
+            {"limit": limit},
+            [{"instance_no": "gateway", "unclean": 2}, {"instance_no": "other", "unclean": 1}][
+                :limit
+            ],
+            ODD,
+        )
+        for limit in (9, 1)
+    ),
+    Read("verify.odd_pauses", "none", {"limit": 9}, []),
+    *(
+        Read(
+            "verify.odd_pauses",
+            f"{limit} of two",
+            {"limit": limit},
+            [{"channel": "irc", "pauses": 0}, {"channel": "sms", "pauses": 3}][:limit],
+            ODD_PAUSES,
+        )
+        for limit in (9, 1)
+    ),
+    *(
+        Read(
+            "verify.key_owner",
+            f"of {name}, before entry {seq}",
+            lambda w, name=name, seq=seq: of_session(
+                name, before_no=w.no(f"entry twin/{seq}"), **KEY
+            )(w),
+            rows,
+        )
+        for name, seq, rows in (
+            ("twin", 9, [{"entry_no": "twin/8"}]),
+            ("twin", 8, []),
+            ("live", 9, []),
+        )
+    ),
+    named("twin", "twin/3", "twin/8", found="twin/3", what="one of two that are alike"),
+    named("twin-fork", "twin/3", "twin-fork/1", found="twin/3", what="of the origin"),
+    named("live", "twin/3", "twin-fork/1", found=None, what="not of another session"),
+    named("twin", "twin/3", "twin/3", found=None, what="not itself"),
+    named(
+        *("twin", "twin/3", "twin/11"),
+        found="twin/8",
+        what="the newest, before a later one",
+        given=as_id_of("twin/3", "twin/8", "twin/11"),
+    ),
+    named(
+        *("twin-fork", "twin/3", "twin-undone/0"),
+        found="twin-fork/1",
+        what="its own first",
+        given=as_id_of("twin/3", "twin-fork/1"),
+    ),
+    named(
+        *("child", "twin/3", "done/1"),
+        found="twin/3",
+        what="of a nearer origin first",
+        given=lambda w, tx: [
+            as_id_of("twin/3", "live/3")(w, tx),
+            set_columns("session child", forked_from_no="session twin-fork")(w, tx),
+            set_columns("session twin", forked_from_no="session live")(w, tx),
+        ],
+    ),
+    named(
+        *("live", "twin/3", "twin-fork/1"),
+        found=None,
+        what="not of a later session, whose fork it says it is",
+        given=set_columns("session live", forked_from_no="session twin"),
+    ),
+    of_entry(
+        *("verify.job_of_entry", "twin", "twin/10"),
+        {
+            "compaction_id": "twin-first",
+            "found_kept_no": "twin/9",
+            "before_kept_no": "twin/8",
+        },
+    ),
+    of_entry("verify.job_of_entry", "live", "twin/10"),
+    of_entry("verify.job_of_entry", "twin", "twin/9"),
+    of_entry(
+        *("verify.job_of_entry", "twin", "twin/10"),
+        {"compaction_id": "twin-first", "found_kept_no": None, "before_kept_no": None},
+        given=without("entry"),
+    ),
+    of_entry(
+        *("verify.before_compaction", "twin-reset", "twin-reset/6"),
+        {"boundary_no": "twin-reset/4", "first_kept_no": "twin-reset/2"},
+    ),
+    of_entry("verify.before_compaction", "live-reset", "twin-reset/6"),
+    of_entry("verify.before_compaction", "twin-reset", "twin-reset/5"),
+    after_epoch("twin", 0, "twin/18", what="the first of several", next_="twin/10"),
+    after_epoch("twin", 0, "twin/10", what="that is the head", next_="twin/10"),
+    after_epoch("twin", 0, "twin/9", what="none behind the head", next_=None),
+    after_epoch("twin", 1, "twin/18", what="none of another branch", next_=None),
+    after_epoch("twin-reset", 1, "twin-reset/7", what="of a reset", next_="twin-reset/6"),
+    Read(
+        "verify.after_epoch",
+        "of no switch of branches",
+        lambda w: of_session("twin", epoch=2, head_no=w.no("entry twin/18"))(w),
+        [],
+        lambda w, _tx: w.connection.execute(
+            "UPDATE epoch SET closed_head_no = ? WHERE session_no = ? AND epoch = 2",
+            (w.no("entry twin/17"), w.no("session twin")),
+        ),
+    ),
+    Read(
+        "verify.first_receipt",
+        "of two",
+        of_session("import-work"),
+        [{"import_file_no": "west/clean.jsonl", "session_id": "import-work"}],
+    ),
+    Read(
+        "verify.receipts",
+        "one, and the other of its session",
+        receipt("west/clean.jsonl.link", "import-work"),
+        [
+            {"import_file_no": "west/clean.jsonl", "archived_at_ms": 5},
+            {"import_file_no": "west/clean.jsonl.link", "archived_at_ms": 5},
+        ],
+        set_columns("session import-work", archived_at_ms=5),
+    ),
+    Read(
+        "verify.receipts",
+        "of an index",
+        receipt("main/sessions.json", None),
+        [{"import_file_no": "main/sessions.json", "archived_at_ms": None}],
+    ),
+    Read(
+        "verify.index",
+        "one of two",
+        lambda w: {"import_file_no": w.no("import_file west/sessions.json")},
+        lambda w: [
+            {
+                "kind": "index",
+                "size": w.row("import_file west/sessions.json")["bytes"],
+                "content": w.row("import_file west/sessions.json")["content"],
+            }
+        ],
+    ),
+]
 READS = [
     *MARKED,
+    *WALKS,
     Read("verify.cursors", "none", {"limit": 9}, []),
     Read(
         "verify.cursors",
@@ -484,6 +871,7 @@ READS = [
         parent_position=13,
     ),
     entry("twin/14", previous_no=None, parent_position=13),
+    entry("twin/1", found_parent_no=None, previous_no=None, first_no="twin/1"),
     entry("twin/17", found_parent_no="twin/11", previous_no=None, first_no="twin/17"),
     entry("twin/18", found_parent_no="twin/17", previous_no="twin/17", first_no="twin/17"),
     entry("twin-fork/1", found_parent_no="twin/18", previous_no=None),
@@ -660,6 +1048,27 @@ READS = [
         "with its turn",
         lambda w: {"after_no": w.no("outbox telegram:sent") - 1, "limit": 1},
         [{"outbox_no": "telegram:sent", "session_id": "sent-too", "turn_state": "completed"}],
+    ),
+    Read(
+        "verify.import_files",
+        "without a quarantined line, beside others",
+        lambda w: {"after_no": w.no("import_file main/clean.jsonl") - 1, "limit": 1},
+        [{"session_id": "import-clean", "found_quarantined": 0, "last_line": None}],
+    ),
+    *(
+        Read(
+            "verify.inbox",
+            f"whose event says {data}, which names no message",
+            lambda w: {"after_no": w.no("inbox dead-too") - 1, "limit": 1},
+            [{"inbox_no": "dead-too", "told_kind": "message_dead", "told_inbox_no": 0}],
+            lambda w, _tx, data=data: w.connection.execute(
+                "PRAGMA ignore_check_constraints = on;"
+                " UPDATE event SET data = ? WHERE event_no = ?;"
+                " PRAGMA ignore_check_constraints = off",
+                (data, w.row("inbox dead-too")["told_no"]),
+            ).fetchall(),
+        )
+        for data in ("{}", "{torn")
     ),
     Read(
         "verify.import_files",
