@@ -79,7 +79,7 @@ WHERE origin NOT IN ('native', 'import', 'fork')
 UNION ALL SELECT 'session_formats_known', 'session ' || session_id FROM session
 WHERE formats NOT BETWEEN 1 AND 15
 UNION ALL SELECT 'binding_details_json', 'key ' || session_key FROM binding
-WHERE NOT json_valid(coalesce(details, 'null'))
+WHERE NOT json_valid(details)
 UNION ALL SELECT 'branch_parent_and_fork_together', 'branch ' || branch_no FROM branch
 WHERE (parent_branch_no IS NULL) <> (fork_no IS NULL)
 UNION ALL SELECT 'epoch_reason_known', 'epoch ' || epoch || ' of session number ' || session_no

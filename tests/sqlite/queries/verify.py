@@ -382,6 +382,8 @@ def of_entry(
 
     def expected(w: World) -> list[dict[str, Any]]:
         def value(column: str, one: Any) -> Any:
+            if column == "before_kept_tokens_total":
+                return w.row(f"entry {one}")["tokens_total"]
             return w.no(f"entry {one}") if column in ("found_kept_no", "before_kept_no") else one
 
         return [{column: one and value(column, one) for column, one in row.items()} for row in rows]
@@ -408,7 +410,7 @@ ODD = sql(
 )
 ODD_PAUSES = sql(
     "UPDATE channel_pause SET pauses = 0 WHERE channel = 'irc'",
-    "UPDATE channel_pause SET refused_since_ms = begun_at_ms WHERE channel = 'matrix'",
+    "UPDATE channel_pause SET refused_since_ms = begun_at_ms, pauses = 1 WHERE channel = 'matrix'",
     "UPDATE channel_pause SET refused_since_ms = begun_at_ms + 1 WHERE channel = 'sms'",
 )
 KEY = {"idempotency_key": "twin three"}
@@ -604,12 +606,19 @@ WALKS = [
         what="not of a later session, whose fork it says it is",
         given=set_columns("session live", forked_from_no="session twin"),
     ),
+    named(
+        *("live", "twin/3", "twin-fork/1"),
+        found=None,
+        what="of a session whose fork is itself: the search ends",
+        given=set_columns("session live", forked_from_no="session live"),
+    ),
     of_entry(
         *("verify.job_of_entry", "twin", "twin/10"),
         {
             "compaction_id": "twin-first",
             "found_kept_no": "twin/9",
             "before_kept_no": "twin/8",
+            "before_kept_tokens_total": "twin/8",
         },
     ),
     of_entry("verify.job_of_entry", "live", "twin/10"),
