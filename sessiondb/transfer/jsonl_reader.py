@@ -187,16 +187,15 @@ class _Bounded:
 
 
 @contextmanager
-def unpacked(
-    file: Stream, packed_bytes: int, *, bytes_max: int = UNPACKED_BYTES_MAX
-) -> Iterator[Stream]:
+def unpacked(file: Stream, packed_bytes: int, *, bytes_max: int | None = None) -> Iterator[Stream]:
     """Unpack a zstd stream of so many bytes, up to a bound.
 
     Raises:
         UnreadableFile: the extra `zstd` is missing. Reading it raises the same for damage, and
             for what unpacks to too much.
     """
-    limit = min(bytes_max, UNPACKED_BYTES_FREE + UNPACKED_RATIO_MAX * packed_bytes)
+    most = UNPACKED_BYTES_MAX if bytes_max is None else bytes_max
+    limit = min(most, UNPACKED_BYTES_FREE + UNPACKED_RATIO_MAX * packed_bytes)
     try:
         import zstandard
     except ImportError as error:

@@ -250,7 +250,8 @@ async def test_a_handler_resets_its_session_in_the_name_of_its_turn(tmp_db: Path
         async with running(partial(db.run_lane, "main", handler)):
             await eventually(partial(nothing_open, db))
         assert await inbox_states(db) == {"/new": "done"}
-        assert [message["role"] for message in (await session.context()).messages] == ["assistant"]
+        kept = (await session.context(raw=True)).messages
+        assert [message["role"] for message in kept] == ["assistant"]
 
 
 async def _running_turn(db: sessiondb.SessionDB, turn_no: int) -> bool:

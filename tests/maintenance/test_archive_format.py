@@ -69,8 +69,9 @@ def lines_of(path: Path, what: str = "entry") -> list[list[Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-COUNT = """UPDATE archive SET rows =
-    (SELECT sum(rows) FROM archive_chunk AS c WHERE c.archive_no = archive.archive_no)"""
+COUNT = """UPDATE archive SET (rows, bytes_stored) =
+    (SELECT sum(rows), sum(length(content)) FROM archive_chunk AS c
+     WHERE c.archive_no = archive.archive_no)"""
 
 
 def id_of(path: Path) -> str:

@@ -1312,6 +1312,7 @@ HISTORY = "it tells what was then, and nothing else records it"
 CLOCK = "the clock only labels, and nothing else records that moment"
 CHOICE = "it is a choice of the application's or an operator's, and any value is right"
 CHANNEL = "only the channel knows it"
+NOTE = "it saves decoding, and to compare it a context would be read in one piece"
 NOT_KNOWABLE = {
     "instance.host": HISTORY,
     "instance.boot_id": HISTORY,
@@ -1373,6 +1374,8 @@ NOT_KNOWABLE = {
     "event.text": "it is for people, and nothing derives it",
     "archive.reason": HISTORY,
     "archive.begun_at_ms": CLOCK,
+    "session.ordered_from_no": NOTE,
+    "session.open_marks": NOTE,
     "archive.bytes": "the size before compression is for people",
 }
 

@@ -163,7 +163,7 @@ async def test_only_the_new_part_is_parsed(tmp_path: Path, monkeypatch: pytest.M
         real = sessiondb.transfer.jsonl_reader.parse_line  # type: ignore[attr-defined]
         monkeypatch.setattr(
             "sessiondb.transfer.jsonl_reader.parse_line",
-            lambda text, version: parsed.append(text) or real(text, version),
+            lambda text, *more: parsed.append(text) or real(text, *more),
         )
         with source.open("ab") as file:
             file.write((message("new", "m19") + "\n").encode())

@@ -224,6 +224,7 @@ class Bench:
         self.folder = folder
         self.connection = apsw.Connection(":memory:", statementcachesize=256)
         _common(self.connection)
+        drain(self.connection, "PRAGMA auto_vacuum = incremental")
         self.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 1)
         drain(self.connection, schema.schema_text())
         columns = "host, boot_id, pid, pid_started, program, opened_at_ms"

@@ -57,7 +57,6 @@ from tests.support.gateway_child import (
     assistant,
     commands,
     say,
-    unending,
 )
 
 from .lag import measure
@@ -178,7 +177,7 @@ class SoakGateway(Child):
         self.group.start_soon(measure, self.lags_us)
         lanes = LaneSettings(lease_s=self.settings.lease_s, timeout_s=60.0, delayed_after_s=2.0)
         cron = partial(self.db.run_lane, "cron", self.think, settings=lanes)
-        self.group.start_soon(unending, cron)
+        self.group.start_soon(self.unending, cron)
         await self.db.set_lane(
             PARKED_LANE, concurrency=2, priority=self.settings.parked_priority, people=False
         )
