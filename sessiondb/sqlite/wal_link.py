@@ -46,7 +46,7 @@ SINCE_SCHEMA = 4
 # Names that differ in so few characters are one name, and damage: two random names agree in
 # one character of sixteen.
 DAMAGED_CHARS_MAX = 4
-# Another process that starts the WAL over between two reads is met once, not ten times.
+# Another process that changes the WAL between two reads is met once or twice, not ten times.
 READS_MAX = 10
 
 _NAME = re.compile(r"[0-9a-f]{32}")
@@ -84,18 +84,22 @@ def is_foreign_wal(path: str) -> bool:
     status = file_status(path)
     if status is None or not stat.S_ISREG(status.st_mode):
         return False  # what opens it next says so
+    seen: tuple[str, list[tuple[str, str]]] | None = None
     for _ in range(READS_MAX):
         name = _name_of(path)
         if name is None:
             return False
-        others = 0
-        for found in _names_in(path + "-wal"):
-            if any(_is_same(name, other) for other in found):
+        found: list[tuple[str, str]] = []
+        for names in _names_in(path + "-wal"):
+            if any(_is_same(name, other) for other in names):
                 return False
-            others += 1
-        # Read again: a process that has it open may have folded one WAL and begun the next.
-        if _name_of(path) == name:
-            return others > 0
+            found.append(names)
+        # Both are read again. A process that has the files open may have folded one WAL and
+        # begun the next. A frame that it was writing at that moment looks damaged, and its
+        # names are missed: those of later frames alone do not tell.
+        if not found or seen == (name, found):
+            return bool(found)
+        seen = name, found
     return False
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -464,3 +465,30 @@ async def test_a_flipped_bit_in_a_name_is_damage_and_not_another_file(tmp_db: Pa
     database[at] ^= 1
     tmp_db.write_bytes(database)
     assert await rows_of(tmp_db) == 5
+
+
+async def test_a_frame_that_is_being_written_makes_no_wal_foreign(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its names are missed. Those of later commits alone would be of another file."""
+    async with opened(tmp_db):
+        pass
+    other = apsw.Connection(str(tmp_db))
+    other.pragma("wal_autocheckpoint", 0)
+    for name in ("a" * 32, "b" * 32):
+        drain(other, f"UPDATE wal_link SET previous = current, current = '{name}'")
+    real, torn = os.pread, 0
+
+    def pread(descriptor: int, length: int, at: int) -> bytes:
+        """Read the frames once as they are before the page of the first name is there."""
+        nonlocal torn
+        data = real(descriptor, length, at)
+        if at > 0 and torn == 0 and b"a" * 32 in data:
+            torn += 1
+            return data.replace(b"a" * 32, bytes(32), 1)
+        return data
+
+    monkeypatch.setattr("sessiondb.sqlite.wal_link.os.pread", pread)
+    assert not wal_link.is_foreign_wal(str(tmp_db))
+    assert torn == 1
+    other.close()
