@@ -153,9 +153,11 @@ class Tables:
             add("its session is not marked as archived", "warning")
         if row.archived_at_ms is not None and row.ended_at_ms is None:
             add("its session has not ended", "warning")
-        if (row.state in _FINISHED) != (row.finished_at_ms is not None):
-            add(f"it is {'not ' if row.finished_at_ms is None else ''}finished", "warning")
-        if row.state in _EMPTY and row.found_chunks:
+        is_finished = row.finished_at_ms is not None
+        # One that was restored or deleted is finished when its last chunk is gone.
+        if row.state not in _EMPTY and is_finished != (row.state in _FINISHED):
+            add(f"it is {'' if is_finished else 'not '}finished", "warning")
+        if row.state in _EMPTY and is_finished and row.found_chunks:
             add(f"{row.found_chunks} chunks of it are left", "warning")
         if row.state == "archived" and row.bytes_stored != row.found_bytes:
             add(f"it counts {row.bytes_stored} bytes and holds {row.found_bytes}", "warning")

@@ -97,7 +97,7 @@ def type_in(command: str, folder: Path, commands: Path) -> tuple[int, str]:
         if words[0] == "sessiondb":
             result = CliRunner().invoke(program, words[1:])
             return result.exit_code, result.output
-        if words[0] == "python" and not _EXIT.search(command):
+        if words[0] == "python" and words[1] != "-m" and not _EXIT.search(command):
             with contextlib.redirect_stdout(io.StringIO()) as printed:
                 exec(
                     compile((folder / words[1]).read_text(), words[1], "exec"),

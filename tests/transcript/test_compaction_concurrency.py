@@ -559,5 +559,5 @@ async def test_a_part_of_the_last_reply_that_arrives_has_the_cut_chosen_again(
             async with session.compact(trigger="manual", keep_recent_tokens=0) as job:
                 assert (await job.commit("S")).outcome == "committed"
         assert steps == ["choose", "begin"] * 2
-        kept = (await session.context()).messages
+        kept = (await session.context(raw=True)).messages
     assert [item.get("type") for item in kept][-2:] == ["message", "function_call"]

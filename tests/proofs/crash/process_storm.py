@@ -743,8 +743,8 @@ class ReadingProcess(Process):
     async def ask_for_status(self, db: sessiondb.SessionDB) -> None:
         """Ask what an operator asks: the status, who holds what, and the work in one snapshot."""
         floor = self.board.total
-        status = await db.status()
-        if status.entries < floor or status.gateway.turns_running > LANE_CONCURRENCY:
+        status = await db.status(counts=True)
+        if (status.entries or 0) < floor or status.gateway.turns_running > LANE_CONCURRENCY:
             self.violation(
                 f"the status tells of {status.entries} entries of {floor}, and "
                 f"{status.gateway.turns_running} running turns"

@@ -34,8 +34,8 @@ def fuzz(tmp_path: Path, *options: str, first: str = "") -> subprocess.Completed
 BREAK = """
 from sessiondb import json_text
 from sessiondb.transfer import jsonl_reader as jsonl
-def neat(text, version, parse=jsonl.parse_line):
-    draft = parse(text, version)
+def neat(text, *more, parse=jsonl.parse_line):
+    draft = parse(text, *more)
     draft.before = json_text.dumps_again(json_text.loads(text)) if draft.body_bytes == 0 else text
     return draft
 jsonl.parse_line = neat

@@ -52,8 +52,8 @@ def trusting_that_a_character_is_a_byte(monkeypatch: pytest.MonkeyPatch) -> None
 def normalising_what_it_stores(monkeypatch: pytest.MonkeyPatch) -> None:
     parse = entries.parse_line
 
-    def neat(text: str, version: int) -> Draft:
-        draft = parse(text, version)
+    def neat(text: str, *more: int) -> Draft:
+        draft = parse(text, *more)
         draft.before = dumps(json_text.loads(text)) if draft.body_bytes == 0 else text
         return draft
 
@@ -73,9 +73,9 @@ def repairing_what_is_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
 def letting_a_parsers_error_through(monkeypatch: pytest.MonkeyPatch) -> None:
     parse = entries.parse_line
 
-    def brittle(text: str, version: int) -> Draft:
+    def brittle(text: str, *more: int) -> Draft:
         json.loads(text)
-        return parse(text, version)
+        return parse(text, *more)
 
     monkeypatch.setattr(jsonl_reader, "parse_line", brittle)
 
