@@ -454,11 +454,16 @@ SCENARIOS: dict[str, Callable[[Life], Awaitable[None]]] = {
 def set_clock(offset_s: float) -> None:
     """Set this process's wall clock forwards or backwards.
 
-    What happened before was told by another clock.
+    What happened before was told by another clock. The library reads the wall clock by its
+    number, the coarse one as well. All that a process waits for goes by the monotonic clock.
     """
-    real, real_ns = time.time, time.time_ns
+    offset_ns = round(offset_s * 1_000_000_000)
+    real, real_ns, real_clock_ns = time.time, time.time_ns, time.clock_gettime_ns
     time.time = lambda: real() + offset_s
-    time.time_ns = lambda: real_ns() + round(offset_s * 1_000_000_000)
+    time.time_ns = lambda: real_ns() + offset_ns
+    time.clock_gettime_ns = lambda number: (
+        real_clock_ns(number) + (0 if number == time.CLOCK_MONOTONIC else offset_ns)
+    )
 
 
 def set_boot(boot_id: str) -> None:

@@ -185,10 +185,16 @@ def _wake_after_a_take_over(
     return world
 
 
-@pytest.mark.parametrize(("lease_s", "clock_s"), [(0.8, 0.0), (3_600.0, 86_400.0)])
+# A lease that runs out by itself, and one that ends by the clock of whoever takes it over.
+TAKE_OVERS = [(0.8, 0.0), (3_600.0, 86_400.0)]
+
+
+@pytest.mark.parametrize("broken", ["", "works_on_in_a_turn_that_has_ended"])
+@pytest.mark.parametrize(("lease_s", "clock_s"), TAKE_OVERS)
 def test_a_frozen_process_loses_its_turn_and_its_late_write(
     lease_s: float,
     clock_s: float,
+    broken: str,
     templates: Templates,
     zygote: Zygote,
     second_zygote: Zygote,
@@ -197,22 +203,39 @@ def test_a_frozen_process_loses_its_turn_and_its_late_write(
     """When its lease has run out.
 
     Or when the other's clock, which was set forward, says so: wrong, and still each is
-    answered once.
+    answered once. Its lane stops its handler when it sees that. The fence alone is enough.
     """
     world = _wake_after_a_take_over(
-        templates, zygote, second_zygote, tmp_path / "world", lease_s=lease_s, clock_s=clock_s
+        templates,
+        zygote,
+        second_zygote,
+        tmp_path / "world",
+        lease_s=lease_s,
+        clock_s=clock_s,
+        broken=broken,
     )
     counted = world.check_end()
     assert counted["turns interrupted"] >= 1
     assert counted["messages"] == GATEWAY_TALKS * GATEWAY_MESSAGES
 
 
+@pytest.mark.parametrize(("lease_s", "clock_s"), TAKE_OVERS)
 def test_a_build_that_ignores_the_fence_of_a_turn_is_caught(
-    templates: Templates, zygote: Zygote, second_zygote: Zygote, tmp_path: Path
+    lease_s: float,
+    clock_s: float,
+    templates: Templates,
+    zygote: Zygote,
+    second_zygote: Zygote,
+    tmp_path: Path,
 ) -> None:
-    breakage = "completes_without_looking_at_its_fence"
     world = _wake_after_a_take_over(
-        templates, zygote, second_zygote, tmp_path / "world", lease_s=0.8, broken=breakage
+        templates,
+        zygote,
+        second_zygote,
+        tmp_path / "world",
+        lease_s=lease_s,
+        clock_s=clock_s,
+        broken="completes_without_looking_at_its_fence",
     )
     with pytest.raises(AssertionError, match=r"reply \d+ is \w+, but its turn \d+ is interrupted"):
         world.check_end()
