@@ -290,7 +290,7 @@ CREATE TABLE turn (
                     CONSTRAINT turn_kind_known CHECK (kind IN ('message', 'resume')),
   state             TEXT    NOT NULL CONSTRAINT turn_state_known
                     CHECK (state IN ('running', 'completed', 'failed', 'aborted', 'interrupted')),
-  inbox_no          INTEGER NOT NULL,
+  inbox_no          INTEGER NOT NULL,           -- its message. 0: not known any more, salvaged
   attempt           INTEGER NOT NULL,
   operation         TEXT    NOT NULL,           -- its present activity, for `held`
   instance_no       INTEGER NOT NULL REFERENCES instance (instance_no),

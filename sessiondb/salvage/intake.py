@@ -45,6 +45,11 @@ def _put(tx: Tx, work: Workspace, row: Any) -> None:
         work.note_number(values["name"], values["seq"])
         work.sequences.add(values["name"])
         return
+    if row.table == "wal_link":
+        # The new database has a name of its own: no -wal of the damaged one continues it, and
+        # no -wal of its own continues the damaged one.
+        work.table(row.table).found += 1
+        return
     number = NUMBERED.get(row.table)
     first = next(iter(values.values()))
     # A row with the last number that SQLite can count to would leave none to assign.

@@ -34,6 +34,8 @@ def mend_references(work: Workspace) -> None:
         if work.first("verify.exists", session_no=session_no) is None:
             _recreate_session(work, session_no, "entries")
     for row in work.pages("inbox", "inbox_no"):
+        _return_to_its_turn(work, row)
+    for row in work.pages("inbox", "inbox_no"):
         if row.found_session_no is None and not _recreate_session(
             work, row.session_no, f"message {row.inbox_no}"
         ):
@@ -103,6 +105,27 @@ def _recreate_session(work: Workspace, session_no: int, why: str) -> bool:
         f"It is created again as {session_id} for its {why}"
     )
     return True
+
+
+def _return_to_its_turn(work: Workspace, row: Row) -> None:
+    """Put a message that names a wrong session back into the one in which a turn worked on it.
+
+    Elsewhere it would be answered again, without its context. If the session that it names is
+    there, its entry has to confirm the turn's.
+    """
+    session_no = row.turn_session_no
+    if row.turn_inbox_no != row.inbox_no or session_no == row.session_no:
+        return
+    confirmed = row.entry_no is not None and row.entry_no >> SEQ_BITS == session_no
+    if (row.found_session_no is not None and not confirmed) or (
+        work.first("salvage.session", session_no=session_no) is None
+    ):
+        return
+    work.change("return_inbox", inbox_no=row.inbox_no, session_no=session_no)
+    work.note_loss(
+        f"message {row.inbox_no} named session number {row.session_no}. "
+        f"It is in number {session_no} again, in which turn {row.turn_no} worked on it"
+    )
 
 
 def _move_to_catch_all(work: Workspace, table: str, number: int, session_no: int) -> None:
@@ -217,6 +240,12 @@ def settle_states(work: Workspace) -> None:
             )
             work.note_loss(
                 f"turn {row.turn_no} was running. Its message is lost, so it is interrupted now"
+            )
+        if row.inbox_session_no not in (None, row.session_no):
+            work.change("forget_message", turn_no=row.turn_no)
+            work.note_loss(
+                f"turn {row.turn_no} worked on message {row.inbox_no}, which is one of another "
+                "session. Its own message is not known any more"
             )
     _settle_ends(work)
     work.write(inbox.line_up_all)

@@ -148,6 +148,83 @@ def test_a_message_that_has_ended_is_not_begun_again(tmp_path: Path, new: Path) 
     assert not report.findings
 
 
+@pytest.mark.parametrize("wrong", [1 << 62, 100, "other"])
+def test_a_message_goes_back_to_the_session_of_its_turn(
+    tmp_path: Path, new: Path, wrong: int | str
+) -> None:
+    """In another session it would be answered again, and without its context."""
+    path = tmp_path / "gateway.db"
+    anyio.run(leave_messages, path)
+    rows = "SELECT event_id, session_no, state, turn_no, entry_no FROM inbox ORDER BY inbox_no"
+    begun = [row for row in query(path, rows) if row[3] is not None]
+    turns = query(path, "SELECT * FROM turn ORDER BY turn_no")
+    assert len({row[1] for row in begun}) == len(begun) == len(turns) == 3
+    [other] = query(path, "SELECT session_no FROM inbox WHERE event_id = 'waiting'")
+    number = other if wrong == "other" else wrong
+    change(path, f"UPDATE inbox SET session_no = {number} WHERE turn_no IS NOT NULL")
+    report = salvaged(path, new)
+    assert [row for row in query(new, rows) if row[3] is not None] == begun
+    assert query(new, "SELECT * FROM turn ORDER BY turn_no") == turns
+    assert not report.findings
+    told = [one for one in report.lost if f"named session number {number}. It is in" in one]
+    assert len(told) == len(begun)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE inbox SET session_no = 1 << 62, turn_no = NULL WHERE event_id = 'answered'",
+        (
+            "UPDATE turn SET session_no = i.session_no FROM inbox AS i "
+            "WHERE i.event_id = 'waiting' AND turn.state = 'completed'"
+        ),
+        (
+            "UPDATE turn SET inbox_no = i.inbox_no FROM inbox AS i "
+            "WHERE i.event_id = 'waiting' AND turn.state = 'completed'"
+        ),
+    ],
+)
+def test_a_turn_forgets_a_message_of_another_session(
+    tmp_path: Path, new: Path, statement: str
+) -> None:
+    path = tmp_path / "gateway.db"
+    anyio.run(leave_messages, path)
+    turns = "SELECT turn_no, state, inbox_no FROM turn ORDER BY turn_no"
+    states = "SELECT event_id, state FROM inbox ORDER BY inbox_no"
+    before, states_before = query(path, turns), query(path, states)
+    change(path, statement)
+    report = salvaged(path, new)
+    assert query(new, turns) == [
+        (turn_no, state, 0 if state == "completed" else inbox_no)
+        for turn_no, state, inbox_no in before
+    ]
+    assert query(new, states) == states_before
+    assert not report.findings
+    assert any("Its own message is not known any more" in one for one in report.lost)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE wal_link SET current = 'x'",
+        "UPDATE wal_link SET previous = char(27)",
+        "UPDATE wal_link SET link_no = 2",
+        "DELETE FROM wal_link",
+    ],
+)
+def test_a_new_database_has_a_name_that_owes_nothing_to_the_damaged_one(
+    broken: Path, new: Path, statement: str
+) -> None:
+    names = "SELECT previous, current FROM wal_link"
+    [old] = query(broken, names)
+    change(broken, statement)
+    report = salvaged(broken, new)
+    [named] = query(new, names)
+    assert named[1] not in old
+    assert named[0] != old[1]
+    assert not report.findings
+
+
 async def leave_messages(path: Path) -> None:
     async with sessiondb.open(path) as db:
         await say(db, "refused", "agent:main:web:1")

@@ -10,13 +10,6 @@ VALUES (:instance_no, :host, :boot_id, :pid, :pid_started, :program, :opened_at_
         :unclean, :database_file, :lock_file, :draining_at_ms)
 ON CONFLICT DO NOTHING;
 
--- name: put_wal_link, one row
--- Give the new database a name of its own: no -wal of the damaged one continues it.
-INSERT INTO wal_link (link_no, previous, current)
-VALUES (:link_no, :previous, :current)
-ON CONFLICT (link_no) DO UPDATE
-SET previous = excluded.current, current = lower(hex(randomblob(16)));
-
 -- name: put_session, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO session (session_no, session_id, agent_id, origin, version, created_at_ms,
@@ -374,6 +367,10 @@ WHERE turn_no = :turn_no AND state = 'running';
 -- Bound a lease by its deadline.
 UPDATE turn SET expires_at_ms = min(expires_at_ms, deadline_ms) WHERE turn_no = :turn_no;
 
+-- name: forget_message, one row
+-- Record that the message of a turn is not known any more: the number is another session's.
+UPDATE turn SET inbox_no = 0 WHERE turn_no = :turn_no;
+
 -- name: drop_turn, one row
 -- Delete a turn of a session that is lost.
 DELETE FROM turn WHERE turn_no = :turn_no;
@@ -401,6 +398,10 @@ SELECT inbox_no, payload FROM inbox WHERE inbox_no = :inbox_no;
 -- Move a message whose session number is invalid to another session. An accepted
 -- message is never dropped.
 UPDATE inbox SET session_no = :session_no, entry_no = NULL WHERE inbox_no = :number;
+
+-- name: return_inbox, one row
+-- Put a message back into the session of the turn that worked on it.
+UPDATE inbox SET session_no = :session_no WHERE inbox_no = :inbox_no;
 
 -- name: move_outbox, one row
 -- Move a reply whose session number is invalid to another session.

@@ -178,14 +178,6 @@ CHANGES = [
         priority=8,
         people=0,
     ),
-    change(
-        "put_wal_link",
-        "a name of its own",
-        {"wal_link 1": {"previous": "name", "current": ANY}},
-        link_no=1,
-        previous="not used",
-        current="name",
-    ),
     Change(
         "salvage.cap_cursors",
         "one of two",
@@ -452,12 +444,25 @@ CHANGES = [
             for label, row in w.rows("turn")
         },
     ),
+    change(
+        "forget_message",
+        "one turn",
+        {"turn done#1": {"inbox_no": "no 0"}},
+        turn_no="turn done#1",
+    ),
     change("drop_turn", "one turn", gone("turn done#1"), turn_no="turn done#1"),
     change(
         "move_inbox",
         "one message",
         {"inbox held": {"session_no": "live", "entry_no": None}},
         number="inbox held",
+        session_no="session live",
+    ),
+    change(
+        "return_inbox",
+        "one message",
+        {"inbox held": {"session_no": "live"}},
+        inbox_no="inbox held",
         session_no="session live",
     ),
     change(
