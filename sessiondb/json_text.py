@@ -100,11 +100,12 @@ _key_value = re.compile(r"[ \t\r\n]*:[ \t\r\n]*")
 # The layout that every known program writes: scalar fields, then "message", then the
 # closing brace. With it the message is decoded in its place, which gives its span for
 # free.
-_usual_layout = re.compile(
+_SCALAR_FIELDS: Final = (
     r'[ \t\r]*\{(?P<fields>(?:[ \t\r]*"\w+"[ \t\r]*:[ \t\r]*'
     r'(?:"[^"\\\x00-\x1f]*"|null|true|false|-?\d{1,18})[ \t\r]*,)*+)'
-    r'[ \t\r]*"message"[ \t\r]*:[ \t\r]*(?=\{)'
 )
+_scalar_fields = re.compile(_SCALAR_FIELDS)
+_usual_layout = re.compile(_SCALAR_FIELDS + r'[ \t\r]*"message"[ \t\r]*:[ \t\r]*(?=\{)')
 
 
 def decode_object(
@@ -210,7 +211,7 @@ def _decode(text: str, decoder: json.JSONDecoder) -> tuple[dict[str, Any], tuple
     if usual:
         message, end = decoder.raw_decode(text, usual.end())
         if text[end:].strip(JSON_SPACE) == "}":
-            fields = decoder.decode("{" + usual["fields"].rstrip(", \t\r") + "}")
+            fields = _decode_scalars(usual, decoder)
             fields["message"] = message
             return fields, (usual.end(), end)
     value = decoder.decode(text)
@@ -219,6 +220,17 @@ def _decode(text: str, decoder: json.JSONDecoder) -> tuple[dict[str, Any], tuple
     return value, _span_of_message(text, decoder) if isinstance(
         value.get("message"), dict
     ) else None
+
+
+def _decode_scalars(found: re.Match[str], decoder: json.JSONDecoder) -> dict[str, Any]:
+    fields: dict[str, Any] = decoder.decode("{" + found["fields"].rstrip(", \t\r") + "}")
+    return fields
+
+
+def leading_fields(text: str) -> dict[str, Any]:
+    """Return the scalar fields with which the text of an object begins, whatever follows them."""
+    found = _scalar_fields.match(text)
+    return _decode_scalars(found, _decoder) if found is not None else {}
 
 
 def _span_of_message(text: str, decoder: json.JSONDecoder) -> tuple[int, int] | None:

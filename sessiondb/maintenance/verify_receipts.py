@@ -188,7 +188,9 @@ class ReceiptWalk:
             )
         if piece.byte_offset != self._seen.size and not _is_incomparable(self._owner):
             self._findings.add("source", f"{where} lies at byte {self._seen.size}")
-        is_blank = not piece.content.strip(_BLANK) or piece.content == _BOM
+        # A byte order mark is one at the beginning of a file, and a damaged line anywhere else.
+        is_mark = self._seen.size == 0 and piece.content == _BOM
+        is_blank = is_mark or not piece.content.strip(_BLANK)
         # Of a long line that is kept in pieces, all are called damaged, whatever one holds.
         is_whole = self._seen.ends_in_newline and len(piece.content) < _SHORT_BYTES
         if piece.severity != ("blank" if is_blank else "damaged") and (is_whole or not is_blank):

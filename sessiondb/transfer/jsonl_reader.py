@@ -29,8 +29,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from sessiondb.clock import ms_from_iso
-from sessiondb.json_text import DamagedLine, decode_object, storable
-from sessiondb.limits import ENTRY_BYTES_MAX, IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES, MIB
+from sessiondb.json_text import DamagedLine, decode_object, leading_fields, storable
+from sessiondb.limits import (
+    ENTRY_BYTES_MAX,
+    ENTRY_VALUES_MAX,
+    IMPORT_BATCH_BYTES,
+    IMPORT_BATCH_ENTRIES,
+    KIB,
+    MIB,
+)
 from sessiondb.models import BEHIND_ENTRY
 from sessiondb.transcript.entries import Draft, id_or_none, parse_line
 from sessiondb.transcript.formats import PI
@@ -50,6 +57,9 @@ UNPACKED_BYTES_MAX: Final = 4 * 1024 * MIB
 UNPACKED_BYTES_FREE: Final = 16 * MIB
 UNPACKED_RATIO_MAX: Final = 200
 VERSION_MAX: Final = 4
+# So much of a damaged line of too many values is looked at for its id and parent. Every known
+# program writes these first.
+_LEADING_BYTES: Final = 4 * KIB
 
 BOM: Final = b"\xef\xbb\xbf"
 _BLANK: Final = b" \t\r\n"
@@ -475,8 +485,13 @@ class _Reader:
 
 def link_of(line: bytes) -> Links:
     """Return the id of a line that is no entry, with its parent, if both can be read."""
+    fields: Any
     try:
-        fields = json.loads(line.decode(errors="replace"))
+        # Decoded, a line of too many values would take 25 times its size.
+        if sum(line.count(mark) for mark in (b"[", b"{", b",")) > ENTRY_VALUES_MAX:
+            fields = leading_fields(line[:_LEADING_BYTES].decode(errors="replace"))
+        else:
+            fields = json.loads(line.decode(errors="replace"))
     except (ValueError, RecursionError):
         return {}
     entry_id = id_or_none(fields.get("id")) if isinstance(fields, dict) else None

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import anyio
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import sessiondb
-from sessiondb.limits import ENTRY_BYTES_MAX, MIB
+from sessiondb.limits import ENTRY_BYTES_MAX, ENTRY_VALUES_MAX, MIB
 from sessiondb.transfer import jsonl_reader
 from tests.support.core import one_loop
 from tests.support.transfer import (
@@ -241,6 +241,15 @@ async def test_a_damaged_line_cuts_no_history_off(
     assert (tmp_path / "out/one.jsonl").read_bytes() == before + after
 
 
+async def test_a_line_of_too_many_values_cuts_no_history_off(tmp_path: Path) -> None:
+    values = b"0," * ENTRY_VALUES_MAX + b"0"
+    line = b'{"type":"custom","id":"p","parentId":"a","data":[' + values + b"]}"
+    after = message("c", "p", "after").encode()
+    receipt, messages = await round_trip(tmp_path, b"\n".join([HEAD, GOOD, line, after, b""]))
+    assert (receipt.damaged, receipt.verified) == (1, True)
+    assert [entry["content"] for entry in messages] == ["first", "after"]
+
+
 async def test_a_session_of_version_1_keeps_entries_when_it_is_compacted(tmp_path: Path) -> None:
     lines = [header(version=1), message("a", None), message("b", "a"), message("c", "a")]
     write(tmp_path / "in", {"one.jsonl": "".join(f"{line}\n" for line in lines).encode()})
@@ -288,6 +297,10 @@ lines = st.lists(
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=lines, tail=st.booleans())
+# A byte order mark that does not begin the file is a damaged line.
+@example(lines=[b"", b"\xef\xbb\xbf"], tail=False)
+@example(lines=[GOOD, b"\xef\xbb\xbf", b"\xef\xbb\xbf"], tail=True)
+@example(lines=[b"\xef\xbb\xbf", b"\xef\xbb\xbf"], tail=False)
 def test_any_file_comes_back_byte_for_byte(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], tail: bool
 ) -> None:
