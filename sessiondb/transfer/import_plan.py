@@ -21,7 +21,7 @@ from sessiondb.errors import OpenError
 
 from .folder_scan import SourceFile
 from .jsonl_reader import Links, PrefixChanged, UnreadableFile, link_of, read_batches
-from .jsonl_writer import kept_pieces
+from .jsonl_writer import kept_lines
 from .source import place_of
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ async def plan_files(backend: Backend, files: Sequence[SourceFile]) -> list[File
 async def _links_of(backend: Backend, import_file_no: int) -> Links:
     """Return the links of the lines of a file that are kept because they are no entries."""
     links: dict[str, str | None] = {}
-    async for content in kept_pieces(backend, import_file_no):
-        links |= await threads.run(link_of, content)
+    async for line in kept_lines(backend, import_file_no):
+        links |= await threads.run(link_of, line)
     return links
 
 

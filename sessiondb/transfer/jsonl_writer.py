@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sessiondb.backend import Backend, ReadTx
 from sessiondb.json_text import dumps_again, loads, stored_text
-from sessiondb.limits import PAGE_ROWS, SEQ_MAX
+from sessiondb.limits import ENTRY_BYTES_MAX, PAGE_ROWS, SEQ_MAX
 from sessiondb.models import BEHIND_ENTRY
 from sessiondb.paging import handed_on
 from sessiondb.transcript.paths import entry_number, segments, seq_of, session_of
@@ -59,11 +59,21 @@ async def imported_bytes(
         waiting = await kept.next()
 
 
-async def kept_pieces(backend: Backend, import_file_no: int) -> AsyncIterator[bytes]:
-    """Yield the pieces of an imported file that are no entries, in their order."""
+async def kept_lines(backend: Backend, import_file_no: int) -> AsyncIterator[bytes]:
+    """Yield the lines of an imported file that are no entries, in their order.
+
+    A line that is stored in pieces is put together. Of one that is longer than an entry may be,
+    each part of that length is yielded by itself.
+    """
     kept = _KeptPages(backend, import_file_no)
+    line = bytearray()
     while (piece := await kept.next()) is not None:
-        yield piece.content
+        line += piece.content
+        if line.endswith(b"\n") or len(line) >= ENTRY_BYTES_MAX:
+            yield bytes(line)
+            line.clear()
+    if line:
+        yield bytes(line)
 
 
 class _KeptPages:

@@ -250,6 +250,25 @@ async def test_a_line_of_too_many_values_cuts_no_history_off(tmp_path: Path) -> 
     assert [entry["content"] for entry in messages] == ["first", "after"]
 
 
+async def test_a_damaged_line_in_pieces_cuts_no_history_off(tmp_path: Path) -> None:
+    """The file grows after its import. Two lines are so long, and each has its own link."""
+    long = [
+        b'{"type":"custom","id":"%b","parentId":"%b","data":"\xff%b"}'
+        % (own, parent, b"x" * (jsonl_reader.PIECE_BYTES * 2 + 9))
+        for own, parent in ((b"p", b"a"), (b"q", b"p"))
+    ]
+    before = b"\n".join([HEAD, GOOD, *long, b""])
+    after = message("c", "q", "after").encode() + b"\n"
+    source = write(tmp_path / "in", {"one.jsonl": before})
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        await db.import_path(source)
+        (source / "one.jsonl").write_bytes(before + after)
+        [receipt] = (await db.import_path(source, verify=True)).files
+        assert receipt.verified is True
+        context = await (await db.session_by_id(receipt.session_id)).context()
+        assert [entry["content"] for entry in context.messages] == ["first", "after"]
+
+
 async def test_a_session_of_version_1_keeps_entries_when_it_is_compacted(tmp_path: Path) -> None:
     lines = [header(version=1), message("a", None), message("b", "a"), message("c", "a")]
     write(tmp_path / "in", {"one.jsonl": "".join(f"{line}\n" for line in lines).encode()})
