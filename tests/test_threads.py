@@ -86,9 +86,13 @@ async def test_threads_that_all_call_the_library_do_not_wait_for_one_another(tmp
         assert len(texts(await session.context())) == number
 
 
-def test_only_one_module_asks_for_threads() -> None:
-    """Because only that one has a limiter of the library's own."""
+def test_no_module_takes_the_applications_threads() -> None:
+    """Those of anyio and asyncio are the application's, and a program's end waits for them."""
+    pools = ("to_thread", "run_in_executor", "ThreadPoolExecutor")
     found = {
-        path.name for path in (ROOT / "sessiondb").rglob("*.py") if "to_thread" in path.read_text()
+        f"{path.name} {pool}"
+        for path in (ROOT / "sessiondb").rglob("*.py")
+        for pool in pools
+        if pool in path.read_text()
     }
-    assert found == {"threads.py"}
+    assert found == set()
