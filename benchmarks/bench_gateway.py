@@ -144,7 +144,13 @@ def test_messages_that_wait_for_others_cost_a_look_and_a_claim_nothing(
             for lane in ("main", "cron", "resume"):
                 await of.read("bench.look", partial(claims.peek, lane=lane, now_ms=now_ms()))
             took["look"].append((perf_counter() - began) * 1e6)
-            await of.accept("bench", f"new {next(_events)}", _key(number), USER_MESSAGE, lane="new")
+            await of.accept(
+                _key(number),
+                USER_MESSAGE,
+                channel="bench",
+                event_id=f"new {next(_events)}",
+                lane="new",
+            )
             began = perf_counter()
             turn = await _claim(of, "new")
             took["claim"].append((perf_counter() - began) * 1e6)
@@ -407,7 +413,7 @@ def _accepting(db: SessionDB) -> Callable[[], Coroutine[Any, Any, Any]]:
 
     def accept() -> Coroutine[Any, Any, Any]:
         number = next(_events)
-        return db.accept("bench", str(number), _key(number), USER_MESSAGE)
+        return db.accept(_key(number), USER_MESSAGE, channel="bench", event_id=str(number))
 
     return accept
 
@@ -494,7 +500,9 @@ async def _fill(db: SessionDB, kind: str, waiting: int) -> None:
     for start in range(0, waiting, len(lanes)):
         for place, lane in enumerate(lanes):
             key = f"agent:main:bench:waits:{start}"
-            await db.accept("bench", f"w{start + place}", key, USER_MESSAGE, lane=lane)
+            await db.accept(
+                key, USER_MESSAGE, channel="bench", event_id=f"w{start + place}", lane=lane
+            )
         if kind != "behind a lane":
             await _claim(db, "wide")
     if kind == "behind a lane":
@@ -579,7 +587,12 @@ async def _build_start(path: Path, many: int, entries: int, interrupted: int) ->
             await db.write("bench.create", partial(create, drafts, first))
         await db.set_lane("main", concurrency=interrupted, priority=0)
         for number in range(interrupted):
-            await db.accept("bench", f"start-{number}", f"agent:main:start:{number}", USER_MESSAGE)
+            await db.accept(
+                f"agent:main:start:{number}",
+                USER_MESSAGE,
+                channel="bench",
+                event_id=f"start-{number}",
+            )
             turn_no = await _claim(db)
             await db.write("bench.interrupt", partial(_interrupt, turn_no))
 

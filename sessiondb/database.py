@@ -401,11 +401,11 @@ class SessionDB:
 
     async def accept(
         self,
-        channel: str,
-        event_id: str,
         key: str,
         message: dict[str, Any] | BaseModel | str,
         *,
+        channel: str,
+        event_id: str,
         lane: str = "main",
         by_person: bool | None = None,
         timeout_s: float | None = None,
@@ -444,17 +444,17 @@ class SessionDB:
 
     async def edit(
         self,
-        channel: str,
-        event_id: str,
         key: str,
         message: dict[str, Any] | BaseModel | str,
         *,
+        channel: str,
+        event_id: str,
         version: int,
         timeout_s: float | None = None,
     ) -> Edited:
         """Give an accepted message a new text, because its sender edited it. Durable on return.
 
-        `channel`, `event_id` and `key` are those that it was accepted with. `version` grows
+        `key`, `channel` and `event_id` are those that it was accepted with. `version` grows
         with each edit of a message: the channel's number or time of the edit. May be
         repeated: a version that is no newer changes nothing.
 

@@ -262,7 +262,7 @@ async def test_a_handled_message_has_been_decoded_twice(
     async with sessiondb.open(tmp_db) as db:
         monkeypatch.setattr(json.JSONDecoder, "raw_decode", counting)
         message = {"role": "user", "content": content}
-        await db.accept("web", "1", "agent:main:costs:1", encode(message))
+        await db.accept("agent:main:costs:1", encode(message), channel="web", event_id="1")
         async with anyio.create_task_group() as group:
             group.start_soon(db.run_lane, "main", handler)
     assert handled == [message]

@@ -86,9 +86,11 @@ async def gateway():
             group.start_soon(partial(db.run_lane, "short", works, settings=short))
             for number, text in enumerate(("slow", "fails once")):
                 key = f"agent:main:web:{number}"
-                await db.accept("web", text, key, {"role": "user", "content": text})
-            await db.accept("web", "never ends", "agent:main:web:9",
-                            {"role": "user", "content": "never ends"}, lane="short")
+                message = {"role": "user", "content": text}
+                await db.accept(key, message, channel="web", event_id=text)
+            message = {"role": "user", "content": "never ends"}
+            await db.accept("agent:main:web:9", message, channel="web", event_id="never ends",
+                            lane="short")
             try:
                 async with session.compact(keep_recent_tokens=10, timeout_s=0.3):
                     await anyio.sleep_forever()

@@ -317,7 +317,7 @@ async def some_replies(db: sessiondb.SessionDB) -> list[int]:
 async def some_dead_letters(db: sessiondb.SessionDB) -> list[int]:
     numbers = []
     for place, size in enumerate(SIZES):
-        accepted = await db.accept("web", str(place), KEY, user(size))
+        accepted = await db.accept(KEY, user(size), channel="web", event_id=str(place))
         numbers.append(accepted.inbox_no)
         await db.write(
             "refuse",
@@ -388,7 +388,7 @@ async def test_a_list_ends_at_its_limit_whatever_ended_its_pages(tmp_db: Path, w
 async def test_a_list_holds_no_more_than_a_page(tmp_db: Path, peak: Callable[[], int]) -> None:
     async with sessiondb.open(tmp_db, durability="normal") as db:
         for place in range(12):
-            accepted = await db.accept("web", str(place), KEY, user(MIB))
+            accepted = await db.accept(KEY, user(MIB), channel="web", event_id=str(place))
             await db.write(
                 "refuse",
                 lambda tx, no=accepted.inbox_no: dead_letters.refuse(tx, no, None, "refused"),
@@ -408,7 +408,7 @@ async def test_a_list_holds_no_more_than_a_page(tmp_db: Path, peak: Callable[[],
 async def test_open_messages_are_listed_in_pages(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db, durability="normal") as db:
         for place in range(5):
-            await db.accept("web", str(place), KEY, user(10))
+            await db.accept(KEY, user(10), channel="web", event_id=str(place))
         page = partial(inbox.open_messages, session_no=None)
         first, after_no = await db.read("open", partial(page, after_no=None, limit=3))
         rest, end = await db.read("open", partial(page, after_no=after_no, limit=3))

@@ -540,12 +540,16 @@ def test_an_iterator_is_closed_when_the_loop_over_it_ends(
 
 def test_a_script_uses_the_calls_of_a_gateway(tmp_db: Path) -> None:
     with sync.open(tmp_db) as db:
-        first = db.accept("cron", "1", KEY, {"role": "user", "content": "hello"})
+        first = db.accept(KEY, {"role": "user", "content": "hello"}, channel="cron", event_id="1")
         assert (first.state, first.duplicate) == ("queued", False)
-        assert db.accept("cron", "1", KEY, {"role": "user", "content": "hello"}).duplicate
+        assert db.accept(
+            KEY, {"role": "user", "content": "hello"}, channel="cron", event_id="1"
+        ).duplicate
         db.set_lane("slow", concurrency=1, priority=5)
         assert (
-            db.accept("cron", "2", KEY, {"role": "user", "content": "again"}, lane="slow").ahead
+            db.accept(
+                KEY, {"role": "user", "content": "again"}, channel="cron", event_id="2", lane="slow"
+            ).ahead
             == 1
         )
         db.write("refuse", lambda tx: dead_letters.refuse(tx, first.inbox_no, 1, "nobody is here"))

@@ -52,7 +52,7 @@ async def test_a_full_thread_pool_of_the_application_holds_nothing_up(
         async with sessiondb.open(tmp_db) as db:
             session = await db.session(KEY)
             await session.append(user(LARGE))
-            await db.accept("web", "1", "agent:main:web:2", user(LARGE))
+            await db.accept("agent:main:web:2", user(LARGE), channel="web", event_id="1")
             assert texts(await session.context()) == [LARGE]
             assert await db.recover() == sessiondb.Recovered()
             assert await db.held() == []

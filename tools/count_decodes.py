@@ -59,8 +59,8 @@ async def gateway(path: str) -> dict[str, int]:
     done = anyio.Event()
     async with sessiondb.open(path) as db, anyio.create_task_group() as tasks:
         tasks.start_soon(db.run_lane, "main", handler)
-        await db.accept("web", "1", KEY, {"role": "user", "content": MARK})
-        await db.accept("web", "2", KEY, {"role": "user", "content": "the next"})
+        await db.accept(KEY, {"role": "user", "content": MARK}, channel="web", event_id="1")
+        await db.accept(KEY, {"role": "user", "content": "the next"}, channel="web", event_id="2")
         await done.wait()
         in_all = len(calls)
         tasks.cancel_scope.cancel()

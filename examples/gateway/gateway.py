@@ -178,7 +178,11 @@ class Gateway:
             else None
         )
         accepted = await self.db.accept(
-            channel, event_id, key, message, lane="cron" if channel == "cron" else "main"
+            key,
+            message,
+            channel=channel,
+            event_id=event_id,
+            lane="cron" if channel == "cron" else "main",
         )
         if stale is not None:
             self.tell(accepted.session_id, "reset", reason=stale)

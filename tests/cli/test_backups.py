@@ -194,7 +194,7 @@ async def _run_for_a_while(path: Path) -> tuple[list[str], list[str]]:
             group.start_soon(db.run_outbox, send)
             group.start_soon(db.run_resumes)
             # Everything else in the file is older, so lanes and channels would take it first.
-            await db.accept("last", f"{time.time_ns()}", key, message)
+            await db.accept(key, message, channel="last", event_id=f"{time.time_ns()}")
     handled.remove("the last")
     sent.remove("the last:1")
     return handled, sent

@@ -68,11 +68,13 @@ async def _leave_work_behind(path: Path) -> None:
                 group.cancel_scope.cancel()
                 raise OSError("the line went dead")
 
-            await db.accept("web", "1", KEY, {"role": "user", "content": "hello"})
+            await db.accept(KEY, {"role": "user", "content": "hello"}, channel="web", event_id="1")
             group.start_soon(db.run_lane, "main", answer)
             group.start_soon(db.run_outbox, send)
         for event_id in ("2", "3"):
-            await db.accept("web", event_id, KEY, {"role": "user", "content": "are you there?"})
+            await db.accept(
+                KEY, {"role": "user", "content": "are you there?"}, channel="web", event_id=event_id
+            )
         session_no = (await db.session(KEY)).ref.session_no
         await db.write(
             "test.dead_letter",

@@ -27,7 +27,9 @@ def db(tmp_db: Path) -> Path:
             session.append({"role": "user", "content": f"in {session_id}"})
             opened.bind(f"agent:main:web:direct:{number}", session)
             message = {"role": "user", "content": "hello there"}
-            opened.accept("web", str(number), f"agent:main:web:direct:{number}", message)
+            opened.accept(
+                f"agent:main:web:direct:{number}", message, channel="web", event_id=str(number)
+            )
             for text in ("one", "two"):
                 session.append({"role": "user", "content": text * 100})
                 session.append({"role": "assistant", "content": "yes"})

@@ -496,7 +496,9 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 async def ask(db: sessiondb.SessionDB, channel: str, number: int) -> sessiondb.Accepted:
     """Accept a message that a person sent through a bot of a channel."""
     key = f"agent:main:{channel}:direct:{number}"
-    return await db.accept(f"{channel}:bot1", str(number), key, {"role": "user", "content": "?"})
+    return await db.accept(
+        key, {"role": "user", "content": "?"}, channel=f"{channel}:bot1", event_id=str(number)
+    )
 
 
 @pytest.mark.usefixtures("few")
@@ -522,10 +524,10 @@ async def test_a_channel_that_is_down_and_full_stops_no_other(tmp_db: Path) -> N
 
     async def say_to(db: sessiondb.SessionDB, channel: str, number: int) -> sessiondb.Accepted:
         return await db.accept(
-            f"{channel}:bot1",
-            str(number),
             f"agent:main:{channel}:direct:{number}",
             {"role": "user", "content": channel},
+            channel=f"{channel}:bot1",
+            event_id=str(number),
         )
 
     async with sessiondb.open(tmp_db) as db, sessiondb.open(tmp_db) as other:
@@ -571,7 +573,11 @@ async def test_a_full_channel_is_refused_until_it_has_room(tmp_db: Path, clock: 
         assert busy.value.retry_after_ms == 1_000, "its replies can be sent at once"
         with pytest.raises(sessiondb.SessionBusy):
             await db.edit(
-                "telegram:bot1", "1", "agent:main:telegram:direct:1", user("!"), version=1
+                "agent:main:telegram:direct:1",
+                user("!"),
+                channel="telegram:bot1",
+                event_id="1",
+                version=1,
             )
         await ask(db, "web", 3)
         reply = await taken_of(db, "telegram")

@@ -347,7 +347,9 @@ async def test_a_message_that_was_edited_since_it_was_read_is_not_claimed_with_i
         seen = await db.read("peek", lambda tx: claims.peek(tx, "main", writer._now_ms()))
         assert seen is not None
         draft = await prepare(seen.payload)
-        edited = await db.edit("web", "e1", "agent:main:web:1", user("new"), version=1)
+        edited = await db.edit(
+            "agent:main:web:1", user("new"), channel="web", event_id="e1", version=1
+        )
         assert edited.outcome == "replaced"
         assert (
             await db.write(
@@ -451,7 +453,7 @@ async def test_the_idempotency_keys_of_claims_are_reserved(tmp_db: Path) -> None
         with pytest.raises(sessiondb.InvalidInput, match=r"item 1: .*reserved"):
             await session.append_many([user("a"), user("b")], idempotency_keys=[None, "inbox:007"])
         with pytest.raises(sessiondb.InvalidInput, match="reserved"):
-            await db.accept("web", "e0", KEY, own)
+            await db.accept(KEY, own, channel="web", event_id="e0")
         for free in ("inbox:", "inbox:1a", "my inbox:1"):
             await session.append(user(free), idempotency_key=free)
         await say(db, "e1")

@@ -44,7 +44,9 @@ async def test_a_message_delivered_often_is_accepted_once(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         first = await say(db, "e1")
         again = [await say(db, "e1") for _ in range(3)]
-        other = await db.accept("discord", "e1", KEY, user("another channel's own numbering"))
+        other = await db.accept(
+            KEY, user("another channel's own numbering"), channel="discord", event_id="e1"
+        )
         assert [row.event_id for row in await look(db, "inbox")] == ["e1", "e1"]
     assert (first.state, first.duplicate, first.ahead) == ("queued", False, 0)
     assert {(one.inbox_no, one.session_id, one.duplicate) for one in again} == {
@@ -68,7 +70,8 @@ async def main():
     async with sessiondb.open(sys.argv[1]) as db:
         for number in range(50):
             message = {"role": "user", "content": f"m{number}"}
-            accepted = await db.accept("web", f"e{number}", "agent:main:web:1", message)
+            event = {"channel": "web", "event_id": f"e{number}"}
+            accepted = await db.accept("agent:main:web:1", message, **event)
             print(accepted.inbox_no, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 anyio.run(main, backend=sys.argv[2])
@@ -245,7 +248,7 @@ async def test_accept_refuses_what_a_transcript_would_refuse(
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
         with pytest.raises(sessiondb.InvalidInput, match=says):
-            await db.accept("web", "e1", KEY, message)
+            await db.accept(KEY, message, channel="web", event_id="e1")
         assert await look(db, "inbox") == []
 
 
@@ -263,9 +266,14 @@ async def test_bad_addresses_are_refused(tmp_db: Path) -> None:
             with pytest.raises(sessiondb.InvalidInput, match="event_id is a text of 1 to"):
                 await say(db, bad, text="x")  # type: ignore[arg-type]
             with pytest.raises(sessiondb.InvalidInput, match="channel is a text of 1 to"):
-                await db.accept(bad, "e1", KEY, user("x"))  # type: ignore[arg-type]
+                await db.accept(KEY, user("x"), channel=bad, event_id="e1")  # type: ignore[arg-type]
         assert await look(db, "inbox") == []
-        await db.accept("c" * SESSION_KEY_CHARS_MAX, "e" * SESSION_KEY_CHARS_MAX, KEY, user("x"))
+        await db.accept(
+            KEY,
+            user("x"),
+            channel="c" * SESSION_KEY_CHARS_MAX,
+            event_id="e" * SESSION_KEY_CHARS_MAX,
+        )
         assert len(await look(db, "inbox")) == 1
 
 
@@ -291,7 +299,7 @@ async def test_an_ended_session_takes_no_message_and_drops_its_queue(
 async def test_a_message_of_hundreds_of_kilobytes_is_kept_as_it_is(tmp_db: Path) -> None:
     text = '{ "role": "user",  "content": ' + json.dumps("long " * 100_000) + "}"
     async with sessiondb.open(tmp_db) as db:
-        await db.accept("web", "e1", KEY, text)
+        await db.accept(KEY, text, channel="web", event_id="e1")
         turn = await claimed(db)
         session = await db.session(KEY)
         assert (await session.tail(1))[0].entry_id == turn.entry_id
@@ -496,7 +504,7 @@ async def test_a_repeated_delivery_may_be_stamped_and_laid_out_anew(tmp_db: Path
             {"timestamp": 2, "content": [{"text": "é", "type": "text"}], "role": "user"},
             '{ "role": "user", "content": [{"type": "text", "text": "\\u00e9"}] }',
         ):
-            accepted = await db.accept("web", "e1", KEY, message)
+            accepted = await db.accept(KEY, message, channel="web", event_id="e1")
             assert accepted.inbox_no == 1
 
 
@@ -515,7 +523,7 @@ async def test_a_repetition_is_known_after_its_key_was_bound_anew(tmp_db: Path) 
 async def edit(
     db: sessiondb.SessionDB, text: str, version: int, event_id: str = "e1", key: str = KEY
 ) -> sessiondb.Edited:
-    return await db.edit("web", event_id, key, user(text), version=version)
+    return await db.edit(key, user(text), channel="web", event_id=event_id, version=version)
 
 
 async def read_by(db: sessiondb.SessionDB, started: claims.Started) -> list[Any]:

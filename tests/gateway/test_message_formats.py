@@ -38,7 +38,7 @@ async def test_a_turn_of_anthropics_format_is_answered(tmp_db: Path) -> None:
 
     async with sessiondb.open(tmp_db) as db:
         await db.session(KEY, format="anthropic")
-        await db.accept("web", "e1", KEY, QUESTION)
+        await db.accept(KEY, QUESTION, channel="web", event_id="e1")
         async with running(partial(db.run_lane, "main", handler)):
             await eventually(partial(nothing_open, db))
         assert seen == [[QUESTION, CALL, RESULT]]
@@ -53,7 +53,7 @@ async def test_an_answer_of_another_format_is_refused_and_its_sender_is_told(tmp
 
     async with sessiondb.open(tmp_db) as db:
         session = await db.session(KEY, format="anthropic")
-        await db.accept("web", "e1", KEY, QUESTION)
+        await db.accept(KEY, QUESTION, channel="web", event_id="e1")
         async with running(partial(db.run_lane, "main", handler)):
             await eventually(partial(nothing_open, db))
         assert await inbox_states(db) == {"e1": "dead"}

@@ -43,7 +43,7 @@ async def main():
         await db.recover()
         if sys.argv[2] == "work":
             message = {"role": "user", "content": "a question"}
-            await db.accept("web", "1", "agent:main:web:1", message)
+            await db.accept("agent:main:web:1", message, channel="web", event_id="1")
             async def handler(turn):
                 print("working as pid", os.getpid(), flush=True)
                 await anyio.to_thread.run_sync(sys.stdin.readline)

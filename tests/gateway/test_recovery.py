@@ -52,7 +52,7 @@ async def main():
     async with sessiondb.open(sys.argv[1], program="the old gateway") as db:
         for number, text in enumerate(("first", "second"), 1):
             message = {"role": "user", "content": text}
-            await db.accept("web", text, f"agent:main:web:{number}", message)
+            await db.accept(f"agent:main:web:{number}", message, channel="web", event_id=text)
         async with anyio.create_task_group() as group:
             group.start_soon(db.run_lane, "main", handler)
             group.start_soon(db.run_outbox, sender)

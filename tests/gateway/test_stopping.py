@@ -121,8 +121,8 @@ def test_abort_of_the_synchronous_face(tmp_db: Path) -> None:
         session = db.session(ONE)
         assert not session.abort("nothing runs")
         assert db.withdraw("web", "e1").outcome == "unknown"
-        db.accept("web", "e1", ONE, user("hello"))
-        db.accept("web", "e2", TWO, user("hello"))
+        db.accept(ONE, user("hello"), channel="web", event_id="e1")
+        db.accept(TWO, user("hello"), channel="web", event_id="e2")
         assert [one.event_id for one in db.inbox(session=session)] == ["e1"]
         assert [one.event_id for one in db.inbox()] == ["e1", "e2"]
         assert [one.event_id for one in db.inbox(limit=1)] == ["e1"]
@@ -207,11 +207,11 @@ async def test_an_edit_goes_with_its_message(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         await say(db, "e1", ONE)
         await complete(db, (await claimed(db)).turn_no, "yes")
-        await db.edit("web", "e1", ONE, user("better"), version=1)
+        await db.edit(ONE, user("better"), channel="web", event_id="e1", version=1)
         await say(db, "e2", ONE)
         assert await withdraw(db, "e1") == ("withdrawn", None)
         assert list((await inbox_states(db)).values()) == ["done", "done", "queued"]
-        await db.edit("web", "e1", ONE, user("best"), version=2)
+        await db.edit(ONE, user("best"), channel="web", event_id="e1", version=2)
         started = await claimed(db)
         assert started.edit_of is None
         await complete(db, started.turn_no, "yes")

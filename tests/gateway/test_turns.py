@@ -132,7 +132,7 @@ async def test_only_a_persons_message_supersedes_a_persons(
     async with sessiondb.open(tmp_db) as db:
         await db.set_lane("subagent", concurrency=2, priority=5)
         for key in (KEY, OTHER):
-            await db.accept("web", f"first {key}", key, user("first"), lane=first)
+            await db.accept(key, user("first"), channel="web", event_id=f"first {key}", lane=first)
         for _ in range(1 if first == "cron" else 2):
             await interrupt(db, (await claimed(db, first)).turn_no)
         if first == "cron":
@@ -142,7 +142,9 @@ async def test_only_a_persons_message_supersedes_a_persons(
             await db.resume(policy)
         by_person = False if second == "hook" else None
         lane = "main" if second == "hook" else second
-        await db.accept("x", "second", KEY, user("second"), lane=lane, by_person=by_person)
+        await db.accept(
+            KEY, user("second"), channel="x", event_id="second", lane=lane, by_person=by_person
+        )
         await complete(db, (await claimed(db, lane)).turn_no, "to the second")
         states = await inbox_states(db)
         assert states[f"first {KEY}"] == ("queued" if queued else "interrupted")

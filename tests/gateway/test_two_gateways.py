@@ -187,10 +187,10 @@ async def test_messages_of_two_lanes_run_in_the_order_of_the_lanes(
     async with sessiondb.open(tmp_path / "gateway.db") as db:
         for lane in accepted:
             await db.accept(
-                "fake",
-                lane,
                 "agent:main:fake:channel:c0",
                 {"role": "user", "content": lane},
+                channel="fake",
+                event_id=lane,
                 lane=lane,
             )
         with anyio.fail_after(PATIENCE_S):

@@ -74,7 +74,7 @@ async def test_a_number_too_long_for_the_interpreter_stops_no_lane(tmp_db: Path)
     async with sessiondb.open(tmp_db) as db:
         for event_id, zeros in (("long", 5_000), ("short", 300)):
             text = f'{{"role":"user","content":"x","number":1{"0" * zeros}}}'
-            await db.accept("web", event_id, KEY, text)
+            await db.accept(KEY, text, channel="web", event_id=event_id)
         async with running(partial(db.run_lane, "main", handler)):
             await eventually(partial(nothing_open, db))
         assert await inbox_states(db) == {"long": "done", "short": "done"}

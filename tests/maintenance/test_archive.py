@@ -132,7 +132,7 @@ async def test_a_key_reused_while_archived_stays_with_its_new_session(
     async with sessiondb.open(tmp_db) as db:
         session = await eventful_session(db, length=3)
         await archive_session(db, session)
-        accepted = await db.accept("web", "1", KEY, user("hello again"))
+        accepted = await db.accept(KEY, user("hello again"), channel="web", event_id="1")
         assert accepted.session_id != session.id
         restored = await db.unarchive(session.id)
         assert (restored.keys_bound, restored.keys_taken) == ((KEY + ":other",), (KEY,))

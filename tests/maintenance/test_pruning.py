@@ -196,7 +196,9 @@ async def test_dead_letters_can_be_requeued_however_old_they_are(
 def test_the_command_prunes_and_says_so(tmp_db: Path) -> None:
     with sessiondb.sync.open(tmp_db) as db:
         for number in range(3):
-            db.accept("web", f"e{number}", KEY, {"role": "user", "content": "hello"})
+            db.accept(
+                KEY, {"role": "user", "content": "hello"}, channel="web", event_id=f"e{number}"
+            )
     result = run("gc", tmp_db, "--prune", "0", "--dry-run")
     assert result.exit_code == 0
     assert (

@@ -196,7 +196,9 @@ async def test_appends_and_turns_proceed_between_the_steps(
             async def step(self, fn: Callable[[Any], Any], *, op: str, **options: Any) -> Any:
                 nonlocal steps
                 await user_session.append(user(f"between {steps}"))
-                await db.accept("web", str(steps), "agent:main:web:user", user("hello"))
+                await db.accept(
+                    "agent:main:web:user", user("hello"), channel="web", event_id=str(steps)
+                )
                 steps += 1
                 return await self.backend.step(fn, op=op, **options)
 

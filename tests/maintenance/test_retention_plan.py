@@ -198,7 +198,7 @@ async def active(db: sessiondb.SessionDB, session: sessiondb.Session) -> str:
 
 
 async def with_a_message(db: sessiondb.SessionDB, session: sessiondb.Session) -> str:
-    await db.accept("web", "1", "agent:main:web:old", user("hello"))
+    await db.accept("agent:main:web:old", user("hello"), channel="web", event_id="1")
     return "it has messages that wait or that a turn works on"
 
 
@@ -253,7 +253,7 @@ async def test_running_work_and_open_replies_protect_their_session(
             seen.append(await reason())
             return Answer(entries=[reply("yes")], replies=[("web:1", {"text": "yes"})])
 
-        await db.accept("web", "1", "agent:main:web:old", user("hello"))
+        await db.accept("agent:main:web:old", user("hello"), channel="web", event_id="1")
         async with anyio.create_task_group() as group:
             group.start_soon(db.run_lane, "main", handler)
             while not [row async for row in db.replies("pending")]:

@@ -75,7 +75,7 @@ def test_a_lost_user_message_is_restored_from_the_inbox(tmp_path: Path, new: Pat
 
 async def work_on_one_message(path: Path) -> None:
     async with sessiondb.open(path) as db:
-        await db.accept("web", "one", "agent:main:web:1", user("please do it"))
+        await db.accept("agent:main:web:1", user("please do it"), channel="web", event_id="one")
         await complete(db, (await claimed(db)).turn_no, "done")
 
 

@@ -42,7 +42,7 @@ def test_assigned_numbers_are_not_assigned_again(sound: Truth, broken: Path, new
         )
     salvaged(broken, new)
     with sync.open(new) as db:
-        taken = db.accept("web", "later", "agent:main:more:0", user("later"))
+        taken = db.accept("agent:main:more:0", user("later"), channel="web", event_id="later")
     assert taken.inbox_no > last  # a number of before would find the entry that has its key
 
 
@@ -118,7 +118,9 @@ def test_a_lost_lane_is_made_again_with_a_word_about_its_settings(
     with sync.open(path) as db:
         for lane in ("nightly", "weekly"):
             db.set_lane(lane, concurrency=3, priority=5)
-            db.accept("web", lane, f"agent:main:web:{lane}", user("work"), lane=lane)
+            db.accept(
+                f"agent:main:web:{lane}", user("work"), channel="web", event_id=lane, lane=lane
+            )
     change(path, "DELETE FROM lane WHERE lane = 'nightly'")
     report = salvaged(path, new)
     [told] = [one for one in report.lost if "lane" in one]

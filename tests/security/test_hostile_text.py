@@ -65,7 +65,11 @@ async def every_call(db: sessiondb.SessionDB, text: str) -> Iterator[tuple[str, 
         (
             "accept in lane",
             lambda: db.accept(
-                "web", "e9", "agent:main:web:direct:zz", {"role": "user", "content": "x"}, lane=text
+                "agent:main:web:direct:zz",
+                {"role": "user", "content": "x"},
+                channel="web",
+                event_id="e9",
+                lane=text,
             ),
         ),
         ("typed", lambda: session.append({"type": "custom", "parentId": text, "data": 1})),
@@ -113,7 +117,10 @@ async def test_hostile_text_that_is_stored_comes_back_as_it_was(db: Path, text: 
             lambda: opened.session(f"agent:main:web:direct:{text}"),
             lambda: opened.create_session(text),
             lambda: opened.accept(
-                text, text, "agent:main:web:direct:zz", {"role": "user", "content": text}
+                "agent:main:web:direct:zz",
+                {"role": "user", "content": text},
+                channel=text,
+                event_id=text,
             ),
             lambda: opened.set_lane(text, concurrency=1, priority=1),
             lambda: session.append(

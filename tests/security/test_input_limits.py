@@ -47,9 +47,11 @@ async def test_every_input_has_a_bound_and_a_typed_error(tmp_path: Path) -> None
             "idempotency key": lambda: session.append(
                 one, idempotency_key="x" * (limits.IDEMPOTENCY_KEY_CHARS_MAX + 1)
             ),
-            "source": lambda: db.accept("x" * (limits.SESSION_KEY_CHARS_MAX + 1), "e", key, one),
+            "source": lambda: db.accept(
+                key, one, channel="x" * (limits.SESSION_KEY_CHARS_MAX + 1), event_id="e"
+            ),
             "event id": lambda: db.accept(
-                "web", "x" * (limits.SESSION_KEY_CHARS_MAX + 1), key, one
+                key, one, channel="web", event_id="x" * (limits.SESSION_KEY_CHARS_MAX + 1)
             ),
             "consumer of events": lambda: anext(db.events("x" * (limits.CONSUMER_CHARS_MAX + 1))),
             "consumer without a name": lambda: anext(db.events("")),

@@ -607,7 +607,7 @@ async def test_a_gateway_whose_lock_file_goes_is_not_taken_for_dead(
     with other_process(GATEWAY, tmp_db) as child:
         gateway = Living(child)
         async with sessiondb.open(tmp_db, program="the other") as db:
-            await db.accept("web", "1", "agent:main:web:1", user("a question"))
+            await db.accept("agent:main:web:1", user("a question"), channel="web", event_id="1")
             take_away(Path(f"{tmp_db}{SUFFIX}"))
 
             async def alive(program: str) -> bool | None:
@@ -663,7 +663,7 @@ async def test_a_copy_opened_elsewhere_has_no_living_owners(
 ) -> None:
     copy = tmp_path / "elsewhere" / "copy.db"
     async with sessiondb.open(tmp_db) as db:
-        await db.accept("web", "1", "agent:main:web:1", user("a question"))
+        await db.accept("agent:main:web:1", user("a question"), channel="web", event_id="1")
         if how == "backup":
             backend: Any = db.backend
             await backend.backup(copy)

@@ -308,7 +308,7 @@ async def test_an_iterator_left_half_way_holds_no_snapshot(tmp_db: Path) -> None
             await other.append(reply("y" * 400))
             async with other.compact(keep_recent_tokens=0) as job:
                 await job.commit("S")
-            await db.accept("web", str(number), f"agent:main:{number}", user("x"))
+            await db.accept(f"agent:main:{number}", user("x"), channel="web", event_id=str(number))
 
         left = [db.sessions(), db.compactions(), db.events("somebody", from_start=True)]
         for iterator in left:
@@ -327,7 +327,7 @@ async def test_an_iterator_left_half_way_holds_no_snapshot(tmp_db: Path) -> None
 
 async def test_a_command_that_follows_holds_no_snapshot(tmp_db: Path) -> None:
     async with live(tmp_db) as (db, session):
-        await db.accept("web", "1", "agent:main:web", user("hello"))
+        await db.accept("agent:main:web", user("hello"), channel="web", event_id="1")
         follow = "import sys\nfrom sessiondb.__main__ import main\nsys.exit(main())"
         with other_process(follow, "tail", tmp_db, session.id, "-f") as follower:
             assert follower.stdout is not None

@@ -54,7 +54,10 @@ def write_with_shell(path: Path, sql: str) -> None:
 async def a_bit_of_everything(db: sessiondb.SessionDB) -> dict[str, sessiondb.Session]:
     """One session of each shape that a view has to describe."""
     await db.accept(
-        "web", "waiting", "agent:main:waiting", {"role": "user", "content": "is anybody there?"}
+        "agent:main:waiting",
+        {"role": "user", "content": "is anybody there?"},
+        channel="web",
+        event_id="waiting",
     )
     created = {
         name: await db.session(f"agent:main:{name}")
@@ -180,7 +183,13 @@ async def everything_else(db: sessiondb.SessionDB, folder: Path) -> None:
     old = await db.create_session("old")
     await old.append({"role": "user", "content": "long ago"})
     await db.gc(sessiondb.RetentionPolicy(max_sessions=8, idle_days=0))
-    await db.accept("web", "late", "agent:main:late", {"role": "user", "content": "?"}, lane="cron")
+    await db.accept(
+        "agent:main:late",
+        {"role": "user", "content": "?"},
+        channel="web",
+        event_id="late",
+        lane="cron",
+    )
     async with anyio.create_task_group() as group:
         group.start_soon(db.run_lane, "main", answer)
         group.start_soon(db.run_outbox, send)
@@ -234,13 +243,16 @@ async def a_gateways_day(db: sessiondb.SessionDB) -> None:
 
     for message in ("sent", "refused", "unknown", "nothing"):
         await db.accept(
-            "web", message, f"agent:main:web:direct:{message}", {"role": "user", "content": message}
+            f"agent:main:web:direct:{message}",
+            {"role": "user", "content": message},
+            channel="web",
+            event_id=message,
         )
     dead = await db.accept(
-        "web",
-        "dead",
         "agent:main:web:direct:dead",
         {"role": "user", "content": "dead"},
+        channel="web",
+        event_id="dead",
         lane="cron",
     )
     waiting = await db.session("agent:main:web:direct:dead")
@@ -251,10 +263,10 @@ async def a_gateways_day(db: sessiondb.SessionDB) -> None:
         ),
     )
     await db.accept(
-        "web",
-        "waiting",
         "agent:main:web:direct:waiting",
         {"role": "user", "content": "waiting"},
+        channel="web",
+        event_id="waiting",
         lane="cron",
     )
     async with anyio.create_task_group() as group:
@@ -334,8 +346,12 @@ async def test_held_shows_what_the_api_shows(tmp_db: Path) -> None:
             await anyio.sleep_forever()
             raise AssertionError
 
-        await db.accept("web", "1", "agent:main:a", {"role": "user", "content": "answer"})
-        await db.accept("web", "2", "agent:main:b", {"role": "user", "content": "think"})
+        await db.accept(
+            "agent:main:a", {"role": "user", "content": "answer"}, channel="web", event_id="1"
+        )
+        await db.accept(
+            "agent:main:b", {"role": "user", "content": "think"}, channel="web", event_id="2"
+        )
         session = await db.session("agent:main:c")
         for _ in range(6):
             await session.append({"role": "user", "content": "question " * 30})

@@ -39,7 +39,12 @@ def fill(path: Path) -> None:
         session = db.session("agent:main:web:direct:jo")
         session.append_many([{"role": "user", "content": f"word {number}"} for number in range(5)])
         session.fork()
-        db.accept("web", "e1", "agent:main:web:direct:jo", {"role": "user", "content": "hi"})
+        db.accept(
+            "agent:main:web:direct:jo",
+            {"role": "user", "content": "hi"},
+            channel="web",
+            event_id="e1",
+        )
 
 
 def content_of(path: Path) -> dict[str, list[Any]]:

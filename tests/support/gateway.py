@@ -101,7 +101,7 @@ async def say(
     text: str | None = None,
 ) -> sessiondb.Accepted:
     """Accept a message."""
-    return await db.accept("web", event_id, key, user(text or event_id), lane=lane)
+    return await db.accept(key, user(text or event_id), channel="web", event_id=event_id, lane=lane)
 
 
 async def claim(

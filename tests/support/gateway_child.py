@@ -170,10 +170,10 @@ class Child:
     async def accept(self, command: dict[str, Any]) -> None:
         try:
             receipt = await self.db.accept(
-                "fake",
-                command["id"],
                 f"agent:main:fake:channel:{command['talk']}",
                 {"role": "user", "content": command["text"]},
+                channel="fake",
+                event_id=command["id"],
             )
         except SessionBusy:
             say("full", id=command["id"], talk=command["talk"])

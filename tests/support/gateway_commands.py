@@ -70,7 +70,11 @@ def accept(db: Path, *message: str, key: str = KEY, lane: str = "main") -> list[
     with sync.open(db) as opened:
         return [
             opened.accept(
-                "web", f"{key} {text}", key, {"role": "user", "content": text}, lane=lane
+                key,
+                {"role": "user", "content": text},
+                channel="web",
+                event_id=f"{key} {text}",
+                lane=lane,
             ).inbox_no
             for text in message
         ]

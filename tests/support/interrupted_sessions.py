@@ -84,11 +84,16 @@ async def _hold_two_conversations(path: Path) -> None:
         group.start_soon(db.run_outbox, sender)
         for talk in ("idle", "busy"):
             await db.accept(
-                "sim", f"{talk}-1", f"agent:main:sim:direct:{talk}", _message("Good morning!", talk)
+                f"agent:main:sim:direct:{talk}",
+                _message("Good morning!", talk),
+                channel="sim",
+                event_id=f"{talk}-1",
             )
         for _ in range(2):
             await _answered(db)
-        await db.accept("sim", "busy-2", "agent:main:sim:direct:busy", _message(GO_ON, "busy"))
+        await db.accept(
+            "agent:main:sim:direct:busy", _message(GO_ON, "busy"), channel="sim", event_id="busy-2"
+        )
         await cut_off.wait()
         group.cancel_scope.cancel()
 

@@ -174,34 +174,38 @@ async def test_an_item_of_a_newer_type_is_an_item_only_in_its_own_format(db: Ses
 async def test_accept_refuses_a_message_of_another_format(db: SessionDB) -> None:
     session = await db.session(KEY, format="openai-responses")
     said = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]}
-    await db.accept("web", "1", KEY, said)
-    await db.accept("web", "2", KEY, user("hi"))
+    await db.accept(KEY, said, channel="web", event_id="1")
+    await db.accept(KEY, user("hi"), channel="web", event_id="2")
     with pytest.raises(InvalidInput, match=f"{session.id} holds .* this message is of anthropic"):
-        await db.accept("web", "3", KEY, TOOL_RESULT)
+        await db.accept(KEY, TOOL_RESULT, channel="web", event_id="3")
     with pytest.raises(InvalidInput, match='a message has a "role"'):
-        await db.accept("web", "4", KEY, OUTPUT)
+        await db.accept(KEY, OUTPUT, channel="web", event_id="4")
 
 
 async def test_an_accepted_message_decides(db: SessionDB) -> None:
     image = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
-    await db.accept("web", "1", KEY, {"role": "user", "content": [image]})
+    await db.accept(KEY, {"role": "user", "content": [image]}, channel="web", event_id="1")
     assert await format_of(await db.session(KEY)) == "openai-chat"
 
 
 async def test_an_edit_of_another_format_is_refused(db: SessionDB) -> None:
     await db.session(KEY, format="anthropic")
-    await db.accept("web", "1", KEY, user("hi"))
+    await db.accept(KEY, user("hi"), channel="web", event_id="1")
     image = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
     with pytest.raises(InvalidInput, match="this edit is of openai-chat"):
-        await db.edit("web", "1", KEY, {"role": "user", "content": [image]}, version=1)
-    assert (await db.edit("web", "1", KEY, user("ho"), version=1)).outcome == "replaced"
+        await db.edit(
+            KEY, {"role": "user", "content": [image]}, channel="web", event_id="1", version=1
+        )
+    assert (
+        await db.edit(KEY, user("ho"), channel="web", event_id="1", version=1)
+    ).outcome == "replaced"
 
 
 async def test_typed_messages_are_pis(db: SessionDB) -> None:
     session = await db.create_session()
     await session.append(UserMessage(content="hello"))
     assert await format_of(session) == "pi"
-    await db.accept("web", "1", KEY, UserMessage(content="hello"))
+    await db.accept(KEY, UserMessage(content="hello"), channel="web", event_id="1")
     assert await format_of(await db.session(KEY)) == "pi"
 
 

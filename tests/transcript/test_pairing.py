@@ -160,7 +160,7 @@ async def test_a_call_of_a_running_turn_is_not_finished_yet(tmp_db: Path) -> Non
         key = "agent:main:web:direct:ann"
         session = await db.session(key)
         await session.append_many([user("before"), reply("old")])
-        await db.accept("web", "1", key, user("now"))
+        await db.accept(key, user("now"), channel="web", event_id="1")
         seen: list[list[str]] = []
         asked, go_on = anyio.Event(), anyio.Event()
 

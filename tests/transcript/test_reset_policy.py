@@ -326,7 +326,9 @@ async def test_a_conversation_in_which_messages_wait_is_left_alone(tmp_db: Path)
         await (await db.session(KEY)).append({"role": "user", "content": "old"})
     age(tmp_db, 1)
     async with sessiondb.open(tmp_db) as db:
-        accepted = await db.accept("web", "1", KEY, {"role": "user", "content": "waits"})
+        accepted = await db.accept(
+            KEY, {"role": "user", "content": "waits"}, channel="web", event_id="1"
+        )
         assert await db.reset_if_due(KEY, HALF_AN_HOUR) is None
         await interrupt(db, (await claimed(db)).turn_no)
     age(tmp_db, 1)
@@ -368,7 +370,9 @@ async def test_only_a_person_is_heard_in_the_inbox(tmp_db: Path, lane: str) -> N
         await (await db.session(KEY)).append({"role": "user", "content": "old"})
     age(tmp_db, 1)
     async with sessiondb.open(tmp_db) as db:
-        await db.accept("web", "1", KEY, {"role": "user", "content": "hm"}, lane=lane)
+        await db.accept(
+            KEY, {"role": "user", "content": "hm"}, channel="web", event_id="1", lane=lane
+        )
         await complete(db, (await claimed(db, lane)).turn_no, "yes")
         assert await db.reset_if_due(KEY, HALF_AN_HOUR) == (None if lane == "main" else "idle")
 

@@ -94,7 +94,7 @@ async def test_a_turn_knows_what_it_asked_with(db: sessiondb.SessionDB) -> None:
         return sessiondb.Answer(entries=[counted(asked.tokens + 1)])
 
     for number in range(2):
-        await db.accept("web", str(number), KEY, user("a question"))
+        await db.accept(KEY, user("a question"), channel="web", event_id=str(number))
         async with running(lambda: db.run_lane("main", handler)):
             await eventually(lambda: nothing_open(db))
         sizes.append(await size(session))

@@ -254,7 +254,7 @@ async def test_a_lowered_key_stays_with_its_conversation(tmp_path: Path, row: An
         await db.import_path(folder)
         assert (await db.session_by_id(SPACE)).id == "s1", "looking changes nothing"
         assert (await one(db, "s1")).keys == (LOWERED,)
-        accepted = await db.accept("googlechat", "1", SPACE, user("hello"))
+        accepted = await db.accept(SPACE, user("hello"), channel="googlechat", event_id="1")
         assert accepted.session_id == "s1"
         assert (await one(db, "s1")).keys == (SPACE,)
         assert (await db.session(SPACE)).id == "s1"
@@ -325,8 +325,8 @@ async def test_a_change_by_hand_is_made_to_the_lowered_key(tmp_path: Path, chang
 
 async def test_a_key_of_this_database_is_never_taken_over(tmp_path: Path) -> None:
     async with sessiondb.open(tmp_path / "one.db") as db:
-        first = await db.accept("googlechat", "1", LOWERED, user("my PIN is 1234"))
-        second = await db.accept("googlechat", "2", SPACE, user("what is my PIN?"))
+        first = await db.accept(LOWERED, user("my PIN is 1234"), channel="googlechat", event_id="1")
+        second = await db.accept(SPACE, user("what is my PIN?"), channel="googlechat", event_id="2")
         assert first.session_id != second.session_id
-        third = await db.accept("googlechat", "1", LOWERED, user("my PIN is 1234"))
+        third = await db.accept(LOWERED, user("my PIN is 1234"), channel="googlechat", event_id="1")
         assert third.duplicate

@@ -44,7 +44,7 @@ async def asynchronous() -> None:
             await db.import_path("folder", redactor=sessiondb.Redactor(emails=True)), ImportReport
         )
         assert_type(await db.backup("copy.db"), int)
-        edited = await db.edit("web", "1", "agent:main:web:1", "{}", version=1)
+        edited = await db.edit("agent:main:web:1", "{}", channel="web", event_id="1", version=1)
         assert_type(edited, sessiondb.Edited)
         assert_type(await db.export("folder", session=session), ExportReport)
         await session.append(5)  # type: ignore[arg-type]
@@ -74,7 +74,10 @@ def synchronous() -> None:
         assert_type(db.bind("agent:main:main", session), None)
         assert_type(db.verify(session), sessiondb.VerifyReport)
         assert_type(db.status(), DatabaseStatus)
-        assert_type(db.edit("web", "1", "agent:main:web:1", "{}", version=1), sessiondb.Edited)
+        assert_type(
+            db.edit("agent:main:web:1", "{}", channel="web", event_id="1", version=1),
+            sessiondb.Edited,
+        )
         assert_type(db.import_path("folder"), ImportReport)
         assert_type(db.export("folder", session=session), ExportReport)
         assert_type(db.read("count", lambda tx: len(tx.all("status.stuck", limit=1))), int)

@@ -254,7 +254,7 @@ async def _accept_all(life: Life, db: sessiondb.SessionDB, number: int) -> None:
         text = gateway_text(life.order.prefix, number, at)
         event_id = f"{life.order.prefix}{number}:{at + 1}"
         receipt = await db.accept(
-            "fake", event_id, life.key(number), {"role": "user", "content": text}
+            life.key(number), {"role": "user", "content": text}, channel="fake", event_id=event_id
         )
         say("accepted", id=event_id, talk=f"{life.order.prefix}{number}", inbox_no=receipt.inbox_no)
 

@@ -403,7 +403,9 @@ class Run:
             await self.call(
                 "accept",
                 (mark,),
-                lambda mark=mark, key=key: self.db.accept("test", mark, key, marked(mark)),
+                lambda mark=mark, key=key: self.db.accept(
+                    key, marked(mark), channel="test", event_id=mark
+                ),
             )
 
     async def _import(self) -> None:

@@ -506,7 +506,7 @@ class WritingProcess(Process):
                 )
                 accepted, _ = await self.patiently(
                     "accept",
-                    lambda: self.db.accept("storm", event_id, key, message),  # noqa: B023
+                    lambda: self.db.accept(key, message, channel="storm", event_id=event_id),  # noqa: B023
                 )
                 self.note(
                     "accepted",

@@ -72,7 +72,7 @@ class People(threading.Thread):
         )
         if waiting < AHEAD_MAX:
             texts.append(text)
-            db.accept("fake", event_id, key, user(text))
+            db.accept(key, user(text), channel="fake", event_id=event_id)
             self.acknowledged.add(event_id)
 
     def end(self) -> None:

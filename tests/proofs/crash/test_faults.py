@@ -827,7 +827,10 @@ async def test_a_lane_continues_when_the_disk_recovers(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(db.run_lane, "main", think)
             await db.accept(
-                "test", "1", "agent:main:test:direct:one", {"role": "user", "content": "hello"}
+                "agent:main:test:direct:one",
+                {"role": "user", "content": "hello"},
+                channel="test",
+                event_id="1",
             )
             with anyio.fail_after(PATIENCE_S):
                 await answered.wait()

@@ -230,13 +230,16 @@ def calls(
         "fail_compaction": lambda: db.fail_compaction(draw.text(), draw.text()),
         "undo_compaction": talk.undo_compaction,
         "accept": lambda: db.accept(
-            draw.chance.choice(TEXTS), draw.chance.choice(TEXTS), draw.key(), message(draw)
+            draw.key(),
+            message(draw),
+            channel=draw.chance.choice(TEXTS),
+            event_id=draw.chance.choice(TEXTS),
         ),
         "accept in lane": lambda: db.accept(
-            "s",
-            draw.chance.choice(TEXTS),
             "agent:main:in",
             message(draw),
+            channel="s",
+            event_id=draw.chance.choice(TEXTS),
             lane=draw.text("main", "cron"),
         ),
         "requeue": lambda: db.requeue(draw.integer()),

@@ -261,9 +261,14 @@ async def test_found_half_an_emoji_for_a_role_looked_like_damage(
     tmp_path: Path,
 ) -> None:
     async with sessiondb.open(tmp_path / "one.db", durability="normal") as db:
-        await db.accept("s", "1", "agent:main:main", {"role": "\ud83d", "content": "x"})
         await db.accept(
-            "s", "2", "agent:main:main", '{"role":"user","role":"assistant","content":"x"}'
+            "agent:main:main", {"role": "\ud83d", "content": "x"}, channel="s", event_id="1"
+        )
+        await db.accept(
+            "agent:main:main",
+            '{"role":"user","role":"assistant","content":"x"}',
+            channel="s",
+            event_id="2",
         )
         assert (await db.verify()).findings == ()
 

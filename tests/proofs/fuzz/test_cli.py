@@ -96,9 +96,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         session.append({"role": "assistant", "content": EVIL * 100})
         with session.compact(trigger=f"by {EVIL}", keep_recent_tokens=1) as job:
             job.commit(f"short {EVIL}")
-        opened.accept(f"s{EVIL}", f"e{EVIL}", EVIL_KEY, {"role": "user", "content": EVIL})
+        opened.accept(
+            EVIL_KEY, {"role": "user", "content": EVIL}, channel=f"s{EVIL}", event_id=f"e{EVIL}"
+        )
         opened.set_lane(f"l{EVIL}", concurrency=1, priority=1)
-        opened.accept("s", "2", EVIL_KEY, {"role": "\ud83d", "content": EVIL}, lane=f"l{EVIL}")
+        opened.accept(
+            EVIL_KEY,
+            {"role": "\ud83d", "content": EVIL},
+            channel="s",
+            event_id="2",
+            lane=f"l{EVIL}",
+        )
         bad = f"{header(f'h{EVIL}')}\n{message('a', None)}\n{EVIL}\n".encode()
         write(
             tmp_path / "in",

@@ -293,7 +293,7 @@ class Gateway:
         key = f"agent:main:web:{talk}"
         self.accepted[event_id] = self.ledger.now()
         with self.ledger.operation(f"accept {event_id}") as operation:
-            receipt = await db.accept("web", event_id, key, user(event_id))
+            receipt = await db.accept(key, user(event_id), channel="web", event_id=event_id)
             operation.shows(
                 (
                     "SELECT count(*) FROM inbox WHERE channel = 'web' AND event_id = ? AND "
@@ -302,7 +302,7 @@ class Gateway:
                 event_id,
                 says(event_id),
             )
-        again = await db.accept("web", event_id, key, user(event_id))
+        again = await db.accept(key, user(event_id), channel="web", event_id=event_id)
         assert (again.duplicate, again.inbox_no) == (True, receipt.inbox_no)
 
     async def think(self, turn: Turn) -> Answer:
@@ -614,7 +614,9 @@ async def migrate(path: Path, ledger: Ledger) -> None:
         try:
             await append(ledger, await db.session("agent:main:web:1"), f"in life {life}")
             with ledger.operation(f"accept {life}") as operation:
-                await db.accept("web", str(life), "agent:main:web:2", user("hello"))
+                await db.accept(
+                    "agent:main:web:2", user("hello"), channel="web", event_id=str(life)
+                )
                 operation.shows("SELECT count(*) FROM inbox WHERE event_id = ?", str(life))
         finally:
             await context.__aexit__(None, None, None)
@@ -753,7 +755,9 @@ async def again(path: Path, ledger: Ledger) -> None:
                 f"again {number} {'x' * 3_000}",
             )
             with ledger.operation(f"accept again {number}") as operation:
-                await db.accept("web", f"again {number}", "agent:main:again:0", user("hello"))
+                await db.accept(
+                    "agent:main:again:0", user("hello"), channel="web", event_id=f"again {number}"
+                )
                 operation.shows("SELECT count(*) FROM inbox WHERE event_id = ?", f"again {number}")
 
 

@@ -214,7 +214,7 @@ class SoakGateway(Child):
         message = {"role": "user", "content": command["text"]}
         try:
             receipt = await self.db.accept(
-                "soak", command["id"], key, message, lane=command["lane"]
+                key, message, channel="soak", event_id=command["id"], lane=command["lane"]
             )
         except (StoreBusy, NotExecuted, SessionEnded) as error:
             say("refused", id=command["id"], reason=type(error).__name__)
