@@ -372,7 +372,7 @@ def test_a_start_costs_the_same_whatever_the_number_of_entries(
 def test_recovering_costs_the_same_however_many_processes_have_died(
     bench: Bench, tmp_path: Path
 ) -> None:
-    """Recover and plan, as `run_resumes` does every few seconds, beside 10,000 dead processes.
+    """Recover and plan, as `run_recovery` does every few seconds, beside 10,000 dead processes.
 
     Each was a container under a host name of its own. The first recovery has closed their
     registrations, and is not measured.

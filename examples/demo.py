@@ -598,7 +598,7 @@ class Demo:
             missing = 0
             for number in range(CONVERSATIONS):
                 session = await db.session_by_id(f"agent:main:demo:channel:c{number:02d}")
-                stored.update(message_ids([entry.payload async for entry in arrivals(session)]))
+                stored.update(message_ids([entry.payload async for entry in all_entries(session)]))
                 in_context = set(message_ids([(await session.context()).as_json().decode()]))
                 missing += len(must_be_in_context(ledger, f"c{number:02d}") - in_context)
             states = Counter([(job.state, job.late) async for job in db.compactions()])
@@ -748,13 +748,13 @@ def must_be_in_context(ledger: Ledger, conversation: str) -> set[str]:
     return {name for what, name in events[after:] if what == "ack"}
 
 
-async def arrivals(session: sessiondb.Session) -> Any:
+async def all_entries(session: sessiondb.Session) -> Any:
     """Yield everything a session holds, a page at a time."""
-    after = -1
-    while page := await session.arrivals(after_seq=after, limit=500):
+    last: sessiondb.Entry | None = None
+    while page := await session.all_entries(after=last, limit=500):
         for entry in page:
             yield entry
-        after = page[-1].seq
+        last = page[-1]
 
 
 def message_ids(texts: list[str]) -> Iterator[str]:

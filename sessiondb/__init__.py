@@ -56,7 +56,6 @@ from .errors import (
 if typing.TYPE_CHECKING:
     from .database import OpenOptions, SessionDB, open
     from .gateway.dispatcher import RefusedBySender
-    from .gateway.outbox import Outgoing
     from .gateway.recovery import Decision, Recovered, ResumePolicy
     from .gateway.running_turn import Answer, LaneSettings, Turn
     from .limits import Limits
@@ -139,7 +138,6 @@ __all__ = [
     "OpenMessage",
     "OpenOptions",
     "OutcomeUnknown",
-    "Outgoing",
     "QuarantinedLine",
     "ReadTooLong",
     "Receipt",
@@ -182,7 +180,6 @@ __all__ = [
 _MODULES = {
     "sessiondb.database": ("OpenOptions", "SessionDB", "open"),
     "sessiondb.gateway.dispatcher": ("RefusedBySender",),
-    "sessiondb.gateway.outbox": ("Outgoing",),
     "sessiondb.gateway.recovery": ("Decision", "Recovered", "ResumePolicy"),
     "sessiondb.gateway.running_turn": ("Answer", "LaneSettings", "Turn"),
     "sessiondb.limits": ("Limits",),

@@ -57,6 +57,7 @@ from .models import (
     MessageFormat,
     OpenMessage,
     Reply,
+    ReplyState,
     SessionInfo,
     VerifyReport,
     Withdrawn,
@@ -590,7 +591,7 @@ class SessionDB:
 
         No turn is claimed and nothing resumed any more. Turns and compactions that run go on
         to their end. Readers of events handle those that there are, and end. Replies that may
-        be sent are sent. Then `run_lane`, `run_resumes`, `events` and `run_outbox` have
+        be sent are sent. Then `run_lane`, `run_recovery`, `events` and `run_outbox` have
         returned. Nothing is interrupted, here or after `timeout_s`: then the result names
         what still runs, and the caller waits again or cancels its loops. Other processes take
         what this one did not. `accept` goes on. May be repeated. A drain is not taken back: to
@@ -648,7 +649,7 @@ class SessionDB:
 
     def replies(
         self,
-        state: Literal["pending", "sending", "unknown", "failed", "sent"],
+        state: ReplyState,
         *,
         limit: int | None = None,
     ) -> AsyncIterator[Reply]:
@@ -737,12 +738,12 @@ class SessionDB:
         """Plan, and carry out the plan, a page per transaction. Return its decisions.
 
         Durable. May be repeated. As resumes end there is room for those decided as `later`,
-        and another process may have died meanwhile: `run_resumes` calls `recover` and this
+        and another process may have died meanwhile: `run_recovery` calls `recover` and this
         every few seconds.
         """
         return await recovery.resume(self, policy or ResumePolicy(), self._resume_memory)
 
-    async def run_resumes(
+    async def run_recovery(
         self, policy: ResumePolicy | None = None, *, every_s: float = 5.0
     ) -> None:
         """Recover and resume: at once, then every `every_s` seconds.
@@ -755,7 +756,7 @@ class SessionDB:
             StrayCancellation: a cancellation that nobody asked for ended the loop.
         """
         chosen = policy or ResumePolicy()
-        await recovery.run_resumes(
+        await recovery.run_recovery(
             self, chosen, self._resume_memory, every_s=every_s, loops=self._loops
         )
 

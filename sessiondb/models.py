@@ -13,6 +13,7 @@ from .limits import SEQ_MAX
 CompactionOutcome = Literal["committed", "superseded", "rejected"]
 MessageFormat = Literal["pi", "openai-chat", "openai-responses", "anthropic"]
 """The message format of a session: how its items look, and those of its context."""
+ReplyState = Literal["pending", "sending", "unknown", "failed", "sent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -469,26 +470,42 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply in the outbox."""
+    """A reply in the outbox: as `replies` lists it, and as a sender gets it."""
 
     outbox_no: int
     session_id: str
     turn_no: int | None
+    """The turn that made it. None: it forwards an event."""
     target: str
-    state: str
+    state: ReplyState
     attempts: int
+    """How often its channel was called for it. A sender's own call is counted."""
     created_at_ms: int
     reason: str | None
+    """Why it is in its state, or waited before."""
     payload: str
+
+    @property
+    def channel(self) -> str:
+        """All of its target before the first colon."""
+        return self.target.partition(":")[0]
+
+    def __str__(self) -> str:
+        return f"reply {self.outbox_no} to {self.target}"
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
     """Something that a process holds: a turn, a compaction, or a reply that it is sending."""
 
-    what: str
+    what: Literal["turn", "compaction", "reply"]
     session_id: str
-    number: int
+    turn_no: int | None
+    """Of a turn: its number, for `abort_turn`."""
+    compaction_id: str | None
+    """Of a compaction: its id, for `fail_compaction`."""
+    outbox_no: int | None
+    """Of a reply: its number in the outbox."""
     operation: str
     since_ms: int
     until_ms: int
@@ -499,6 +516,13 @@ class Holding:
     """None: unknown, because the file with its lock was moved or deleted."""
     draining_since_ms: int | None
     """Its process claims no more turns since then, and ends (`SessionDB.drain`). None: it works."""
+
+    @property
+    def name(self) -> str:
+        """That of its three names which it has, as text."""
+        if self.compaction_id is not None:
+            return self.compaction_id
+        return str(self.outbox_no if self.turn_no is None else self.turn_no)
 
 
 @dataclass(frozen=True, slots=True)

@@ -937,11 +937,13 @@ class OutboxCandidate(NamedTuple):
     outbox_no: int
     session_id: str
     session_no: int
+    turn_no: int | None
     target: str
-    channel: str
     attempts: int
     attempts_before: int
+    created_at_ms: int
     asked_at_ms: int
+    reason: str | None
 
 
 class OutboxPayload(NamedTuple):
@@ -1046,11 +1048,13 @@ class RecoveryUncleanStarts(NamedTuple):
 
 
 class RecoveryHeld(NamedTuple):
-    """recovery.held: Return the turns, compactions and replies under way, with their owners, since when and until when."""
+    """recovery.held: Return the turns, compactions and replies under way, each with its own name, with their owners, since when and until when."""
 
-    what: str
+    what: Literal["turn", "compaction", "reply"]
     session_id: str
-    number: int
+    turn_no: int | None
+    compaction_id: str | None
+    outbox_no: int | None
     operation: str
     since_ms: int
     until_ms: int
@@ -1716,7 +1720,7 @@ class TranscriptSpanForward(NamedTuple):
 TranscriptSpanBackward = TranscriptSpanForward  # transcript.span_backward
 
 
-TranscriptArrivals = TranscriptSpanForward  # transcript.arrivals
+TranscriptAllEntries = TranscriptSpanForward  # transcript.all_entries
 
 
 class TranscriptFirstInSpan(NamedTuple):
@@ -2739,7 +2743,7 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["transcript.span_backward"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> TranscriptSpanBackward | None: ...
     @overload
-    def first(self, statement: Literal["transcript.arrivals"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> TranscriptArrivals | None: ...
+    def first(self, statement: Literal["transcript.all_entries"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> TranscriptAllEntries | None: ...
     @overload
     def first(self, statement: Literal["transcript.first_in_span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> TranscriptFirstInSpan | None: ...
     @overload
@@ -3239,7 +3243,7 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["transcript.span_backward"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> TranscriptSpanBackward: ...
     @overload
-    def one(self, statement: Literal["transcript.arrivals"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> TranscriptArrivals: ...
+    def one(self, statement: Literal["transcript.all_entries"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> TranscriptAllEntries: ...
     @overload
     def one(self, statement: Literal["transcript.first_in_span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> TranscriptFirstInSpan: ...
     @overload
@@ -3738,7 +3742,7 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["transcript.span_backward"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> list[TranscriptSpanBackward]: ...
     @overload
-    def all(self, statement: Literal["transcript.arrivals"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> list[TranscriptArrivals]: ...
+    def all(self, statement: Literal["transcript.all_entries"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> list[TranscriptAllEntries]: ...
     @overload
     def all(self, statement: Literal["transcript.first_in_span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> list[TranscriptFirstInSpan]: ...
     @overload
@@ -4013,7 +4017,7 @@ class Reads(Protocol):
     @overload
     def page(self, statement: Literal["transcript.span_backward"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[TranscriptSpanBackward]: ...
     @overload
-    def page(self, statement: Literal["transcript.arrivals"], /, *, low_no: SqlValue, high_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[TranscriptArrivals]: ...
+    def page(self, statement: Literal["transcript.all_entries"], /, *, low_no: SqlValue, high_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[TranscriptAllEntries]: ...
     @overload
     def page(self, statement: Literal["transcript.epochs"], /, *, session_no: SqlValue, epoch: SqlValue, limit: int, bytes_max: int = ...) -> Page[TranscriptEpochs]: ...
     @overload

@@ -570,7 +570,7 @@ class SessionDB(_Proxy[database.SessionDB]):
     gc = _call(database.SessionDB.gc)
     unarchive = _call(database.SessionDB.unarchive)
 
-    # A gateway's loops (`run_lane`, `run_outbox`, `run_resumes`) are asynchronous by
+    # A gateway's loops (`run_lane`, `run_outbox`, `run_recovery`) are asynchronous by
     # nature. Its other calls are here.
 
     accept = _call(database.SessionDB.accept)
@@ -669,8 +669,7 @@ class Session(_Proxy[AsyncSession]):
     append_many = _call(AsyncSession.append_many)
     context = _call(AsyncSession.context)
     entries = _call(AsyncSession.entries)
-    tail = _call(AsyncSession.tail)
-    arrivals = _call(AsyncSession.arrivals)
+    all_entries = _call(AsyncSession.all_entries)
     epochs = _call(AsyncSession.epochs)
     diff = _call(AsyncSession.diff)
     events = _call(AsyncSession.events)

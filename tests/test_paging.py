@@ -21,6 +21,7 @@ from sessiondb.gateway import dead_letters, inbox
 from sessiondb.limits import MIB, PAGE_BYTES
 from sessiondb.models import Entry, Event
 from sessiondb.paging import Page
+from sessiondb.transcript.paths import entry_number
 from tests import ROOT
 from tools import typed_rows
 
@@ -95,8 +96,8 @@ READERS: dict[str, Reader] = {
     "newest first": lambda session, last: session.entries(
         before=last, limit=200, newest_first=True
     ),
-    "arrivals": lambda session, last: session.arrivals(
-        after_seq=last.seq if last is not None else 0, limit=200
+    "all entries": lambda session, last: session.all_entries(
+        after=entry_number(session.ref.session_no, 0) if last is None else last, limit=200
     ),
 }
 
@@ -121,7 +122,7 @@ async def pages_of(read: Reader, session: Any) -> list[list[Entry]]:
 async def test_pages_of_entries_end_in_bytes_and_lose_nothing(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db, durability="normal") as db:
         session = await written(db)
-        all_of_them = [row.entry_no for row in await arrivals_one_by_one(session)]
+        all_of_them = [row.entry_no for row in await entries_one_by_one(session)]
         assert len(all_of_them) == len(SIZES)
         for name, read in READERS.items():
             pages = await pages_of(read, session)
@@ -130,12 +131,12 @@ async def test_pages_of_entries_end_in_bytes_and_lose_nothing(tmp_db: Path) -> N
             assert found == (all_of_them[::-1] if name == "newest first" else all_of_them), name
 
 
-async def arrivals_one_by_one(session: sessiondb.Session) -> list[Entry]:
+async def entries_one_by_one(session: sessiondb.Session) -> list[Entry]:
     found: list[Entry] = []
-    seq = 0
-    while page := await session.arrivals(after_seq=seq, limit=1):
+    [last] = await session.all_entries(limit=1)  # the header
+    while page := await session.all_entries(after=last, limit=1):
         found += page
-        seq = page[0].seq
+        [last] = page
     return found
 
 
@@ -161,8 +162,8 @@ async def test_a_path_of_many_branches_has_pages_of_one_budget(tmp_db: Path) -> 
 async def test_a_tail_is_the_newest_that_fit(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db, durability="normal") as db:
         session = await written(db)
-        tail = await session.tail(1_000)
-        small = await session.tail(2)
+        tail = await session.entries(last=1_000)
+        small = await session.entries(last=2)
     [seqs] = [[entry.seq for entry in tail]]
     assert seqs == list(range(seqs[0], len(SIZES) + 1)), "the newest, oldest first"
     assert 2 <= len(tail) < len(SIZES)

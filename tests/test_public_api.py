@@ -149,7 +149,7 @@ def test_what_a_handle_keeps_for_itself_has_no_public_name() -> None:
         "running_turns",
     } == set()
     assert {
-        ("Turn", name) for name in ("number", "attempt", "inbox_no", "kind", "message", "session")
+        ("Turn", name) for name in ("turn_no", "attempt", "inbox_no", "kind", "message", "session")
     } <= names
 
 

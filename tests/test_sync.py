@@ -47,7 +47,7 @@ ASYNC_ONLY = {
     "SessionDB.change_session",
     "SessionDB.run_lane",
     "SessionDB.run_outbox",
-    "SessionDB.run_resumes",
+    "SessionDB.run_recovery",
     "SessionDB.unsigned",
 }
 
@@ -126,10 +126,10 @@ def test_no_call_returns_a_coroutine_or_an_asynchronous_object(tmp_db: Path) -> 
             session.info(),
             session.context(),
             session.entries(),
-            session.tail(),
+            session.entries(last=20),
         ]
         results += [
-            session.arrivals(),
+            session.all_entries(),
             session.epochs(),
             session.undo_compaction(),
             db.stats(),

@@ -58,6 +58,9 @@ EXPRESSIONS = {
     "verify.foreign_keys.parent_name": "str",
     "verify.foreign_keys.row_no": "int | None",  # of a table without a rowid
     "verify.foreign_keys.table_name": "str",
+    "recovery.held.what": 'Literal["turn", "compaction", "reply"]',
+    "recovery.held.turn_no": "int | None",  # one of three names
+    "recovery.held.outbox_no": "int | None",
     "problem": "str",  # what a PRAGMA reports
     "owner": "str | None",
     "agent_id": "str | None",

@@ -223,9 +223,7 @@ async def serve(options: argparse.Namespace) -> None:
                 with drain:
                     left = await db.drain(timeout_s=options.drain)
                     for held in left.held:
-                        log.warning(
-                            "interrupted: %s %s, %s", held.what, held.number, held.operation
-                        )
+                        log.warning("interrupted: %s %s, %s", held.what, held.name, held.operation)
                 tasks.cancel_scope.cancel()
         finally:
             await model.close()

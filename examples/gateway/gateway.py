@@ -9,7 +9,7 @@ Everything else in this folder is HTTP, HTML and a model.
     a reply      db.run_outbox(sender)          from a row that the end of the turn wrote
     a notice     db.events, db.forward_event    to open pages at once, to channels by outbox
     compaction   session.compact() in a task    no turn waits for it, and no message
-    start        db.recover, db.run_resumes     users first, resumes within their budget
+    start        db.recover, db.run_recovery     users first, resumes within their budget
     stop         db.drain                       what was begun is finished and sent
     ever after   db.reset_if_due, db.gc         stale conversations reset, old ones archived
 
@@ -44,8 +44,8 @@ from sessiondb import (
     Decision,
     Event,
     LaneSettings,
-    Outgoing,
     Recovered,
+    Reply,
     ResetPolicy,
     ResumePolicy,
     RetentionPolicy,
@@ -152,7 +152,7 @@ class Gateway:
         # Looks after what other processes leave behind while this one runs, and lets
         # resumes go on as room is made.
         tasks.start_soon(
-            partial(self.db.run_resumes, self.settings.resume, every_s=self.settings.care_every_s)
+            partial(self.db.run_recovery, self.settings.resume, every_s=self.settings.care_every_s)
         )
 
     # -- a message comes in ------------------------------------------------------------
@@ -261,7 +261,7 @@ class Gateway:
 
     # -- a reply goes out --------------------------------------------------------------
 
-    async def send(self, reply: Outgoing) -> str | None:
+    async def send(self, reply: Reply) -> str | None:
         """Hand a reply to its channel.
 
         Return the channel's receipt. Not knowing is an exception, and is recorded as
@@ -275,7 +275,7 @@ class Gateway:
                 {
                     "target": reply.target,
                     "outbox_no": reply.outbox_no,
-                    "attempt": reply.attempt,
+                    "attempt": reply.attempts,
                     **message,
                 }
             )

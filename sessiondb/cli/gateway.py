@@ -100,7 +100,7 @@ def _held_row(holding: Holding) -> list[object]:
     yes = "yes" if holding.draining_since_ms is None else "drains"
     alive = {True: yes, False: "DEAD", None: "unknown"}[holding.alive]
     owner = f"pid {holding.pid} on {holding.host}, {holding.program}"
-    what = f"{holding.what} {holding.number}"
+    what = f"{holding.what} {holding.name}"
     return [
         what,
         holding.session_id,

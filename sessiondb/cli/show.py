@@ -469,22 +469,22 @@ def tail(db: str, session: str, last: int, follow: bool, as_json: bool) -> None:
         names = EntryNames(opened, chosen)
         # Read first. An entry that arrives between the two reads is printed by the loop below
         # only.
-        seen = chosen.info().entries
+        seen = entry_number(chosen.ref.session_no, chosen.info().entries)
         for entry in _last(chosen, last) if last else ():
             if (
                 session_of(entry.entry_no) != chosen.ref.session_no
-                or entry.seq <= seen
+                or entry.entry_no <= seen
                 or not follow
             ):
                 _print_line(entry, names, as_json=as_json)
         while follow:
             page = repeat_while_busy(
-                functools.partial(chosen.arrivals, after_seq=seen, limit=PAGE_ROWS)
+                functools.partial(chosen.all_entries, after=seen, limit=PAGE_ROWS)
             )
             if not page:
                 pause(FOLLOW_S)
             for entry in handed_on(page):
-                seen = entry.seq
+                seen = entry.entry_no
                 _print_line(entry, names, as_json=as_json)
 
 

@@ -21,6 +21,7 @@ from sessiondb import clock
 from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.errors import InvalidInput, OutcomeUnknown, SessionDBError, outcome_of
 from sessiondb.limits import CHANNEL_PAUSE_MS_MAX
+from sessiondb.models import Reply
 from sessiondb.waiter import Deadline
 
 from . import cancellation, channels, damage, draining, outbox, retry
@@ -33,7 +34,7 @@ logger = logging.getLogger("sessiondb")
 CHANNELS_SIDE_BY_SIDE = 4
 """A channel gets this part of the calls at once. So three that hang leave room for the others."""
 
-Sender = Callable[[outbox.Outgoing], Awaitable[str | None]]
+Sender = Callable[[Reply], Awaitable[str | None]]
 
 
 class RefusedBySender(Exception):
@@ -68,14 +69,14 @@ async def run_outbox(
     backoff = retry.Backoff(name)
     watch = cancellation.Watch(loops.unsigned)
     tasks = cancellation.Tasks()
-    taken: dict[int, outbox.Outgoing] = {}  # by this loop, and not begun yet
+    taken: dict[int, outbox.Sending] = {}  # by this loop, and not begun yet
     drained = False
 
-    async def send(reply: outbox.Outgoing) -> None:
+    async def send(reply: outbox.Sending) -> None:
         with tasks.counted():
             await work(reply)
 
-    async def work(reply: outbox.Outgoing) -> None:
+    async def work(reply: outbox.Sending) -> None:
         del taken[reply.outbox_no]
         try:
             await _send(db, reply, sender, lease_s, calls, watch)
@@ -158,11 +159,11 @@ class _Calls:
         self._probed.update(row.channel for row in pauses)
         return [row for row, at in self._ends.items() if at <= now]
 
-    def begin(self, reply: outbox.Outgoing) -> None:
+    def begin(self, reply: outbox.Sending) -> None:
         """Count a call that is about to begin."""
         self._calls[reply.channel] += 1
 
-    def end(self, reply: outbox.Outgoing, *, answered: bool) -> None:
+    def end(self, reply: outbox.Sending, *, answered: bool) -> None:
         """Count a call that ended.
 
         Before its outcome is written: that commit wakes the loop, which finds room then.
@@ -183,7 +184,7 @@ async def _next_reply(
     calls: _Calls,
     watch: cancellation.Watch,
     loops: draining.Loops,
-) -> outbox.Outgoing | None:
+) -> outbox.Sending | None:
     """Wait for the next reply, and take it. None: the process drains, and none is to be sent.
 
     Replies that wait for a time are left to others, or to the next start. Those behind a reply
@@ -248,7 +249,7 @@ async def give_up_overdue(db: Database) -> int:
 
 async def _begin_or_set_aside(
     db: Database, lease_s: float, full: list[str], seen: outbox.Seen, watch: cancellation.Watch
-) -> outbox.Outgoing | None:
+) -> outbox.Sending | None:
     try:
         return await _begin_sending(db, lease_s, full, seen, watch)
     except outbox.CannotSend as stuck:
@@ -303,10 +304,10 @@ def _due_work(
 
 async def _begin_sending(
     db: Database, lease_s: float, full: list[str], seen: outbox.Seen, watch: cancellation.Watch
-) -> outbox.Outgoing | None:
-    created: outbox.Outgoing | None = None
+) -> outbox.Sending | None:
+    created: outbox.Sending | None = None
 
-    def begin(tx: Tx) -> outbox.Outgoing | None:
+    def begin(tx: Tx) -> outbox.Sending | None:
         nonlocal created  # as in worker._claim
         created = outbox.begin_sending(tx, lease_ms=round(lease_s * 1000), full=full, seen=seen)
         return created
@@ -348,7 +349,7 @@ class _Outcome:
 
 async def _send(
     db: Database,
-    reply: outbox.Outgoing,
+    reply: outbox.Sending,
     sender: Sender,
     lease_s: float,
     calls: _Calls,
@@ -368,7 +369,7 @@ async def _send(
 
 async def _call(
     db: Database,
-    reply: outbox.Outgoing,
+    reply: outbox.Sending,
     sender: Sender,
     lease_s: float,
     watch: cancellation.Watch,
@@ -402,7 +403,7 @@ async def _call(
     return _Outcome(partial(outbox.sent, reply=reply, receipt=receipt), answered=True)
 
 
-def _refused(reply: outbox.Outgoing, error: RefusedBySender) -> _Outcome:
+def _refused(reply: outbox.Sending, error: RefusedBySender) -> _Outcome:
     """Return what a refusal comes to.
 
     A `retry_after_s` that is no time is a mistake of the sender. It is said and not used: that
@@ -456,7 +457,7 @@ def _checked_receipt(returned: object) -> str | None:
 
 async def _settle(
     db: Database,
-    reply: outbox.Outgoing,
+    reply: outbox.Sending,
     body: Callable[[Tx], object],
     lease_s: float,
     watch: cancellation.Watch,

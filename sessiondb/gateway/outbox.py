@@ -59,26 +59,16 @@ class CannotSend(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A reply that this process is sending."""
+class Sending(Reply):
+    """A reply that this process is sending, with what the outbox must know of the attempt."""
 
-    outbox_no: int
     session_no: int
-    session_id: str
-    target: str
-    channel: str
-    """Of the target: all before its first colon."""
-    attempt: int
-    payload: str
     expires_at_ms: int
     """After this it is `unknown`, unless its outcome is recorded."""
     tries: int
     """Attempts since `asked_at_ms` that count, this one included."""
     asked_at_ms: int
     """When it was created, or when an operator asked for it again."""
-
-    def __str__(self) -> str:
-        return f"reply {self.outbox_no} to {self.target}"
 
 
 def encoded_reply(target: str, message: Any) -> tuple[tuple[str, str], int]:
@@ -214,7 +204,7 @@ def peek(tx: ReadTx, now_ms: int, closed: str = "[]") -> Seen | None:
 
 def begin_sending(
     tx: Tx, *, lease_ms: int, full: Sequence[str] = (), seen: Seen | None = None
-) -> Outgoing | None:
+) -> Sending | None:
     """Take the reply that was `seen`, or else the next, and commit to sending it. None if none may.
 
     If another process was faster, the next one's text is read here, under the write lock.
@@ -247,17 +237,20 @@ def begin_sending(
         expires_at_ms=expires_at_ms,
     )
     changes.require_one(taken, f"reply {outbox_no} was pending")
-    attempt = row.attempts + 1
-    return Outgoing(
+    attempts = row.attempts + 1
+    return Sending(
         outbox_no=outbox_no,
-        session_no=row.session_no,
         session_id=row.session_id,
+        turn_no=row.turn_no,
         target=row.target,
-        channel=row.channel,
-        attempt=attempt,
+        state="sending",
+        attempts=attempts,
+        created_at_ms=row.created_at_ms,
+        reason=row.reason,
         payload=text,
+        session_no=row.session_no,
         expires_at_ms=expires_at_ms,
-        tries=attempt - row.attempts_before,
+        tries=attempts - row.attempts_before,
         asked_at_ms=row.asked_at_ms,
     )
 
@@ -280,14 +273,14 @@ def set_aside(tx: Tx, outbox_no: int, reason: str) -> bool:
     return True
 
 
-def sent(tx: Tx, reply: Outgoing, receipt: str | None) -> bool:
+def sent(tx: Tx, reply: Sending, receipt: str | None) -> bool:
     """Record that the channel took a reply. False if it was settled otherwise meanwhile."""
     channels.took_a_reply(tx, reply.channel)
     return _settle(tx, reply, "sent", receipt=receipt, reason=None)
 
 
 def refused(
-    tx: Tx, reply: Outgoing, reason: str, *, retry: bool, retry_after_ms: int | None = None
+    tx: Tx, reply: Sending, reason: str, *, retry: bool, retry_after_ms: int | None = None
 ) -> bool:
     """Record that the channel did not send a reply: retry it after a pause, or fail it for good.
 
@@ -317,9 +310,7 @@ def refused(
     return True
 
 
-def release(
-    tx: Tx, reply: Outgoing, reason: str, *, pause_ms: int = 0, counts: bool = True
-) -> bool:
+def release(tx: Tx, reply: Sending, reason: str, *, pause_ms: int = 0, counts: bool = True) -> bool:
     """Make a reply pending again that was certainly not sent. False if it was settled meanwhile.
 
     Without a pause it keeps its place. `counts` says whether the attempt does.
@@ -328,7 +319,7 @@ def release(
         "outbox.retry",
         outbox_no=reply.outbox_no,
         instance_no=tx.instance_no,
-        attempt=reply.attempt,
+        attempt=reply.attempts,
         available_at_ms=tx.now_ms + pause_ms if pause_ms else 0,
         uncounted=int(not counts),
         reason=reason,
@@ -338,7 +329,7 @@ def release(
     return released == 1
 
 
-def release_if_taken(tx: Tx, reply: Outgoing, reason: str) -> bool:
+def release_if_taken(tx: Tx, reply: Sending, reason: str) -> bool:
     """Make a reply pending again whose sender was not called. False if it was not taken.
 
     For a `begin_sending` whose outcome is unknown. If it was not committed, another loop of
@@ -348,15 +339,15 @@ def release_if_taken(tx: Tx, reply: Outgoing, reason: str) -> bool:
         "outbox.begun",
         outbox_no=reply.outbox_no,
         instance_no=tx.instance_no,
-        attempt=reply.attempt,
+        attempt=reply.attempts,
         expires_at_ms=reply.expires_at_ms,
     )
     return taken is not None and release(tx, reply, reason)
 
 
-def lost(tx: Tx, reply: Outgoing, reason: str) -> bool:
+def lost(tx: Tx, reply: Sending, reason: str) -> bool:
     """Record that nobody knows whether the channel took a reply. False if it was settled."""
-    return lose_track(tx, reply.outbox_no, reply.session_no, reason, attempt=reply.attempt)
+    return lose_track(tx, reply.outbox_no, reply.session_no, reason, attempt=reply.attempts)
 
 
 def lose_track(
@@ -434,14 +425,12 @@ def replies(
     return found, found[-1].outbox_no if more else None
 
 
-def _settle(
-    tx: Tx, reply: Outgoing, state: str, *, receipt: str | None, reason: str | None
-) -> bool:
+def _settle(tx: Tx, reply: Sending, state: str, *, receipt: str | None, reason: str | None) -> bool:
     settled = tx.run(
         "outbox.settle",
         outbox_no=reply.outbox_no,
         instance_no=tx.instance_no,
-        attempt=reply.attempt,
+        attempt=reply.attempts,
         state=state,
         now_ms=tx.now_ms,
         receipt=receipt,

@@ -457,14 +457,14 @@ def _resume_page(
     return decisions, apply(tx, decisions, policy, announce_breaker=announce_breaker)
 
 
-async def run_resumes(
+async def run_recovery(
     db: Database, policy: ResumePolicy, memory: ResumeMemory, *, every_s: float, loops: Loops
 ) -> None:
     """Recover and resume until it is cancelled, or its process drains.
 
-    See `SessionDB.run_resumes`.
+    See `SessionDB.run_recovery`.
     """
-    name = "the resumes"
+    name = "recovery"
     backoff = retry.Backoff(name)
     with loops.entered(db, Stage.TURNS, name), cancellation.strays_raise(name):
         while not loops.ends(Stage.TURNS):

@@ -141,7 +141,7 @@ class Turn:
         return f"cut off at its deadline of {timeout_ms / 1000:g} s"
 
     def __str__(self) -> str:
-        return f"turn {self.number} of session {self.session.id}"
+        return f"turn {self.turn_no} of session {self.session.id}"
 
     def stop(self) -> None:
         """Cancel the handler, because the turn has ended in the database. From any thread."""
@@ -150,7 +150,7 @@ class Turn:
             self._home.call_soon(self._scope.cancel)
 
     @property
-    def number(self) -> int:
+    def turn_no(self) -> int:
         """The turn's number: its fencing token."""
         return self._started.turn_no
 
@@ -186,7 +186,7 @@ class Turn:
         draft = await prepare(item)
         draft.asked_epoch = self.session.asked_epoch
         receipts = await self.db.write(
-            "turn.append", lambda tx: turns.append(tx, self.number, [draft]), size=draft.size
+            "turn.append", lambda tx: turns.append(tx, self.turn_no, [draft]), size=draft.size
         )
         self._note_progress()
         return receipts[0]
@@ -203,7 +203,7 @@ class Turn:
         check_reset_reason(reason)
         epoch = await self.db.write(
             "turn.reset",
-            lambda tx: turns.reset(tx, self.number, reason=reason, keep_from=keep_from),
+            lambda tx: turns.reset(tx, self.turn_no, reason=reason, keep_from=keep_from),
         )
         self._note_progress()
         return epoch
@@ -224,7 +224,7 @@ class Turn:
         shown = operation[: retry.REASON_CHARS_MAX] if operation is not None else None
         await self.db.write(
             "turn.renew",
-            lambda tx: leases.renew(tx, self.number, lease_ms=lease_ms, operation=shown),
+            lambda tx: leases.renew(tx, self.turn_no, lease_ms=lease_ms, operation=shown),
         )
         self._extend()
 
@@ -249,7 +249,7 @@ async def run_turn(
     also while the loop is being cancelled.
     """
     watch = turn.watch
-    del claimed[turn.number]
+    del claimed[turn.turn_no]
     keeping = anyio.CancelScope(shield=True)
 
     async def keep_lease() -> None:
@@ -277,7 +277,7 @@ async def run_turn(
         cancellation.forget_cancellation()
         logger.warning("%s: its task was cancelled, and its lane goes on: %s", turn, cancelled)
     finally:
-        del running[turn.number]
+        del running[turn.turn_no]
         note_unsigned(turn)
 
 
@@ -368,7 +368,7 @@ async def _notify_delay(turn: Turn) -> None:
     backoff = retry.Backoff(f"{turn}: its sender cannot be notified of the delay")
     while True:
         try:
-            await turn.db.write("turn.delayed", lambda tx: turns.notify_delayed(tx, turn.number))
+            await turn.db.write("turn.delayed", lambda tx: turns.notify_delayed(tx, turn.turn_no))
         except TurnLost:
             return
         except SessionDBError as error:
@@ -394,7 +394,7 @@ async def _complete(turn: Turn, returned: object) -> None:
     def complete(tx: Tx) -> list[Receipt]:
         return turns.complete(
             tx,
-            turn.number,
+            turn.turn_no,
             drafts,
             replies,
             incomplete=answer.incomplete is not None,
@@ -472,7 +472,7 @@ async def _fail(
 ) -> None:
     end = partial(
         turns.fail,
-        turn_no=turn.number,
+        turn_no=turn.turn_no,
         reason=reason,
         retry=retry,
         attempts_max=attempts_max,
@@ -485,7 +485,7 @@ async def _fail(
 
 async def interrupt(turn: Turn) -> None:
     """Record that a turn is interrupted because its gateway is stopping."""
-    await _record(turn, lambda tx: turns.interrupt(tx, turn.number, STOPPING, orderly=True))
+    await _record(turn, lambda tx: turns.interrupt(tx, turn.turn_no, STOPPING, orderly=True))
 
 
 async def _end_cancelled(turn: Turn, *, asked: bool) -> None:

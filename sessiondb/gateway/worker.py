@@ -90,7 +90,7 @@ async def run_lane(
                     while turn := await _wait_for_turn(db, lane, settings, loops, backoff, watch):
                         # Here, because its task begins only after the next read has been
                         # requested.
-                        running[turn.number] = claimed[turn.number] = turn
+                        running[turn.turn_no] = claimed[turn.turn_no] = turn
                         tasks.add()
                         group.start_soon(work, turn)
                     await tasks.all_ended()
@@ -104,7 +104,7 @@ async def run_lane(
         # does with all that are left.
         for turn in claimed.values():
             await interrupt(turn)
-            running.pop(turn.number, None)
+            running.pop(turn.turn_no, None)
             note_unsigned(turn)
 
 

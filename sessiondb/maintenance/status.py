@@ -258,7 +258,9 @@ def holdings(rows: Sequence[statements.RecoveryHeld], backend: Backend) -> list[
         Holding(
             row.what,
             row.session_id,
-            row.number,
+            row.turn_no,
+            row.compaction_id,
+            row.outbox_no,
             row.operation,
             row.since_ms,
             row.until_ms,
@@ -340,7 +342,7 @@ def _left_by_the_dead(
     return [
         Stuck(
             holding.what,
-            str(holding.number),
+            holding.name,
             "left by a dead process",
             holding.session_id,
             holding.operation,

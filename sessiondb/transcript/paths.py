@@ -201,22 +201,26 @@ def _require_on_path(tx: ReadTx, head_no: int | None, entry_no: int) -> None:
         )
 
 
-def read_arrivals(
-    tx: ReadTx, session_no: int, *, after_seq: int, limit: int
-) -> list[statements.TranscriptArrivals]:
+def read_all_entries(
+    tx: ReadTx, session_no: int, *, after_no: int | None, limit: int
+) -> list[statements.TranscriptAllEntries]:
     """Read one page of all of a session's entries, in order of arrival. Empty: none is left.
 
-    seq 0 is the header. -1 begins with it.
+    None begins with the header.
 
     Raises:
+        NotFound: `after_no` is an entry of another session.
         SessionArchived: its entries are in an archive.
     """
     require_readable(tx, session_no)
+    if after_no is not None and session_of(after_no) != session_no:
+        raise NotFound(
+            f"entry {after_no} is of another session; page again from the beginning",
+            entry_no=after_no,
+        )
     return tx.page(
-        "transcript.arrivals",
-        low_no=entry_number(session_no, after_seq + 1)
-        if after_seq >= -1
-        else entry_number(session_no, 0),
+        "transcript.all_entries",
+        low_no=entry_number(session_no, 0) if after_no is None else after_no + 1,
         high_no=entry_number(session_no, SEQ_MAX),
         limit=_page_limit(limit),
     ).rows

@@ -13,7 +13,7 @@ from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput
 from sessiondb.events import Audience
-from sessiondb.limits import COMPACTION_TIMEOUT_S, KEEP_RECENT_TOKENS, PAGE_ENTRIES_MAX
+from sessiondb.limits import COMPACTION_TIMEOUT_S, KEEP_RECENT_TOKENS
 from sessiondb.models import ContextDiff, Entry, EpochInfo, Event, Receipt, SessionInfo
 
 from . import append, compaction, history, paths, registry
@@ -153,21 +153,27 @@ class Session:
         before: Entry | Receipt | int | None = None,
         limit: int = 100,
         newest_first: bool = False,
+        last: int | None = None,
     ) -> list[Entry]:
         """Read one page of the current path: oldest first, or newest first.
 
         `after` and `before` are entries (or their `entry_no`) that bound the page and are not part
         of it. For the next page, pass the last entry of this one as `after` (or as `before`,
-        newest first). An empty page is behind the last one.
+        newest first). An empty page is behind the last one. `last=20` are the last twenty, or the
+        last twenty before `before`, oldest first.
 
         A page has `limit` entries, 1,000 at most, or fewer when they are large: it ends with the
         entry at which it reaches 4 MiB (`limits.PAGE_BYTES`). So a short page is not the last.
 
         Raises:
             NotFound: a bound is not on the current path (the head has moved to another branch).
+            InvalidInput: no number of entries, or `last` with `after` or `newest_first`.
             SessionArchived: its entries are in an archive. `db.unarchive` brings them back.
         """
+        if last is not None and (after is not None or newest_first):
+            raise InvalidInput("`last` goes back from the end, so it takes `before` only")
         after_no, before_no = _entry_no(after), _entry_no(before)
+        backward, count = newest_first or last is not None, limit if last is None else last
 
         def read(tx: ReadTx) -> list[Entry]:
             state = append.load_state(tx, self.ref.session_no)
@@ -177,38 +183,32 @@ class Session:
                 state.head_no,
                 after_no=after_no,
                 before_no=before_no,
-                limit=limit,
-                backward=newest_first,
+                limit=count,
+                backward=backward,
             )
-            return _entries(rows)
+            return _entries(rows if last is None else rows[::-1])
 
         return await self.db.read("entries", read)
 
-    async def tail(self, count: int = 20) -> list[Entry]:
-        """Read the last entries of the current path, oldest first: one page of `entries`.
+    async def all_entries(
+        self, *, after: Entry | Receipt | int | None = None, limit: int = 100
+    ) -> list[Entry]:
+        """Read one page of all entries of the session, in order of arrival.
 
-        1,000 at most, and fewer when they are large.
-
-        Raises:
-            SessionArchived: as of `entries`.
-        """
-        newest = await self.entries(limit=min(count, PAGE_ENTRIES_MAX), newest_first=True)
-        return newest[::-1]
-
-    async def arrivals(self, *, after_seq: int = -1, limit: int = 100) -> list[Entry]:
-        """Read one page of all entries in order of arrival.
-
-        Includes all branches, control records, and the header (seq 0). For the next page, pass the
-        last entry's `seq`. An empty page is behind the last one. Pages are as large as those of
-        `entries`.
+        Includes all branches, control records, and the header (seq 0). Entries of the session that
+        it was forked from are not its own. For the next page, pass the last entry of this one as
+        `after` (or its `entry_no`). An empty page is behind the last one. Pages are as large as
+        those of `entries`.
 
         Raises:
+            NotFound: `after` is an entry of another session.
             SessionArchived: its entries are in an archive. `db.unarchive` brings them back.
         """
+        after_no = _entry_no(after)
         return await self.db.read(
-            "arrivals",
+            "all_entries",
             lambda tx: _entries(
-                paths.read_arrivals(tx, self.ref.session_no, after_seq=after_seq, limit=limit)
+                paths.read_all_entries(tx, self.ref.session_no, after_no=after_no, limit=limit)
             ),
         )
 

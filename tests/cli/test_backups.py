@@ -184,7 +184,7 @@ async def _run_for_a_while(path: Path) -> tuple[list[str], list[str]]:
                     entries=[entry], replies=[(f"{turn.message['content']}:1", {"text": "yes"})]
                 )
 
-            async def send(reply: sessiondb.Outgoing) -> None:
+            async def send(reply: sessiondb.Reply) -> None:
                 sent.append(reply.target)
                 if reply.target == "the last:1":
                     group.cancel_scope.cancel()
@@ -192,7 +192,7 @@ async def _run_for_a_while(path: Path) -> tuple[list[str], list[str]]:
             for lane in ("main", "cron", "resume"):
                 group.start_soon(db.run_lane, lane, answer)
             group.start_soon(db.run_outbox, send)
-            group.start_soon(db.run_resumes)
+            group.start_soon(db.run_recovery)
             # Everything else in the file is older, so lanes and channels would take it first.
             await db.accept(key, message, channel="last", event_id=f"{time.time_ns()}")
     handled.remove("the last")

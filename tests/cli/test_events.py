@@ -184,7 +184,7 @@ def test_events_f_follows_a_gateway_in_another_process(tmp_db: Path, gateway: Ga
         with sync.open(tmp_db) as opened:
             [holding] = opened.held()
             opened.write(
-                "test.interrupt", lambda tx: turns.interrupt(tx, holding.number, "by the test")
+                "test.interrupt", lambda tx: turns.interrupt(tx, holding.turn_no, "by the test")
             )
         interrupted = json.loads(following.stdout.readline())
         assert interrupted["kind"] == "turn_interrupted"

@@ -84,9 +84,9 @@ def test_held_aborts_one_turn_of_several(tmp_db: Path, gateway: GatewayStart) ->
         accept(tmp_db, "hang", key=f"agent:main:web:direct:{number}")
     running = gateway()
     says(running, "hanging", "hanging")
-    first, second = sorted(turn["number"] for turn in found("held", tmp_db))
+    first, second = sorted(turn["turn_no"] for turn in found("held", tmp_db))
     assert ok("held", tmp_db, "--abort", first) == f"turn {first} is stopped\n"
-    assert [turn["number"] for turn in found("held", tmp_db)] == [second]
+    assert [turn["turn_no"] for turn in found("held", tmp_db)] == [second]
     assert f"turn {first} of session" in fails(1, "held", tmp_db, "--abort", first)
     assert json.loads(ok("held", tmp_db, "--abort", second, "--json")) == {"aborted": [second]}
     assert found("held", tmp_db) == []

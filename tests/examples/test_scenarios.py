@@ -450,7 +450,7 @@ def surfaces(path: Path, session_id: str) -> dict[str, Any]:
             "epochs": [(epoch.epoch, epoch.reason) for epoch in session.epochs()],
             "entries": [
                 entry.entry_id
-                for entry in session.arrivals(limit=1_000)
+                for entry in session.all_entries(limit=1_000)
                 if entry.type == "compaction"
             ],
             "jobs": Counter((job.state, job.late) for job in db.compactions(session)),

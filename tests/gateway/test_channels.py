@@ -61,18 +61,18 @@ async def replies_to(db: sessiondb.SessionDB, *targets: str, session: str) -> No
     await complete(db, started.turn_no, replies=[(target, target) for target in targets])
 
 
-async def begin(db: sessiondb.SessionDB) -> outbox.Outgoing | None:
+async def begin(db: sessiondb.SessionDB) -> outbox.Sending | None:
     return await db.write("begin", partial(outbox.begin_sending, lease_ms=30_000))
 
 
-async def taken(db: sessiondb.SessionDB) -> outbox.Outgoing:
+async def taken(db: sessiondb.SessionDB) -> outbox.Sending:
     reply = await begin(db)
     assert reply is not None
     return reply
 
 
 async def refuse(
-    db: sessiondb.SessionDB, reply: outbox.Outgoing, retry_after_ms: int | None = None
+    db: sessiondb.SessionDB, reply: outbox.Sending, retry_after_ms: int | None = None
 ) -> None:
     rule = partial(
         outbox.refused, reply=reply, reason="429", retry=True, retry_after_ms=retry_after_ms
@@ -107,7 +107,7 @@ class Network:
         self.calls_together = 0
         self._all_called = {"telegram": anyio.Event(), "signal": anyio.Event()}
 
-    async def send(self, reply: outbox.Outgoing) -> None:
+    async def send(self, reply: sessiondb.Reply) -> None:
         left_ms = self.banned_until_ms.get(reply.channel, 0) - self.clock()
         if left_ms > 0:
             self.into_ban[reply.channel] += 1
@@ -361,7 +361,7 @@ async def test_a_channel_that_says_0_again_and_again_is_not_called_in_a_loop(
         assert await waits_ms(db, clock) == CHANNEL_PAUSE_MS_MIN, "it had taken a reply"
 
 
-def _sent_again(tx: Any, reply: outbox.Outgoing) -> bool:
+def _sent_again(tx: Any, reply: outbox.Sending) -> bool:
     """Settle a reply, as a task that does not know whether it had."""
     settled = outbox.sent(tx, reply, None)
     outbox.sent(tx, reply, None)
@@ -392,7 +392,7 @@ async def test_a_time_that_is_none_is_said_and_not_used(
     """That the channel did not send the reply is certain all the same."""
     calls: Counter[str] = Counter()
 
-    async def sender(reply: outbox.Outgoing) -> None:
+    async def sender(reply: sessiondb.Reply) -> None:
         calls[reply.channel] += 1
         if reply.channel == "telegram" and calls["telegram"] == 1:
             raise sessiondb.RefusedBySender("429", retry_after_s=said)
@@ -435,7 +435,7 @@ async def _is_sent(db: sessiondb.SessionDB, target: str) -> bool:
 async def test_a_wait_has_bounds_and_the_longest_is_told(
     tmp_db: Path, clock: Clock, said: float, wait_ms: int, told: str
 ) -> None:
-    async def sender(reply: outbox.Outgoing) -> None:
+    async def sender(reply: sessiondb.Reply) -> None:
         raise sessiondb.RefusedBySender("429", retry_after_s=said)
 
     async with sessiondb.open(tmp_db) as db:
@@ -452,7 +452,7 @@ async def test_a_wait_has_bounds_and_the_longest_is_told(
 async def test_a_final_refusal_with_a_time_fails_the_reply_and_the_channel_waits(
     tmp_db: Path, clock: Clock
 ) -> None:
-    async def sender(reply: outbox.Outgoing) -> None:
+    async def sender(reply: sessiondb.Reply) -> None:
         raise sessiondb.RefusedBySender("429", retry=False, retry_after_s=40)
 
     async with sessiondb.open(tmp_db) as db:
@@ -509,7 +509,7 @@ async def test_a_channel_that_is_down_and_full_stops_no_other(tmp_db: Path) -> N
     async def handler(turn: sessiondb.Turn) -> sessiondb.Answer:
         return sessiondb.Answer(replies=[(f"{turn.message['content']}:bot1:1", "yes")])
 
-    async def sender(reply: outbox.Outgoing) -> None:
+    async def sender(reply: sessiondb.Reply) -> None:
         if reply.channel == "telegram" and not is_back:
             raise sessiondb.RefusedBySender("not connected")
 
@@ -590,7 +590,7 @@ async def test_a_full_channel_is_refused_until_it_has_room(tmp_db: Path, clock: 
         assert not (await ask(db, "telegram", 2)).duplicate
 
 
-async def taken_of(db: sessiondb.SessionDB, channel: str) -> outbox.Outgoing:
+async def taken_of(db: sessiondb.SessionDB, channel: str) -> outbox.Sending:
     """Take the next reply of a channel."""
     others = ["web", "telegram"]
     others.remove(channel)

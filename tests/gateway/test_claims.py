@@ -461,7 +461,7 @@ async def test_the_idempotency_keys_of_claims_are_reserved(tmp_db: Path) -> None
         assert [row.idempotency_key for row in await look(db, "user_entries")][
             -1
         ] == f"inbox:{turn.inbox_no}"
-        assert (await session.tail(1))[0].entry_id == turn.entry_id
+        assert (await session.entries(last=1))[0].entry_id == turn.entry_id
 
 
 # -- what a turn's handler finds in its context ------------------------------------------------

@@ -198,7 +198,7 @@ async def write_replies(db: sessiondb.SessionDB) -> None:
 async def test_a_reply_of_a_damaged_session_holds_up_no_other(tmp_db: Path) -> None:
     sent: list[str] = []
 
-    async def sender(out: outbox.Outgoing) -> None:
+    async def sender(out: sessiondb.Reply) -> None:
         sent.append(out.target)
 
     async def settled() -> bool:
@@ -217,7 +217,7 @@ async def test_a_reply_of_a_damaged_session_holds_up_no_other(tmp_db: Path) -> N
 
 
 async def test_an_overdue_reply_of_a_damaged_session_holds_up_no_other(tmp_db: Path) -> None:
-    async def sender(out: outbox.Outgoing) -> None:
+    async def sender(out: sessiondb.Reply) -> None:
         raise AssertionError(out)
 
     async def settled() -> bool:

@@ -17,8 +17,8 @@ import pytest
 import sessiondb
 import sessiondb.sync
 from sessiondb import Answer, RefusedBySender
-from sessiondb.gateway.outbox import Outgoing
 from sessiondb.gateway.running_turn import LaneSettings, Turn
+from sessiondb.models import Reply
 from sessiondb.sqlite import transaction
 from sessiondb.sqlite.transaction import Prepared
 from tests.support.core import reply, user
@@ -74,7 +74,7 @@ class Channel:
     def __init__(self) -> None:
         self.sent: list[Any] = []
 
-    async def __call__(self, outgoing: Outgoing) -> str:
+    async def __call__(self, outgoing: Reply) -> str:
         self.sent.append(json.loads(outgoing.payload))
         return "receipt"
 
@@ -114,7 +114,7 @@ async def test_what_runs_is_finished_and_sent_and_the_loops_return(tmp_db: Path)
             async with anyio.create_task_group() as group:  # it ends although nobody cancels it
                 group.start_soon(partial(db.run_lane, "main", model, settings=SETTINGS))
                 group.start_soon(partial(db.run_lane, "resume", model, settings=SETTINGS))
-                group.start_soon(db.run_resumes)
+                group.start_soon(db.run_recovery)
                 group.start_soon(db.run_outbox, channel)
                 await model.thinks("e1", "e2")
                 group.start_soon(stop)
@@ -135,7 +135,7 @@ async def test_what_runs_is_finished_and_sent_and_the_loops_return(tmp_db: Path)
         with anyio.fail_after(PATIENCE_S):  # a drain is not taken back
             await db.run_lane("main", model)
             await db.run_outbox(channel)
-            await db.run_resumes()
+            await db.run_recovery()
             assert [event async for event in db.events("late", from_start=True)] == []
         assert model.thinking == ["e1", "e2"]
     assert db.unsigned() == []
@@ -206,7 +206,7 @@ async def test_replies_that_stand_behind_others_are_sent_and_those_of_others_are
             started = await claimed(other)
             await complete(other, started.turn_no, "yes", replies=[("web:1", f"r{number}")])
 
-        async def send(outgoing: Outgoing) -> None:
+        async def send(outgoing: Reply) -> None:
             await answer_one()
             sent.append(json.loads(outgoing.payload))
 
@@ -225,7 +225,7 @@ async def test_replies_that_stand_behind_others_are_sent_and_those_of_others_are
 async def test_a_reply_that_waits_for_a_time_is_left_to_the_next_start(tmp_db: Path) -> None:
     sent: list[str] = []
 
-    async def send(outgoing: Outgoing) -> None:
+    async def send(outgoing: Reply) -> None:
         if outgoing.target == "telegram:1":
             raise RefusedBySender("429", retry_after_s=3_600)
         if outgoing.target == "slack:1":

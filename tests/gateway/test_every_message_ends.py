@@ -69,7 +69,7 @@ class Troubled:
                 return Answer(entries=[reply("yes")], replies=[(f"{content[8:]}:1", content)])
         return answer(turn)
 
-    async def sender(self, sending: outbox.Outgoing) -> Any:
+    async def sender(self, sending: sessiondb.Reply) -> Any:
         self.sent.append(sending.target)
         match sending.target.partition(":")[0]:
             case "a stray":
@@ -133,7 +133,7 @@ def loops(db: sessiondb.SessionDB, troubled: Troubled) -> list[Callable[[], Awai
             partial(lane, "cron"),
             partial(lane, "resume"),
             partial(db.run_outbox, troubled.sender, at_once=2),
-            partial(db.run_resumes, POLICY, every_s=0.05),
+            partial(db.run_recovery, POLICY, every_s=0.05),
         )
     ]
 

@@ -302,7 +302,7 @@ async def test_a_message_of_hundreds_of_kilobytes_is_kept_as_it_is(tmp_db: Path)
         await db.accept(KEY, text, channel="web", event_id="e1")
         turn = await claimed(db)
         session = await db.session(KEY)
-        assert (await session.tail(1))[0].entry_id == turn.entry_id
+        assert (await session.entries(last=1))[0].entry_id == turn.entry_id
     [payload] = query(tmp_db, "SELECT payload FROM entry WHERE role = 'user'")
     assert text in payload
 

@@ -52,7 +52,7 @@ async def write_replies(
     )
 
 
-async def begin(db: sessiondb.SessionDB, lease_ms: int = 30_000) -> outbox.Outgoing:
+async def begin(db: sessiondb.SessionDB, lease_ms: int = 30_000) -> outbox.Sending:
     reply = await db.write("begin", partial(outbox.begin_sending, lease_ms=lease_ms))
     assert reply is not None
     return reply
@@ -262,7 +262,7 @@ async def test_the_loop_reads_no_text_of_a_reply_under_the_write_lock(
 
     sent: list[str] = []
 
-    async def send(reply: outbox.Outgoing) -> str | None:
+    async def send(reply: sessiondb.Reply) -> str | None:
         sent.append(reply.payload)
         return None
 
@@ -316,10 +316,10 @@ async def test_the_loop_records_the_answer_of_the_channel(
     monkeypatch.setattr(limits, "RETRY_PAUSE_MS", 1)
     tries: list[str] = []
 
-    async def sender(reply: outbox.Outgoing) -> str | None:
+    async def sender(reply: sessiondb.Reply) -> str | None:
         what = json.loads(reply.payload)
         tries.append(what)
-        if what == "refused once" and reply.attempt == 1:
+        if what == "refused once" and reply.attempts == 1:
             raise sessiondb.RefusedBySender("rate limit")
         if what == "refused":
             raise sessiondb.RefusedBySender("blocked", retry=False)
@@ -348,7 +348,7 @@ async def test_a_slow_reply_does_not_hold_up_those_of_other_sessions(
 ) -> None:
     busy, most, released = 0, 0, anyio.Event()
 
-    async def sender(reply: outbox.Outgoing) -> None:
+    async def sender(reply: sessiondb.Reply) -> None:
         nonlocal busy, most
         busy += 1
         most = max(most, busy)
@@ -381,7 +381,7 @@ async def test_channels_that_hang_hold_up_no_other(tmp_db: Path) -> None:
     calls: Counter[str] = Counter()
     most: Counter[str] = Counter()
 
-    async def sender(reply: outbox.Outgoing) -> None:
+    async def sender(reply: sessiondb.Reply) -> None:
         calls[reply.channel] += 1
         most[reply.channel] = max(most[reply.channel], calls[reply.channel])
         try:
@@ -417,7 +417,7 @@ async def test_replies_of_one_session_are_in_order_in_each_channel(tmp_db: Path)
     sent: list[str] = []
     is_back = False
 
-    async def sender(reply: outbox.Outgoing) -> None:
+    async def sender(reply: sessiondb.Reply) -> None:
         if reply.channel == "away" and not is_back:
             raise sessiondb.RefusedBySender("not connected")
         sent.append(reply.target)
@@ -443,7 +443,7 @@ async def test_a_channel_that_gave_no_answer_is_probed_by_one_call_at_a_time(
     hangs = True
     release = anyio.Event()
 
-    async def sender(reply: outbox.Outgoing) -> None:
+    async def sender(reply: sessiondb.Reply) -> None:
         nonlocal calls
         calls += 1
         together.append(calls)
@@ -481,7 +481,7 @@ async def _count(db: sessiondb.SessionDB, state: str, wanted: int) -> bool:
 async def test_a_loop_stopped_while_sending_leaves_the_reply_unknown(tmp_db: Path) -> None:
     begun = anyio.Event()
 
-    async def sender(reply: outbox.Outgoing) -> None:
+    async def sender(reply: sessiondb.Reply) -> None:
         begun.set()
         await anyio.sleep_forever()
 
@@ -499,7 +499,7 @@ async def test_a_reply_taken_but_not_sent_is_pending_again(
 ) -> None:
     handed: list[str] = []
 
-    async def sender(reply: outbox.Outgoing) -> None:
+    async def sender(reply: sessiondb.Reply) -> None:
         handed.append(reply.payload)
 
     async with sessiondb.open(tmp_db) as db:
@@ -528,7 +528,7 @@ async def test_a_channel_gets_a_part_of_the_calls_and_one_at_least(
     most: Counter[str] = Counter()
     places = anyio.Semaphore(0)
 
-    async def sender(reply: outbox.Outgoing) -> None:
+    async def sender(reply: sessiondb.Reply) -> None:
         calls[reply.channel] += 1
         most[reply.channel] = max(most[reply.channel], calls[reply.channel])
         if reply.channel == "web":
@@ -556,7 +556,7 @@ async def test_a_channel_that_hangs_again_takes_one_call(tmp_db: Path) -> None:
     """An error in the middle of a call says as little about its outcome as a time that is over."""
     calls: list[str] = []
 
-    async def sender(reply: outbox.Outgoing) -> None:
+    async def sender(reply: sessiondb.Reply) -> None:
         calls.append(reply.target)
         if len(calls) == 1:
             raise ConnectionResetError("in the middle")

@@ -263,9 +263,17 @@ async def test_a_status_and_its_holdings_are_of_one_snapshot(tmp_db: Path) -> No
         await running_compaction(db, 2)
         found = await db.status()
         assert list(found.held) == await db.held()
-        assert [(holding.what, holding.number, holding.alive) for holding in found.held][:1] == [
-            ("turn", turn.turn_no, True)
+        [working, *compacting] = found.held
+        assert (working.what, working.turn_no, working.name) == (
+            "turn",
+            turn.turn_no,
+            str(turn.turn_no),
+        )
+        jobs = [job.compaction_id async for job in db.compactions() if job.state == "running"]
+        assert [(job.what, job.compaction_id, job.name) for job in compacting] == [
+            ("compaction", job_id, job_id) for job_id in reversed(jobs)
         ]
+        assert [(one.turn_no, one.outbox_no) for one in compacting] == [(None, None)]
         assert (found.gateway.turns_running, len(found.running)) == (1, 1)
         looked: list[str] = []
         read = db.read

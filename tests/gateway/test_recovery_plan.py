@@ -280,7 +280,7 @@ async def test_the_loop_of_resumes_queues_the_next_when_there_is_room(tmp_db: Pa
             return set((await inbox_states(db)).values()) == {"done"}
 
         async with running(
-            partial(db.run_lane, "resume", handler), partial(db.run_resumes, every_s=0.01)
+            partial(db.run_lane, "resume", handler), partial(db.run_recovery, every_s=0.01)
         ):
             await eventually(all_done)
         assert answered == ["e2", "e1", "e0"], "one at once, the newest first"
@@ -307,7 +307,7 @@ async def test_the_loop_of_resumes_writes_nothing_while_idle(
         async def three_times() -> bool:
             return looked >= 3
 
-        async with running(partial(db.run_resumes, policy, every_s=0.001)):
+        async with running(partial(db.run_recovery, policy, every_s=0.001)):
             await eventually(three_times)
         assert (await db.stats())["writer"]["requests"] == before
 

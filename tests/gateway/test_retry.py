@@ -111,7 +111,7 @@ async def test_an_outbox_cancelled_at_any_wait_knows_what_it_sent(
     )
     called: set[int] = set()
 
-    async def sender(out: sessiondb.gateway.outbox.Outgoing) -> None:
+    async def sender(out: sessiondb.Reply) -> None:
         called.add(out.outbox_no)
         await anyio.sleep_forever()
 
@@ -262,7 +262,7 @@ async def test_a_reply_taken_with_an_unknown_outcome_is_sent_once(
 ) -> None:
     sent: list[str] = []
 
-    async def sender(out: sessiondb.gateway.outbox.Outgoing) -> None:
+    async def sender(out: sessiondb.Reply) -> None:
         sent.append(json.loads(out.payload))
 
     async with sessiondb.open(tmp_db) as db:

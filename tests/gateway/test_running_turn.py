@@ -192,7 +192,7 @@ async def test_a_handler_that_raises_while_cancelled_holds_nothing(
             await untidy()
         return answer(turn)
 
-    async def sender(out: sessiondb.gateway.outbox.Outgoing) -> None:
+    async def sender(out: sessiondb.Reply) -> None:
         await untidy()
 
     async with sessiondb.open(tmp_db) as db:

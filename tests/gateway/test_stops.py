@@ -13,7 +13,7 @@ import pytest
 
 import sessiondb
 from sessiondb.errors import StoreBusy, StoreFull
-from sessiondb.gateway import outbox, retry
+from sessiondb.gateway import retry
 from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from sessiondb.limits import INTERRUPTED_ATTEMPTS_MAX
 from tests.support.engine import PATIENCE_S, locked_by_another_process
@@ -54,7 +54,7 @@ async def run_and_stop(path: Path) -> None:
         async with running(
             partial(db.run_lane, "main", for_ever),
             partial(db.run_lane, "resume", for_ever),
-            partial(db.run_resumes, POLICY),
+            partial(db.run_recovery, POLICY),
         ):
             await eventually(both_run)
         assert db.unsigned() == []
@@ -78,7 +78,7 @@ async def test_a_message_outlives_any_number_of_orderly_stops(tmp_db: Path) -> N
     async with sessiondb.open(tmp_db) as db:
         assert await inbox_states(db) == {"e1": "interrupted", "e2": "interrupted"}
         async with running(
-            partial(db.run_lane, "resume", handler), partial(db.run_resumes, POLICY)
+            partial(db.run_lane, "resume", handler), partial(db.run_recovery, POLICY)
         ):
             await eventually(partial(nothing_open, db))
         assert await inbox_states(db) == {"e1": "done", "e2": "done"}
@@ -139,7 +139,7 @@ async def test_what_a_stop_could_not_sign_off_is_said(
         begun.append("turn")
         return await for_ever(turn)
 
-    async def sender(out: outbox.Outgoing) -> None:
+    async def sender(out: sessiondb.Reply) -> None:
         begun.append("reply")
         await anyio.sleep_forever()
 
@@ -185,10 +185,10 @@ async def test_an_answer_outlives_a_disk_that_is_full_for_longer_than_a_lease(
 
     async def handler(turn: Turn) -> Answer:
         nonlocal is_full
-        is_full = turn.number == 1
+        is_full = turn.turn_no == 1
         return answer(turn)
 
-    async def sender(out: outbox.Outgoing) -> str:
+    async def sender(out: sessiondb.Reply) -> str:
         nonlocal is_full
         is_full = out.outbox_no == 1
         return "receipt"
@@ -277,7 +277,7 @@ async def test_a_lane_that_goes_on_leaves_nothing_unsigned(
         async with running(
             partial(db.run_lane, "main", handler),
             partial(db.run_lane, "resume", handler),
-            partial(db.run_resumes, POLICY),
+            partial(db.run_recovery, POLICY),
         ):
             await eventually(partial(nothing_open, db))
         assert db.unsigned() == []

@@ -19,7 +19,6 @@ import pytest
 
 import sessiondb
 from sessiondb.errors import StrayCancellation
-from sessiondb.gateway import outbox
 from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from tests.support.gateway import (
     answer,
@@ -134,7 +133,7 @@ async def test_a_stray_cancellation_of_a_sender_leaves_its_reply_unknown(
 ) -> None:
     sent: list[str] = []
 
-    async def sender(out: outbox.Outgoing) -> str:
+    async def sender(out: sessiondb.Reply) -> str:
         if (text := json.loads(out.payload)) == "bad":
             await stray()
         sent.append(text)
@@ -208,7 +207,7 @@ async def test_a_loop_never_returns_without_having_been_cancelled(
     async def handler(turn: Turn) -> Answer:
         return answer(turn)
 
-    async def sender(out: outbox.Outgoing) -> None:
+    async def sender(out: sessiondb.Reply) -> None:
         pass
 
     async with sessiondb.open(tmp_db) as db:
@@ -224,7 +223,7 @@ async def test_a_loop_never_returns_without_having_been_cancelled(
         for loop in (
             partial(db.run_lane, "main", handler),
             partial(db.run_outbox, sender),
-            db.run_resumes,
+            db.run_recovery,
             follow,
         ):
             with anyio.fail_after(30), pytest.raises(StrayCancellation, match="Start it again"):
@@ -236,7 +235,7 @@ async def test_a_loop_that_is_cancelled_ends_in_silence(tmp_db: Path) -> None:
         await anyio.sleep_forever()
         return answer(turn)
 
-    async def sender(out: outbox.Outgoing) -> None:
+    async def sender(out: sessiondb.Reply) -> None:
         await anyio.sleep_forever()
 
     async with sessiondb.open(tmp_db) as db:
@@ -250,7 +249,7 @@ async def test_a_loop_that_is_cancelled_ends_in_silence(tmp_db: Path) -> None:
         for loop in (
             partial(db.run_lane, "main", handler),
             partial(db.run_outbox, sender),
-            db.run_resumes,
+            db.run_recovery,
             follow,
         ):
             with anyio.move_on_after(0.05) as scope:
@@ -318,7 +317,7 @@ async def test_any_error_of_a_handler_or_a_sender_is_recorded(
     async def handler(turn: Turn) -> Answer:
         raise error
 
-    async def sender(out: outbox.Outgoing) -> None:
+    async def sender(out: sessiondb.Reply) -> None:
         raise error
 
     async with sessiondb.open(tmp_db) as db:
@@ -342,7 +341,7 @@ async def test_any_error_of_a_handler_or_a_sender_is_recorded(
 async def test_what_is_no_receipt_leaves_its_reply_unknown(tmp_db: Path, bad: Any) -> None:
     """The channel has been called, so nobody knows whether a person has read it."""
 
-    async def sender(out: outbox.Outgoing) -> Any:
+    async def sender(out: sessiondb.Reply) -> Any:
         return bad if json.loads(out.payload) == "bad" else None
 
     async with sessiondb.open(tmp_db) as db:
@@ -357,7 +356,7 @@ async def test_what_is_no_receipt_leaves_its_reply_unknown(tmp_db: Path, bad: An
 
 
 async def test_a_receipt_that_is_no_unicode_is_kept_in_a_readable_form(tmp_db: Path) -> None:
-    async def sender(out: outbox.Outgoing) -> str:
+    async def sender(out: sessiondb.Reply) -> str:
         return "id \ud800"
 
     async with sessiondb.open(tmp_db) as db:

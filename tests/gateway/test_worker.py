@@ -109,7 +109,7 @@ async def test_a_busy_database_stops_no_lane_and_loses_no_end(
     async def handler(turn: Turn) -> Answer:
         return answer(turn)
 
-    async def sender(out: sessiondb.gateway.outbox.Outgoing) -> None:
+    async def sender(out: sessiondb.Reply) -> None:
         sent.append(out.payload)
 
     async with sessiondb.open(tmp_db) as db:

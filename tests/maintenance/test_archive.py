@@ -75,7 +75,7 @@ async def test_archive_and_restore_may_be_repeated(tmp_db: Path) -> None:
         await archive_session(db, other)
         for round_ in range(3):
             await session.append_many([user(f"round {round_}"), reply("yes")])
-            entries, context = await session.arrivals(limit=1_000), await session.context()
+            entries, context = await session.all_entries(limit=1_000), await session.context()
             before = dump(tmp_db)
             row = await archive_session(db, session)
             assert (row.state, row.session_no) == ("archived", session.ref.session_no)
@@ -85,7 +85,7 @@ async def test_archive_and_restore_may_be_repeated(tmp_db: Path) -> None:
             with pytest.raises(InvalidInput):
                 await db.unarchive(session.id)
             assert (await db.verify()).findings == ()
-            assert await session.arrivals(limit=1_000) == entries
+            assert await session.all_entries(limit=1_000) == entries
             assert await session.context() == context
             assert dump(tmp_db) == before
         await db.unarchive(other.id)
@@ -107,7 +107,7 @@ async def test_calls_on_an_archived_session_name_the_restore_command(tmp_db: Pat
             session.context,
             session.entries,
             session.tail,
-            session.arrivals,
+            session.all_entries,
             session.epochs,
             session.fork,
             session.reset,
@@ -241,7 +241,7 @@ async def test_two_processes_at_one_archive_do_not_harm_it(tmp_db: Path) -> None
     async with sessiondb.open(tmp_db) as one, sessiondb.open(tmp_db) as two:
         session = await one.session(KEY)
         await session.append_many([user(f"{number}") for number in range(700)])
-        entries = await session.arrivals(limit=1_000)
+        entries = await session.all_entries(limit=1_000)
         archive_no, _ = await archive.begin(one.backend, session.ref.session_no, "for the test")
         assert archive_no is not None
         # The second process writes a chunk just before the first one would.
@@ -258,7 +258,7 @@ async def test_two_processes_at_one_archive_do_not_harm_it(tmp_db: Path) -> None
             await archive.advance(Racing(one.backend, -1), archive_no)
         assert (await archive.advance(one.backend, archive_no)).state == "archived"
         await two.unarchive(session.id)
-        assert await session.arrivals(limit=1_000) == entries
+        assert await session.all_entries(limit=1_000) == entries
         assert (await one.verify()).findings == ()
 
 
@@ -443,7 +443,7 @@ def live(
     elif step == "answer":
         session.append(reply("yes", tokens=value))
     elif step == "branch":
-        found = session.arrivals(limit=40)
+        found = session.all_entries(limit=40)
         session.branch(found[value % len(found)].entry_id)
     elif step == "compact":
         with session.compact(keep_recent_tokens=value) as job:

@@ -322,7 +322,13 @@ def test_a_missing_entry_is_found_and_the_rest_can_be_restored(path: Path, tmp_p
     ]
     with sync.open(path) as db:
         db.unarchive(session_id)
-        assert [entry.seq for entry in db.session_by_id(session_id).arrivals()] == [0, 1, 3, 4, 5]
+        assert [entry.seq for entry in db.session_by_id(session_id).all_entries()] == [
+            0,
+            1,
+            3,
+            4,
+            5,
+        ]
 
 
 @pytest.mark.parametrize(
@@ -346,7 +352,7 @@ def is_noticed_without_loss(path: Path, session_id: str, new: Path) -> None:
     report = salvaged(path, new)
     assert (report.findings, report.missing_entries, report.complete) == ([], 0, False)
     with sync.open(new) as db:
-        assert [entry.seq for entry in db.session_by_id(session_id).arrivals()] == list(range(6))
+        assert [entry.seq for entry in db.session_by_id(session_id).all_entries()] == list(range(6))
 
 
 @pytest.mark.parametrize(

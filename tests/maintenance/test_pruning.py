@@ -63,7 +63,7 @@ async def test_old_rows_of_finished_work_go_and_transcripts_stay(
             await answered(db, f"old {number}")
         clock.pass_ms(31 * DAY_MS)
         await answered(db, "new")
-        message = await (await db.session(KEY)).arrivals(limit=100)
+        message = await (await db.session(KEY)).all_entries(limit=100)
         assert await prune(db, clock, dry_run=True) == {
             "outbox": 5,
             "inbox": 5,
@@ -76,7 +76,7 @@ async def test_old_rows_of_finished_work_go_and_transcripts_stay(
             "the event says what was done"
         )
         assert await prune(db, clock) == dict.fromkeys(pruning.TABLES, 0)
-        assert await (await db.session(KEY)).arrivals(limit=100) == message
+        assert await (await db.session(KEY)).all_entries(limit=100) == message
         assert (await db.verify()).findings == ()
 
 

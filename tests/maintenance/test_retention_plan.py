@@ -224,12 +224,12 @@ async def test_a_protected_session_stays_whatever_the_limits_say(
         session = await aged(db, "old", 90)
         await aged(db, "other", 91)
         why = await protect(db, session)
-        entries = await session.arrivals()
+        entries = await session.all_entries()
         decisions = await retained(db, max_age_days=30, max_sessions=0)
         assert decisions["other"][1] == "done"
         action, outcome, reason = decisions["old"]
         assert (action, outcome, reason.partition(", but ")[2]) == ("keep", "kept", why)
-        assert await session.arrivals() == entries
+        assert await session.all_entries() == entries
 
 
 @pytest.mark.anyio

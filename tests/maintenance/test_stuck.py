@@ -418,7 +418,7 @@ async def test_channels_that_refuse_for_minutes_are_shown_with_the_reason(db: DB
     assert await stuck(db) == []
 
 
-async def sent(_reply: sessiondb.Outgoing) -> None:
+async def sent(_reply: sessiondb.Reply) -> None:
     """A channel that takes everything."""
 
 

@@ -37,7 +37,7 @@ class Writer:
             case 4:
                 await self.undo()
             case 5:
-                page = await session.tail(5)
+                page = await session.entries(last=5)
                 await session.branch(page[0].entry_id if page else None)
             case 6:
                 await session.reset()

@@ -365,6 +365,8 @@ async def test_held_shows_what_the_api_shows(tmp_db: Path) -> None:
                     await db.backend.wait_change(db.backend.change_count, 0.05)
             shown = shell(tmp_db, "SELECT * FROM held ORDER BY what")
             known = sorted(await db.held(), key=lambda holding: holding.what)
+            jobs = shell(tmp_db, "SELECT compaction_id, compaction_no FROM compaction")
+            numbers = {job["compaction_id"]: job["compaction_no"] for job in jobs}
             assert [
                 (row["what"], row["session_id"], row["number"], row["operation"], row["owner"])
                 for row in shown
@@ -372,7 +374,7 @@ async def test_held_shows_what_the_api_shows(tmp_db: Path) -> None:
                 (
                     holding.what,
                     holding.session_id,
-                    holding.number,
+                    holding.turn_no or holding.outbox_no or numbers[holding.compaction_id],
                     holding.operation,
                     f"{holding.pid}@{holding.host}",
                 )

@@ -40,9 +40,9 @@ import anyio
 import sessiondb
 from sessiondb import CompactionRefused, Session, SessionBusy
 from sessiondb.gateway.dispatcher import RefusedBySender
-from sessiondb.gateway.outbox import Outgoing
 from sessiondb.gateway.recovery import ResumePolicy
 from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
+from sessiondb.models import Reply
 from sessiondb.sqlite import transaction
 from sessiondb.sqlite.transaction import Prepared
 from sessiondb.waiter import running_trio
@@ -153,7 +153,7 @@ class Child:
     async def drain(self, command: dict[str, Any]) -> None:
         self.draining = True
         left = await self.db.drain(timeout_s=command["timeout_s"])
-        held = [f"{one.what} {one.number}" for one in left.held]
+        held = [f"{one.what} {one.name}" for one in left.held]
         say("drained", held=held, loops=left.loops)
 
     async def obey(self) -> None:
@@ -233,7 +233,7 @@ class Child:
         text = turn.message["content"]
         say(
             "turn",
-            turn=turn.number,
+            turn=turn.turn_no,
             inbox_no=turn.inbox_no,
             attempt=turn.attempt,
             kind=turn.kind,
@@ -275,7 +275,7 @@ class Child:
         finally:
             self.compacting.discard(session.id)
 
-    async def deliver(self, reply: Outgoing) -> str:
+    async def deliver(self, reply: Reply) -> str:
         if self.random.random() < self.settings.refuse:
             raise RefusedBySender("the channel is over its rate")
         await self.pause(self.settings.send_s)

@@ -21,8 +21,8 @@ import anyio
 import apsw
 
 import sessiondb
-from sessiondb.gateway.outbox import Outgoing
 from sessiondb.gateway.running_turn import Answer, Turn
+from sessiondb.models import Reply
 
 AGENTS = ("main", "coder", "writer")
 HOUR_MS = 3_600_000
@@ -76,7 +76,7 @@ async def _hold_two_conversations(path: Path) -> None:
         }
         return Answer([text], [("sim:template", {"text": "Good morning."})])
 
-    async def sender(reply: Outgoing) -> str:
+    async def sender(reply: Reply) -> str:
         return "sent"
 
     async with sessiondb.open(path, program="storm") as db, anyio.create_task_group() as group:

@@ -14,8 +14,8 @@ CHECKED_ROWS = 3
 
 
 @functools.cache
-def declared() -> dict[str, tuple[tuple[type, ...], ...]]:
-    """Return the types of each statement's columns, by the statement's name."""
+def declared() -> dict[str, tuple[tuple[type | str, ...], ...]]:
+    """Return the types and the words of each statement's columns, by the statement's name."""
     tree = ast.parse((ROOT / "sessiondb" / "statements.pyi").read_text("utf-8"))
     classes = {
         node.name: tuple(_types(field) for field in node.body if isinstance(field, ast.AnnAssign))
@@ -35,8 +35,21 @@ def declared() -> dict[str, tuple[tuple[type, ...], ...]]:
     return found
 
 
-def _types(field: ast.AnnAssign) -> tuple[type, ...]:
-    return tuple(TYPES[name.strip()] for name in ast.unparse(field.annotation).split("|"))
+def _types(field: ast.AnnAssign) -> tuple[type | str, ...]:
+    """Return the types that a column may have, and the words of a Literal."""
+    found: list[type | str] = []
+    for part in ast.unparse(field.annotation).split("|"):
+        if part.strip().startswith("Literal["):
+            found += ast.literal_eval(f"[{part.strip()[len('Literal[') : -1]}]")
+        else:
+            found.append(TYPES[part.strip()])
+    return tuple(found)
+
+
+def _is_one_of(value: object, kinds: tuple[type | str, ...]) -> bool:
+    return any(
+        isinstance(value, kind) if isinstance(kind, type) else value == kind for kind in kinds
+    )
 
 
 def check(statement: str, rows: list[Any]) -> None:
@@ -46,4 +59,4 @@ def check(statement: str, rows: list[Any]) -> None:
         return  # a statement of a test
     for row in rows[:CHECKED_ROWS]:
         for name, value, kinds in zip(row._fields, row, columns, strict=True):
-            assert isinstance(value, kinds), f"{statement}: {name} is {value!r}, not {kinds}"
+            assert _is_one_of(value, kinds), f"{statement}: {name} is {value!r}, not {kinds}"

@@ -23,7 +23,7 @@ from sessiondb import events, process
 from sessiondb.backend import Step
 from sessiondb.clock import iso_from_ms
 from sessiondb.gateway import claims, inbox, lanes, leases, outbox, turns
-from sessiondb.gateway.outbox import Outgoing
+from sessiondb.gateway.outbox import Sending
 from sessiondb.maintenance import archive
 from sessiondb.sqlite.schema import schema_text
 from sessiondb.sqlite.transaction import WriteTransaction
@@ -93,7 +93,7 @@ class Builder:
         self.connection = connection
         self.clock = NOW - 10 * DAY
         self.instances: dict[str, int] = {}
-        self.retried: list[Outgoing] = []
+        self.retried: list[Sending] = []
 
     def build(self) -> None:
         self.processes()
@@ -516,7 +516,7 @@ class Builder:
             reason=None,
         )
 
-    def send(self, *, by: str = "gateway", lease_ms: int = LEASE) -> Outgoing:
+    def send(self, *, by: str = "gateway", lease_ms: int = LEASE) -> Sending:
         """Begin to send the next reply, in this process's or another's name."""
         outgoing = outbox.begin_sending(self.tx(by), lease_ms=lease_ms)
         assert outgoing is not None

@@ -141,7 +141,8 @@ async def test_a_message_can_carry_its_own_key_and_the_argument_wins(tmp_db: Pat
         assert not (
             await session.append({**user("c"), "idempotencyKey": "own"}, idempotency_key="argument")
         ).duplicate
-        assert [entry.idempotency_key for entry in await session.tail()] == ["own", "argument"]
+        keys = [entry.idempotency_key for entry in await session.entries()]
+        assert keys == ["own", "argument"]
 
 
 @pytest.mark.anyio
@@ -234,7 +235,9 @@ async def test_a_branch_continues_from_an_earlier_entry(tmp_db: Path) -> None:
         ]
         with pytest.raises(NotFound):
             await session.branch("nowhere")
-        leaf_id = next(entry.entry_id for entry in await session.arrivals() if entry.type == "leaf")
+        leaf_id = next(
+            entry.entry_id for entry in await session.all_entries() if entry.type == "leaf"
+        )
         with pytest.raises(NotFound):
             await session.branch(leaf_id)
 
@@ -335,5 +338,5 @@ async def test_a_message_is_found_behind_any_parents_id(tmp_db: Path, parent: st
             await session.append_many([first, user("two")])
             await session.append_many([json.dumps(user("three ñ"), ensure_ascii=False)])
             assert texts(await session.context()) == ["one", "two", "three ñ"]
-            last = (await session.tail(2))[0]
+            last = (await session.entries(last=2))[0]
             assert json.loads(last.payload)["parentId"] == parent

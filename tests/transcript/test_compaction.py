@@ -53,7 +53,7 @@ async def rows_of(session: sessiondb.Session) -> dict[str, Any]:
     return {
         "info": await session.info(),
         "epochs": await session.epochs(),
-        "arrivals": await session.arrivals(limit=1000),
+        "all entries": await session.all_entries(limit=1000),
         "context": (await session.context()).as_json(),
         "jobs": [job async for job in session.db.compactions(session)],
     }
@@ -89,7 +89,7 @@ async def test_a_commit_in_time_begins_the_next_epoch(db: sessiondb.SessionDB) -
     assert done.tokens_before == before.context_tokens == 200
     assert done.tokens_after == after.context_tokens == 51
     assert [epoch.reason for epoch in await session.epochs()] == ["start", "compaction"]
-    assert (await session.tail(1))[0].entry_id == done.entry_id
+    assert (await session.entries(last=1))[0].entry_id == done.entry_id
     assert await jobs(session) == [("committed", False, None)]
 
 
@@ -219,7 +219,7 @@ async def test_a_reset_branch_undo_or_end_supersedes(
 
 async def test_leaving_and_coming_back_supersedes_too(db: sessiondb.SessionDB) -> None:
     session = await talk(db)
-    head = (await session.tail(1))[0].entry_id
+    head = (await session.entries(last=1))[0].entry_id
     compaction_id = await begin(session)
     await session.branch((await session.entries(limit=1))[0].entry_id)
     await session.branch(head)
@@ -233,10 +233,10 @@ async def test_an_empty_summary_is_rejected(db: sessiondb.SessionDB, summary: st
     done = await db.commit_compaction(await begin(session), summary)
     assert (done.outcome, done.reason, done.epoch) == ("rejected", "the summary is empty", 0)
     after = await rows_of(session)
-    assert (after["info"], after["context"], after["arrivals"]) == (
+    assert (after["info"], after["context"], after["all entries"]) == (
         before["info"],
         before["context"],
-        before["arrivals"],
+        before["all entries"],
     )
 
 
@@ -346,7 +346,7 @@ async def test_a_cool_down_concerns_one_session_and_epoch(db: sessiondb.SessionD
     with pytest.raises(CompactionCoolDown):
         await begin(session)
     await begin(other)
-    await session.branch((await session.tail(3))[1].entry_id)
+    await session.branch((await session.entries(last=3))[1].entry_id)
     await begin(session)
 
 
@@ -568,11 +568,11 @@ async def test_messages_that_arrive_between_begin_and_commit_stay(db: sessiondb.
 
 async def test_a_reset_keeps_only_entries_of_its_path(db: sessiondb.SessionDB) -> None:
     session = await talk(db)
-    elsewhere = (await session.tail(1))[0].entry_id
+    elsewhere = (await session.entries(last=1))[0].entry_id
     await session.branch((await session.entries(limit=1))[0].entry_id)
     with pytest.raises(NotFound, match="on its current path"):
         await session.reset(keep_from=elsewhere)
-    leaf = next(entry for entry in await session.arrivals(limit=1000) if entry.type == "leaf")
+    leaf = next(entry for entry in await session.all_entries(limit=1000) if entry.type == "leaf")
     with pytest.raises(NotFound, match="on its current path"):
         await session.reset(keep_from=leaf.entry_id)
     assert (await session.info()).epoch == 1

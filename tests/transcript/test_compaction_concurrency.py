@@ -237,7 +237,7 @@ async def _interleave(path: Path, seed: int, appenders: int, compactors: int) ->
                     tasks.start_soon(_compactor, session, plan, ledger)
         assert (await db.verify()).findings == ()
         arrivals = [
-            entry for entry in await session.arrivals(limit=1000) if entry.type == "message"
+            entry for entry in await session.all_entries(limit=1000) if entry.type == "message"
         ]
         in_order = [entry.idempotency_key for entry in arrivals]
         assert sorted(str(key) for key in in_order) == sorted(ledger.accepted), (
@@ -357,7 +357,7 @@ async def test_two_processes_append_and_compact_one_session_and_agree(
         assert info.epoch == info.compactions == committed
         arrivals = [
             str(entry.idempotency_key)
-            for entry in await session.arrivals(limit=1000)
+            for entry in await session.all_entries(limit=1000)
             if entry.type == "message"
         ]
         for who in ("left", "right"):

@@ -51,10 +51,12 @@ def openclaw_path(lines: Sequence[dict[str, Any]]) -> list[str]:
 
 async def all_lines(session: sessiondb.Session) -> list[dict[str, Any]]:
     """Return everything a session holds, decoded."""
-    found: list[dict[str, Any]] = []
-    while page := await session.arrivals(after_seq=len(found) - 1, limit=PAGE_ENTRIES_MAX):
-        found += [json.loads(entry.payload) for entry in page]
-    return found
+    found: list[Entry] = []
+    while page := await session.all_entries(
+        after=found[-1] if found else None, limit=PAGE_ENTRIES_MAX
+    ):
+        found += page
+    return [json.loads(entry.payload) for entry in found]
 
 
 async def check_pages(session: sessiondb.Session, sizes: Sequence[int]) -> None:
@@ -171,7 +173,11 @@ async def test_a_page_lies_strictly_between_its_bounds(tmp_db: Path) -> None:
         assert await session.entries(after=d) == []
         assert await session.entries(before=a) == []
         assert await session.entries(limit=0) == []
-        assert ids_of(await session.tail(2)) == [b.entry_id, d.entry_id]
+        assert ids_of(await session.entries(last=2)) == [b.entry_id, d.entry_id]
+        assert ids_of(await session.entries(last=2, before=d)) == [a.entry_id, b.entry_id]
+        for misused in ({"after": a}, {"newest_first": True}):
+            with pytest.raises(InvalidInput, match="takes `before` only"):
+                await session.entries(last=2, **misused)
 
 
 @pytest.mark.anyio
@@ -194,22 +200,26 @@ async def test_a_page_is_bounded_and_never_negative(tmp_db: Path) -> None:
         await session.append_many([user("x")] * 1000)
         await session.append_many([user("x")] * 5)
         assert len(await session.entries(limit=5_000)) == PAGE_ENTRIES_MAX
-        assert len(await session.arrivals(limit=5_000)) == PAGE_ENTRIES_MAX
-        for attempt in (session.entries(limit=-1), session.tail(-1), session.arrivals(limit=-1)):
+        assert len(await session.all_entries(limit=5_000)) == PAGE_ENTRIES_MAX
+        for attempt in (
+            session.entries(limit=-1),
+            session.entries(last=-1),
+            session.all_entries(limit=-1),
+        ):
             with pytest.raises(InvalidInput, match="-1 entries"):
                 await attempt
 
 
 @pytest.mark.anyio
-async def test_arrivals_show_everything_in_the_order_it_came(tmp_db: Path) -> None:
+async def test_all_entries_are_shown_in_the_order_it_came(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         session, neighbour = await db.create_session("s"), await db.create_session("t")
         a = await session.append(user("a"))
-        await neighbour.append(user("not mine"))
+        strange = await neighbour.append(user("not mine"))
         await session.append(SIDE)
         await session.branch(None)
         await session.append(user("b"))
-        entries = await session.arrivals()
+        entries = await session.all_entries()
         assert [entry.seq for entry in entries] == [0, 1, 2, 3, 4]
         assert [entry.type for entry in entries] == [
             "session",
@@ -218,5 +228,9 @@ async def test_arrivals_show_everything_in_the_order_it_came(tmp_db: Path) -> No
             "leaf",
             "message",
         ]
-        assert await session.arrivals(after_seq=a.seq, limit=2) == entries[2:4]
-        assert await session.arrivals(after_seq=4) == []
+        for bound in (a, entries[1], a.entry_no):
+            assert await session.all_entries(after=bound, limit=2) == entries[2:4]
+        assert await session.all_entries(after=entries[-1]) == []
+        for of_another in (strange, strange.entry_no, 2**70, -1):
+            with pytest.raises(NotFound, match="is of another session"):
+                await session.all_entries(after=of_another)

@@ -33,7 +33,7 @@ async def test_a_key_makes_its_session_once(tmp_db: Path) -> None:
             3,
             0,
         )
-        [header] = await session.arrivals()
+        [header] = await session.all_entries()
         assert json.loads(header.payload) == {
             "type": "session",
             "version": 3,
@@ -247,7 +247,7 @@ async def test_a_reset_keeps_from_an_entry_of_the_current_path_only(tmp_db: Path
         session = await db.create_session()
         one, two = [await session.append({"role": "user", "content": text}) for text in "ab"]
         await session.branch(one.entry_id)
-        leaf = (await session.arrivals())[-1]
+        leaf = (await session.all_entries())[-1]
         assert leaf.type == "leaf"
         for elsewhere in (two.entry_id, leaf.entry_id, "nowhere"):
             with pytest.raises(NotFound, match="on its current path to keep from"):

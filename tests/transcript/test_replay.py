@@ -115,6 +115,6 @@ async def test_a_second_header_is_kept_outside_the_tree(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         session, notes = await load_lines(db, "s", [HEADER, HEADER, said("a", None)])
         assert notes == []
-        assert [entry.seq for entry in await session.arrivals()] == [0, 1, 2]
+        assert [entry.seq for entry in await session.all_entries()] == [0, 1, 2]
         assert texts(await session.context()) == ["a"]
         assert (await db.verify()).findings == ()

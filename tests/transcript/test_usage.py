@@ -71,7 +71,7 @@ async def test_a_reply_that_was_asked_for_before_does_not_count(
     before, fresh = await size(session)
     await session.append(counted(CLAIMED))
     assert await size(session) == (before + 10, fresh)
-    assert (await session.tail(1))[0].usage_tokens is None
+    assert (await session.entries(last=1))[0].usage_tokens is None
     # The next one is asked with the present context, and counts.
     await session.context()
     await session.append(counted(777))
@@ -146,9 +146,9 @@ async def test_an_undo_goes_back_to_the_count_before(db: sessiondb.SessionDB) ->
     await session.append(user("q" * 40))
     await session.append(counted(300))
     assert await size(session) == (300, True)
-    at = (await session.tail(1))[0].entry_id
+    at = (await session.entries(last=1))[0].entry_id
     await session.undo_compaction()
     assert await size(session) == (before[0] + 20, True)
     assert await size(await session.fork()) == (before[0] + 20, True)
-    assert (await session.tail(1))[0].entry_id == at
+    assert (await session.entries(last=1))[0].entry_id == at
     assert (await db.verify()).findings == ()

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def ids(session: sessiondb.Session) -> list[str]:
-    return [entry.entry_id for entry in await session.tail(100)]
+    return [entry.entry_id for entry in await session.entries(last=100)]
 
 
 async def test_a_fork_goes_back_and_forth_like_its_origin(db: sessiondb.SessionDB) -> None:

@@ -54,7 +54,7 @@ async def test_a_native_session_is_a_file_beside_its_agents_index(
         assert await same_context(
             session, (tmp_path / f"out/agents/main/sessions/{session.id}.jsonl").read_bytes()
         )
-        arrivals = await session.arrivals()
+        arrivals = await session.all_entries()
     assert report.ok
     assert {file.name for file in report.files} == {
         f"agents/main/sessions/{session.id}.jsonl",
@@ -490,7 +490,7 @@ async def test_a_fork_takes_lines_as_they_are_if_they_are_of_the_current_version
     async with sessiondb.open(tmp_path / "one.db") as db:
         await db.import_path(source)
         session = await db.session_by_id("s-1")
-        entries = await session.arrivals()
+        entries = await session.all_entries()
         for at, entry in enumerate(entries[2:]):
             await session.fork(entry_id=entry.entry_id, session_id=f"fork-{at}")
         lines = [

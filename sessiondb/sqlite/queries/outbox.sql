@@ -65,8 +65,8 @@ WHERE o.outbox_no = :outbox_no AND o.state = 'pending'
 
 -- name: candidate
 -- Return what sending a reply needs.
-SELECT o.outbox_no, s.session_id, o.session_no, o.target, o.channel, o.attempts, o.attempts_before,
-       coalesce(o.asked_at_ms, o.created_at_ms) AS asked_at_ms
+SELECT o.outbox_no, s.session_id, o.session_no, o.turn_no, o.target, o.attempts, o.attempts_before,
+       o.created_at_ms, coalesce(o.asked_at_ms, o.created_at_ms) AS asked_at_ms, o.reason
 FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no WHERE o.outbox_no = :outbox_no;
 
 -- name: payload

@@ -63,24 +63,25 @@ SELECT coalesce(max(starts), 0) AS starts FROM (
 );
 
 -- name: held
--- Return the turns, compactions and replies under way, with their owners, since when
--- and until when.
-SELECT 'turn' AS what, s.session_id, t.turn_no AS number, t.operation, t.started_at_ms AS since_ms,
-       t.expires_at_ms AS until_ms, i.host, i.pid, i.program,
-       i.instance_no, i.boot_id, i.database_file, i.lock_file, i.draining_at_ms
+-- Return the turns, compactions and replies under way, each with its own name, with their
+-- owners, since when and until when.
+SELECT 'turn' AS what, s.session_id, t.turn_no, NULL AS compaction_id, NULL AS outbox_no,
+       t.operation, t.started_at_ms AS since_ms, t.expires_at_ms AS until_ms, i.host, i.pid,
+       i.program, i.instance_no, i.boot_id, i.database_file, i.lock_file, i.draining_at_ms
 FROM turn AS t JOIN session AS s ON s.session_no = t.session_no
 JOIN instance AS i ON i.instance_no = t.instance_no
 WHERE t.state = 'running'
 UNION ALL
-SELECT 'compaction', s.session_id, c.compaction_no, c.trigger, c.begun_at_ms, c.deadline_ms, i.host,
-       i.pid, i.program, i.instance_no, i.boot_id, i.database_file, i.lock_file, i.draining_at_ms
+SELECT 'compaction', s.session_id, NULL, c.compaction_id, NULL,
+       c.trigger, c.begun_at_ms, c.deadline_ms, i.host, i.pid,
+       i.program, i.instance_no, i.boot_id, i.database_file, i.lock_file, i.draining_at_ms
 FROM compaction AS c JOIN session AS s ON s.session_no = c.session_no
 JOIN instance AS i ON i.instance_no = c.instance_no
 WHERE c.state = 'running'
 UNION ALL
-SELECT 'reply', s.session_id, o.outbox_no, 'to ' || o.target, o.created_at_ms, o.expires_at_ms,
-       i.host, i.pid, i.program,
-       i.instance_no, i.boot_id, i.database_file, i.lock_file, i.draining_at_ms
+SELECT 'reply', s.session_id, NULL, NULL, o.outbox_no,
+       'to ' || o.target, o.created_at_ms, o.expires_at_ms, i.host, i.pid,
+       i.program, i.instance_no, i.boot_id, i.database_file, i.lock_file, i.draining_at_ms
 FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no
 JOIN instance AS i ON i.instance_no = o.instance_no
 WHERE o.state IN ('pending', 'sending', 'unknown', 'failed') AND o.state = 'sending'

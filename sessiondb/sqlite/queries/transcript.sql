@@ -94,7 +94,7 @@ SELECT entry_no, parent_no, position, type, role, tokens, usage_tokens, appended
 FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
 ORDER BY entry_no DESC LIMIT :limit;
 
--- name: arrivals
+-- name: all_entries
 -- Return the entries of a session in order of arrival: every branch and every control
 -- record.
 SELECT entry_no, parent_no, position, type, role, tokens, usage_tokens, appended_at_ms, entry_id,

@@ -36,12 +36,12 @@ import anyio
 
 import sessiondb
 from sessiondb import InvalidInput, StoreBusy, process
-from sessiondb.gateway.outbox import Outgoing
 from sessiondb.gateway.recovery import ResumePolicy
 from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from sessiondb.limits import Limits
 from sessiondb.maintenance import archive
 from sessiondb.maintenance.retention import RetentionPolicy
+from sessiondb.models import Reply
 from sessiondb.sqlite import transaction
 from sessiondb.sqlite.transaction import Prepared
 from tests.proofs.crash.breakage import break_build, spoke
@@ -165,7 +165,7 @@ async def _reset(life: Life, db: sessiondb.SessionDB, number: int) -> None:
 async def _branch(life: Life, db: sessiondb.SessionDB, number: int) -> None:
     session = await db.session(life.key(number))
     if "branch" not in await _reasons(session):
-        first = (await session.arrivals(limit=3))[1]
+        first = (await session.all_entries(limit=3))[1]
         say(
             "moved",
             key=life.key(number),
@@ -207,7 +207,7 @@ async def gateway(life: Life) -> None:
 
         async def think(turn: Turn) -> Answer:
             life.steps.arrive("handler began")
-            if turn.number % 2:
+            if turn.turn_no % 2:
                 await turn.append(assistant(f"looking into {turn.message['content']}"))
             if life.order.options.get("dawdle"):
                 life.steps.turns += 1
@@ -219,7 +219,7 @@ async def gateway(life: Life) -> None:
                 [assistant(f"an answer to {turn.message['content']}")], [(turn.session.id, reply)]
             )
 
-        async def deliver(reply: Outgoing) -> str:
+        async def deliver(reply: Reply) -> str:
             life.steps.arrive("before the channel")
             line = {
                 "outbox_no": reply.outbox_no,
@@ -320,11 +320,11 @@ async def hold(life: Life) -> None:
                 return Answer(
                     [assistant("yes")], [(turn.session.id, {"re": turn.inbox_no, "text": "yes"})]
                 )
-            turns.append(turn.number)
+            turns.append(turn.turn_no)
             await anyio.sleep_forever()
             raise AssertionError("it sleeps for ever")
 
-        async def deliver(reply: Outgoing) -> str:
+        async def deliver(reply: Reply) -> str:
             holding.set()
             await anyio.sleep_forever()
             return ""

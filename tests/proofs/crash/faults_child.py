@@ -121,7 +121,7 @@ async def read(session: sessiondb.Session, readers: int, errors: Counter[str]) -
     async def once() -> None:
         nonlocal done
         try:
-            await session.tail(5)
+            await session.entries(last=5)
             done += 1
         except SessionDBError as error:
             errors[f"read: {type(error).__name__}, retry {error.retry}"] += 1

@@ -43,11 +43,11 @@ import apsw
 import sessiondb
 import sessiondb.sync
 from sessiondb.errors import CompactionRefused, SessionDBError, StoreDamaged, outcome_of
-from sessiondb.gateway.outbox import Outgoing
 from sessiondb.gateway.recovery import ResumePolicy
 from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from sessiondb.limits import Limits
 from sessiondb.maintenance.retention import RetentionPolicy
+from sessiondb.models import Reply
 from tests import ROOT as CHECKOUT
 from tests.proofs.crash.faults import Disk, Fault
 from tests.support.leaks import open_files, our_threads
@@ -481,7 +481,7 @@ class Run:
         )
 
     async def _outbox(self) -> None:
-        async def deliver(reply: Outgoing) -> str:
+        async def deliver(reply: Reply) -> str:
             [mark] = MARK.findall(reply.payload)
             self.delivered[mark] += 1
             return f"receipt {mark}"
@@ -505,7 +505,7 @@ class Run:
     async def _read_once(self) -> None:
         try:
             session = await self.db.session_by_id(CHATS[self.reads % 3])
-            entries, context = await session.tail(5), await session.context()
+            entries, context = await session.entries(last=5), await session.context()
         except Exception as error:  # noqa: BLE001  # it is judged and noted
             self._note_read("read", error)
             return

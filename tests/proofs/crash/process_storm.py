@@ -48,11 +48,10 @@ import sessiondb
 from sessiondb.backend import ReadTx
 from sessiondb.errors import CompactionRefused, SessionEnded, StoreBusy, TurnLost
 from sessiondb.gateway import changes, claims
-from sessiondb.gateway.outbox import Outgoing
 from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from sessiondb.limits import KIB, SEQ_BITS, SEQ_MAX, Limits
 from sessiondb.maintenance.retention import RetentionPolicy
-from sessiondb.models import Receipt
+from sessiondb.models import Receipt, Reply
 from sessiondb.sqlite import transaction
 from sessiondb.sqlite.connection import drain
 from sessiondb.sqlite.transaction import Prepared, Snapshot, WriteTransaction
@@ -519,7 +518,7 @@ class WritingProcess(Process):
         inbox_no = turn.inbox_no
         self.note(
             "turn",
-            turn_no=turn.number,
+            turn_no=turn.turn_no,
             inbox_no=inbox_no,
             attempt=turn.attempt,
             event=turn.message["content"],
@@ -531,7 +530,7 @@ class WritingProcess(Process):
             raise
         return Answer([answer(f"an answer to {inbox_no}")], [(turn.session.id, {"re": inbox_no})])
 
-    async def send(self, reply: Outgoing) -> str:
+    async def send(self, reply: Reply) -> str:
         self.note("sent", outbox_no=reply.outbox_no, payload=json.loads(reply.payload))
         return f"receipt {reply.outbox_no}"
 

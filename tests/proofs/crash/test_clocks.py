@@ -109,7 +109,7 @@ async def test_jumps_of_the_clock_change_no_order_in_a_transcript(tmp_db: Path, 
             wall.jump((-DAY_S, 2 * DAY_S, -DAY_S)[number % 3])
             await session.append(user(text) if number % 2 == 0 else reply(text))
         assert texts(await session.context()) == message
-        assert [entry.seq for entry in await session.arrivals(limit=100)] == list(
+        assert [entry.seq for entry in await session.all_entries(limit=100)] == list(
             range(len(message) + 1)
         )
         for _ in range(2):
@@ -213,7 +213,7 @@ async def test_replies_are_sent_in_order_across_a_jump(
         wall.jump(seconds)
         sent: list[str] = []
 
-        async def sender(outgoing: outbox.Outgoing) -> str:
+        async def sender(outgoing: sessiondb.Reply) -> str:
             if not sent:
                 wall.jump(-seconds / 2)
             sent.append(outgoing.payload)

@@ -341,7 +341,7 @@ def test_a_disk_that_was_full_for_a_minute_is_soon_written_to(
 
             async def read() -> None:
                 while True:
-                    assert (await session.tail(1))[0].payload
+                    assert (await session.entries(last=1))[0].payload
                     report["reads"] += 1
                     await anyio.sleep(0.02)
 

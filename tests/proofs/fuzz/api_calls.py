@@ -213,8 +213,10 @@ def calls(
             newest_first=listed > 1,
         ),
         "entries before": lambda: talk.entries(before=draw.integer()),
-        "tail": lambda: talk.tail(draw.integer()),
-        "arrivals": lambda: talk.arrivals(after_seq=draw.integer(), limit=draw.integer()),
+        "entries last": lambda: talk.entries(last=draw.integer()),
+        "all entries": lambda: talk.all_entries(
+            after=draw.chance.choice((None, draw.integer())), limit=draw.integer()
+        ),
         "context": lambda: talk.context(epoch=draw.integer()),
         "branch": lambda: talk.branch(draw.text()),
         "reset": lambda: talk.reset(

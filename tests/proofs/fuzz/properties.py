@@ -500,7 +500,7 @@ class Bench:
 
     def _check_shown(self, session_no: int) -> None:
         rows = self.backend.look(
-            lambda tx: paths.read_arrivals(tx, session_no, after_seq=-1, limit=1_000)
+            lambda tx: paths.read_all_entries(tx, session_no, after_no=None, limit=1_000)
         )
         for entry in (Entry(**row._asdict()) for row in rows):
             message = [

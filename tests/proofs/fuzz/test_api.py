@@ -285,7 +285,7 @@ async def test_found_a_compaction_with_an_invalid_time_is_refused(
 async def test_found_a_limit_that_is_no_number_is_a_typed_error(
     talk: sessiondb.Session, limit: Any
 ) -> None:
-    for read in (talk.entries, talk.arrivals):
+    for read in (talk.entries, talk.all_entries):
         with pytest.raises(sessiondb.InvalidInput):
             await read(limit=limit)
 

@@ -308,8 +308,8 @@ def _uses(db: sync.SessionDB, folder: Path) -> Iterator[tuple[str, Callable[[], 
                 lambda session=session: list(session.entries(limit=500)),
             )
             yield (
-                f"arrivals of {session_id}",
-                lambda session=session: list(session.arrivals(limit=500)),
+                f"all entries of {session_id}",
+                lambda session=session: list(session.all_entries(limit=500)),
             )
             yield f"epochs of {session_id}", session.epochs
             yield f"info of {session_id}", session.info

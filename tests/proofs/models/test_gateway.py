@@ -113,7 +113,7 @@ class Machine(RuleBasedStateMachine):
         self.handles: list[Any] = []
         self.chosen: list[tuple[str, Any, tuple[int, str]]] = []
         """Candidates that were read and not claimed yet: lane, candidate, the model's number."""
-        self.sending: list[tuple[Any, outbox.Outgoing, Reply]] = []
+        self.sending: list[tuple[Any, outbox.Sending, Reply]] = []
         """Replies that senders believe they are sending: the handle, the reply, the model's."""
 
     def call(self, fn: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -433,7 +433,7 @@ class Machine(RuleBasedStateMachine):
     def _begin_sending(self) -> None:
         wanted = self.model.begin_sending(self.clock(), LEASE_MS)
         begun = self.write(lambda tx: outbox.begin_sending(tx, lease_ms=LEASE_MS))
-        assert (begun and (begun.outbox_no, begun.attempt)) == (
+        assert (begun and (begun.outbox_no, begun.attempts)) == (
             wanted and (wanted.number, wanted.attempts)
         )
         if begun is not None and wanted is not None:
@@ -475,7 +475,7 @@ class Machine(RuleBasedStateMachine):
 
     def _settle(self, index: int, how: str) -> None:
         handle, begun, reply = self.sending.pop(index)
-        wanted = self.model.settle(reply, begun.attempt, how, self.clock())
+        wanted = self.model.settle(reply, begun.attempts, how, self.clock())
         ends: dict[str, Callable[[Any], bool]] = {
             "sent": lambda tx: outbox.sent(tx, begun, "a receipt"),
             "refused": lambda tx: outbox.refused(tx, begun, "busy", retry=True),
@@ -541,7 +541,7 @@ class Machine(RuleBasedStateMachine):
             )
             for turn in tx.all("look.turns"):
                 if turn.state == "running":
-                    tx.run("look.move_turn", turn_no=turn.turn_no, instance_no=row.instance_no)
+                    tx.run("look.move_turn", turn_no=turn.number, instance_no=row.instance_no)
 
         self.write(die)
         assert self.call(self.db.recover) == sessiondb.Recovered(instances=1, turns=lost)
@@ -824,7 +824,7 @@ class _AnyDigest:
 def _late_sender_has_the_last_word(patch: pytest.MonkeyPatch) -> None:
     settle = outbox._settle
 
-    def last_word(tx: Any, reply: outbox.Outgoing, state: str, **how: Any) -> bool:
+    def last_word(tx: Any, reply: outbox.Sending, state: str, **how: Any) -> bool:
         row = tx.first("look.reply", outbox_no=reply.outbox_no)
         return settle(tx, replace(reply, attempt=row.attempts), state, **how)
 

@@ -23,12 +23,12 @@ import apsw
 import sessiondb
 from sessiondb import database
 from sessiondb.errors import NotExecuted, OutcomeUnknown, StoreBusy, StoreFailed
-from sessiondb.gateway.outbox import Outgoing
 from sessiondb.gateway.recovery import ResumePolicy
 from sessiondb.gateway.running_turn import Answer, Turn
 from sessiondb.limits import KIB, Limits
 from sessiondb.maintenance import archive_format
 from sessiondb.maintenance.retention import RetentionPolicy
+from sessiondb.models import Reply
 from sessiondb.sqlite import write_connection
 from tests.conftest import SAMPLE
 from tests.proofs.power.harness import Copy, Ledger, Workload
@@ -308,19 +308,19 @@ class Gateway:
     async def think(self, turn: Turn) -> Answer:
         event_id = turn.message["content"]
         since = self.accepted[event_id]
-        claimed = self.ledger.known(f"claim {turn.number}", since=since)
-        claimed.shows("SELECT count(*) FROM turn WHERE turn_no = ?", turn.number)
+        claimed = self.ledger.known(f"claim {turn.turn_no}", since=since)
+        claimed.shows("SELECT count(*) FROM turn WHERE turn_no = ?", turn.turn_no)
         claimed.shows(
             (
                 "SELECT count(*) FROM inbox WHERE turn_no = ? AND state <> 'queued' AND entry_no "
                 "IS NOT NULL"
             ),
-            turn.number,
+            turn.turn_no,
         )
         if turn.attempt == 1:
             claimed.shows(ENTRY, says(event_id))
         if self.ledger.dice.random() < 0.5:
-            text = f"looking into {event_id}, {turn.number}"
+            text = f"looking into {event_id}, {turn.turn_no}"
             with self.ledger.operation(text) as operation:
                 await turn.append(reply(text))
                 operation.shows(ENTRY, says(text))
@@ -331,12 +331,12 @@ class Gateway:
         return Answer(
             [reply(text)],
             [
-                ("web:someone", {"re": event_id, "turn": turn.number, "part": part})
+                ("web:someone", {"re": event_id, "turn": turn.turn_no, "part": part})
                 for part in (1, 2)
             ],
         )
 
-    async def send(self, outgoing: Outgoing) -> str:
+    async def send(self, outgoing: Reply) -> str:
         message = json.loads(outgoing.payload)
         assert outgoing.outbox_no not in self.attempts, "a reply was sent twice"
         self.attempts.add(outgoing.outbox_no)

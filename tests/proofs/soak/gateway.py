@@ -44,10 +44,10 @@ from sessiondb.backend import Tx
 from sessiondb.errors import CompactionTimeout, NotExecuted, SessionEnded
 from sessiondb.gateway import dead_letters
 from sessiondb.gateway.dispatcher import RefusedBySender
-from sessiondb.gateway.outbox import Outgoing
 from sessiondb.gateway.recovery import ResumePolicy
 from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
 from sessiondb.maintenance.retention import RetentionPolicy, gc
+from sessiondb.models import Reply
 from sessiondb.sqlite.checkpoint import Checkpointer
 from sessiondb.sqlite.writer import Writer
 from tests.support.gateway_child import (
@@ -375,7 +375,7 @@ class SoakGateway(Child):
         else:
             say("not compacted", reason="timed out")
 
-    async def deliver(self, reply: Outgoing) -> Any:
+    async def deliver(self, reply: Reply) -> Any:
         if reply.channel == PIGEONS and self.settings.dead_channel:
             await self.fly_in_vain()
         if self.random.random() < 0.5 and self.comes(STRAY_SENDER):

@@ -8,7 +8,7 @@ from typing import Any
 from unittest.mock import ANY
 
 from sessiondb.gateway import outbox, turns
-from sessiondb.gateway.outbox import Outgoing
+from sessiondb.gateway.outbox import Sending
 from sessiondb.models import Event
 from tests.support.statement_cases import Change, Guard, Page, Read, run, set_columns
 from tests.support.world import Recorder, World
@@ -17,20 +17,23 @@ from tests.support.world_build import DAY, NOW, SECOND
 Rule = Callable[[World, Recorder], object]
 
 
-def outgoing(w: World, target: str) -> Outgoing:
+def outgoing(w: World, target: str) -> Sending:
     """Return a reply as its sender holds it."""
     row = w.row(f"outbox {target}")
-    return Outgoing(
-        row["outbox_no"],
-        row["session_no"],
-        "",
-        target,
-        row["channel"],
-        row["attempts"],
-        "",
-        row["expires_at_ms"],
-        1,
-        NOW,
+    return Sending(
+        outbox_no=row["outbox_no"],
+        session_id="",
+        turn_no=row["turn_no"],
+        target=target,
+        state="sending",
+        attempts=row["attempts"],
+        created_at_ms=row["created_at_ms"],
+        reason=row["reason"],
+        payload="",
+        session_no=row["session_no"],
+        expires_at_ms=row["expires_at_ms"],
+        tries=1,
+        asked_at_ms=NOW,
     )
 
 
@@ -851,7 +854,6 @@ READS = [
                 "session_id": "reply-sending-too",
                 "session_no": "reply-sending-too",
                 "target": "telegram:behind",
-                "channel": "telegram",
                 "attempts": 0,
                 "attempts_before": 0,
             }

@@ -198,7 +198,7 @@ def span(w: World, branch: str = "live/1", low: int = 1, high: int = 18) -> dict
     return found | {"branch_no": w.no(f"branch {branch}")}
 
 
-def arrivals(w: World) -> dict[str, int]:
+def all_entries(w: World) -> dict[str, int]:
     found = span(w)
     del found["branch_no"]
     return found
@@ -229,7 +229,7 @@ PAGES = [
         "entry_no",
         seqs(15, *range(13, 2, -1)),
     ),
-    Page("transcript.arrivals", arrivals, forward, "entry_no", seqs(*range(1, 19))),
+    Page("transcript.all_entries", all_entries, forward, "entry_no", seqs(*range(1, 19))),
     Page(
         "transcript.epochs",
         lambda w: {"session_no": w.no("session live"), "epoch": 0},
