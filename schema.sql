@@ -35,6 +35,7 @@ CREATE TABLE instance (
 ) STRICT;
 CREATE INDEX instance_open ON instance (instance_no) WHERE closed_at_ms IS NULL;
 CREATE INDEX instance_unclean ON instance (opened_at_ms) WHERE unclean = 1;
+CREATE INDEX instance_by_opening ON instance (opened_at_ms);
 
 -- One row: the name of this file's state, which tells whether a -wal belongs to it. The
 -- first commit of each WAL renews it (`sqlite/wal_link.py`), and so does a backup.
@@ -161,6 +162,8 @@ CREATE UNIQUE INDEX entry_by_idempotency_key ON entry (entry_no >> 32, idempoten
 WHERE idempotency_key IS NOT NULL;
 -- A compaction asks for the results behind an entry, however many messages lie behind it.
 CREATE INDEX entry_results ON entry (branch_no, entry_no) WHERE role = 'toolResult';
+-- What the replies of the last hour cost, without a look at any other entry.
+CREATE INDEX entry_replies ON entry (appended_at_ms) WHERE role = 'assistant';
 
 -- Every generation of every context, for ever. closed_head_no and the pointers rebuild
 -- the context that the model was sent at the end of that epoch.
@@ -307,6 +310,7 @@ CREATE UNIQUE INDEX turn_one_running ON turn (session_no) WHERE state = 'running
 CREATE INDEX turn_running ON turn (lane, expires_at_ms) WHERE state = 'running';
 CREATE INDEX turn_by_session ON turn (session_no);
 CREATE INDEX turn_by_expiry ON turn (expires_at_ms) WHERE state = 'running';
+CREATE INDEX turn_by_start ON turn (started_at_ms);
 
 -- The inbox: a message that was accepted is a row here, whatever happens next.
 --   queued -> claimed -> done | dead
@@ -367,6 +371,9 @@ CREATE INDEX inbox_untold ON inbox (lane, inbox_no) WHERE state = 'queued' AND d
 CREATE INDEX inbox_interrupted ON inbox (state, inbox_no) WHERE state IN ('interrupted', 'dead');
 CREATE INDEX inbox_edits ON inbox (edit_of) WHERE edit_of IS NOT NULL;
 CREATE INDEX inbox_told ON inbox (told_no) WHERE told_no IS NOT NULL;
+-- A person asks for the messages of a session, or of the last hour.
+CREATE INDEX inbox_by_session ON inbox (session_no, accepted_at_ms);
+CREATE INDEX inbox_by_acceptance ON inbox (accepted_at_ms);
 
 -- The outbox: replies, written in the transaction that completes their turn.
 --   pending -> sending -> sent | failed | unknown
@@ -406,6 +413,7 @@ CREATE INDEX outbox_of_session ON outbox (session_no, channel, outbox_no)
 WHERE state IN ('pending', 'sending');
 CREATE INDEX outbox_waiting ON outbox (channel, waits, available_at_ms) WHERE state = 'pending';
 CREATE UNIQUE INDEX outbox_event_once ON outbox (event_no, consumer) WHERE event_no IS NOT NULL;
+CREATE INDEX outbox_by_turn ON outbox (turn_no) WHERE turn_no IS NOT NULL;
 
 -- A channel that said when to try again (429 with `retry_after`). None of its replies is
 -- sent before. The row stays until the channel takes a reply.
@@ -432,6 +440,7 @@ CREATE TABLE event (
   data              TEXT    NOT NULL CONSTRAINT event_data_json CHECK (json_valid(data))
 ) STRICT;
 CREATE INDEX event_by_audience ON event (audience, event_no);
+CREATE INDEX event_by_session ON event (session_no) WHERE session_no IS NOT NULL;
 CREATE TABLE event_cursor (
   consumer          TEXT    NOT NULL PRIMARY KEY,
   event_no          INTEGER NOT NULL            -- everything up to this has been handled
@@ -473,6 +482,13 @@ CREATE TABLE archive_chunk (
 ) STRICT, WITHOUT ROWID;
 
 -- Views for the shell. They compute everything from the tables above. None is stored.
+--
+-- Names. `X_log` has a row for each X, with its times and how it ended. `X_open` has those that
+-- are not done. The others show what is so now. A session is always `session_id`, a process
+-- `owner`. A time `..._at` is a text to read. Where a view also has it as a number, `..._at_ms`,
+-- an index finds it: compare that one, as in
+-- `WHERE accepted_at_ms > 1000 * (strftime('%s', 'now') - 3600)`.
+-- A payload that is damaged, or odd, leaves a column empty, and is no error.
 
 -- One line per session: who it is, how long, how heavy, and when it last moved.
 CREATE VIEW session_overview AS
@@ -483,6 +499,12 @@ SELECT s.session_id,
        CASE WHEN s.archived_at_ms IS NOT NULL THEN 'archived'
             WHEN s.ended_at_ms IS NULL THEN 'live' ELSE 'ended' END AS state,
        s.last_seq AS entries,
+       -- Of its payloads, which are read for it. Of an archived session: of its archive.
+       coalesce((SELECT sum(length(CAST(e.payload AS BLOB))) FROM entry AS e
+                 WHERE e.entry_no BETWEEN s.session_no << 32
+                                      AND (s.session_no << 32) + 4294967295),
+                (SELECT a.bytes_stored FROM archive AS a
+                 WHERE a.session_no = s.session_no AND a.state <> 'restored'), 0) AS bytes,
        s.epoch,
        (SELECT count(*) FROM compaction AS c
         WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
@@ -494,17 +516,88 @@ SELECT s.session_id,
                       WHEN 8 THEN 'anthropic' END AS format,   -- NULL: not decided yet
        (SELECT f.session_id FROM session AS f WHERE f.session_no = s.forked_from_no) AS forked_from,
        strftime('%Y-%m-%dT%H:%M:%fZ', s.created_at_ms / 1000.0, 'unixepoch') AS created_at,
-       strftime('%Y-%m-%dT%H:%M:%fZ', s.updated_at_ms / 1000.0, 'unixepoch') AS updated_at
+       strftime('%Y-%m-%dT%H:%M:%fZ', s.updated_at_ms / 1000.0, 'unixepoch') AS updated_at,
+       s.updated_at_ms
 FROM session AS s;
 
--- Everything that was ever said, in order of arrival, with its text. Filter by session_id.
+-- One line per session key: the conversation that it names, and the session that it points at
+-- now. The parts of the key are those of OpenClaw's grammar (`transcript/keys.py`).
+CREATE VIEW conversation AS
+SELECT k.session_key, s.session_id, k.agent_id,
+       CASE WHEN instr(':' || k.tail, ':thread:') THEN 'thread'
+            WHEN k.word IN ('main', 'cron', 'subagent', 'acp', 'hook', 'explicit', 'global')
+            THEN k.word
+            WHEN k.second IN ('direct', 'group', 'channel', 'room') THEN k.second
+            WHEN k.third IN ('direct', 'group', 'channel', 'room') THEN k.third
+            ELSE 'other' END AS kind,
+       iif(k.peer_at = 0 OR k.tail = '', NULL, k.word) AS channel,
+       iif(k.peer_at = 2, k.second, NULL) AS account,
+       nullif(substr(iif(instr(k.address, ':thread:'),
+                         substr(k.address, 1, instr(k.address, ':thread:') - 1), k.address), 2),
+              '') AS peer,
+       iif(instr(k.address, ':thread:'),
+           nullif(substr(k.address, instr(k.address, ':thread:') + 8), ''), NULL) AS thread,
+       s.name,
+       CASE WHEN s.archived_at_ms IS NOT NULL THEN 'archived'
+            WHEN s.ended_at_ms IS NULL THEN 'live' ELSE 'ended' END AS state,
+       strftime('%Y-%m-%dT%H:%M:%fZ', k.bound_at_ms / 1000.0, 'unixepoch') AS bound_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', s.updated_at_ms / 1000.0, 'unixepoch') AS updated_at,
+       s.updated_at_ms
+FROM (
+  SELECT p.*, ':' || CASE p.peer_at WHEN 2 THEN p.behind_third WHEN 1 THEN p.behind_second
+                                    ELSE p.tail END AS address
+  FROM (
+    SELECT q.*,
+           -- Which part says of what kind the peer is: 0 is the first, or there is no channel.
+           CASE WHEN q.word IN ('main', 'global', 'unknown', 'cron', 'subagent', 'acp', 'hook',
+                                'explicit', 'direct', 'dm', 'group', 'channel', 'room') THEN 0
+                WHEN q.second IN ('direct', 'dm', 'group', 'channel', 'room') THEN 1
+                WHEN q.third IN ('direct', 'dm', 'group', 'channel', 'room') THEN 2
+                ELSE 3 END AS peer_at
+    FROM (
+      SELECT r.*, substr(r.behind_second, 1, instr(r.behind_second || ':', ':') - 1) AS third,
+             substr(r.behind_second, instr(r.behind_second || ':', ':') + 1) AS behind_third
+      FROM (
+        SELECT t.*, substr(t.tail, 1, instr(t.tail || ':', ':') - 1) AS second,
+               substr(t.tail, instr(t.tail || ':', ':') + 1) AS behind_second
+        FROM (
+          SELECT o.*, substr(o.rest, 1, instr(o.rest || ':', ':') - 1) AS word,
+                 substr(o.rest, instr(o.rest || ':', ':') + 1) AS tail
+          FROM (
+            SELECT b.session_key, b.session_no, b.agent_id, b.bound_at_ms,
+                   iif(b.session_key GLOB 'agent:*:*',
+                       substr(b.session_key, 7 + instr(substr(b.session_key, 7), ':')), NULL)
+                     AS rest
+            FROM binding AS b
+          ) AS o
+        ) AS t
+      ) AS r
+    ) AS q
+  ) AS p
+) AS k JOIN session AS s ON s.session_no = k.session_no;
+
+-- Everything that was ever said, in order of arrival, with its text. Filter by session_id. What
+-- the session left by a branch switch or an undo is not on its path, nor is a record without a
+-- place in the tree.
 CREATE VIEW transcript AS
 SELECT s.session_id,
        e.entry_no & 0xffffffff AS seq,
        strftime('%Y-%m-%dT%H:%M:%fZ', e.appended_at_ms / 1000.0, 'unixepoch') AS appended_at,
        e.type,
        e.role,
+       EXISTS (
+         WITH RECURSIVE path (branch_no, high_no) AS (
+           SELECT h.branch_no, h.entry_no FROM entry AS h WHERE h.entry_no = s.head_no
+           UNION ALL
+           SELECT b.parent_branch_no, b.fork_no
+           FROM path AS p JOIN branch AS b ON b.branch_no = p.branch_no
+           -- A damaged tree may have a circle.
+           WHERE b.fork_no < p.high_no AND b.fork_no >= s.session_no << 32
+         )
+         SELECT 1 FROM path AS p WHERE p.branch_no = e.branch_no AND p.high_no >= e.entry_no
+       ) AS on_path,
        CASE
+         WHEN NOT json_valid(e.payload) THEN e.payload   -- damaged
          WHEN json_type(e.payload, '$.message.content') = 'text'
          THEN e.payload ->> '$.message.content'
          WHEN json_type(e.payload, '$.message.content') = 'array' THEN
@@ -537,40 +630,38 @@ SELECT s.session_id,
        (SELECT p.entry_id FROM entry AS p WHERE p.entry_no = e.parent_no) AS parent_id,
        e.idempotency_key,
        e.entry_no
-FROM entry AS e JOIN session AS s ON s.session_no = e.entry_no >> 32;
+FROM entry AS e JOIN session AS s ON s.session_no = e.entry_no >> 32
+ AND e.entry_no BETWEEN s.session_no << 32 AND (s.session_no << 32) + 4294967295;
 
 -- The context that the model would be sent now, in order: the summary, the entries that
 -- it kept, and everything since. Filter by session_id, because otherwise the path of
 -- every session is walked.
 CREATE VIEW live_context AS
-WITH RECURSIVE path (session_no, branch_no, high_no, start_no) AS (
-  SELECT s.session_no, h.branch_no, s.head_no, coalesce(s.first_kept_no, s.boundary_no, 0)
-  FROM session AS s JOIN entry AS h ON h.entry_no = s.head_no
-  UNION ALL
-  SELECT p.session_no, b.parent_branch_no, b.fork_no, p.start_no
-  FROM path AS p JOIN branch AS b ON b.branch_no = p.branch_no
-  WHERE b.fork_no >= p.start_no
-), part (session_no, entry_no) AS (
-  SELECT p.session_no, e.entry_no
-  FROM path AS p JOIN branch AS b ON b.branch_no = p.branch_no
-  JOIN entry AS e
-    ON e.entry_no BETWEEN max(b.first_no, p.start_no) AND p.high_no AND e.branch_no = p.branch_no
-  WHERE e.projection IN (1, 3, 4)
-  UNION ALL
-  SELECT s.session_no, s.boundary_no
-  FROM session AS s JOIN entry AS e ON e.entry_no = s.boundary_no
-  WHERE e.type = 'compaction'
-)
 SELECT t.session_id AS written_in,
        s.session_id,
-       row_number() OVER (PARTITION BY s.session_no
-                          ORDER BY part.entry_no <> ifnull(s.boundary_no, 0), part.entry_no)
-         AS place,
-       CASE WHEN part.entry_no = s.boundary_no THEN 'summary'
-            WHEN part.entry_no < s.boundary_no THEN 'kept' ELSE 'since' END AS why,
+       row_number() OVER (PARTITION BY s.session_id
+                          ORDER BY e.entry_no <> ifnull(s.boundary_no, 0), e.entry_no) AS place,
+       CASE WHEN e.entry_no = s.boundary_no THEN 'summary'
+            WHEN e.entry_no < s.boundary_no THEN 'kept' ELSE 'since' END AS why,
        t.seq, t.appended_at, t.type, t.role, t.tokens, t.text, t.entry_id
-FROM part JOIN session AS s ON s.session_no = part.session_no
-JOIN transcript AS t ON t.entry_no = part.entry_no;
+FROM session AS s
+-- The ranges of entries that the path of this one session has: first, last, and the branch.
+CROSS JOIN json_each((
+  WITH RECURSIVE path (branch_no, high_no) AS (
+    SELECT h.branch_no, h.entry_no FROM entry AS h WHERE h.entry_no = s.head_no
+    UNION ALL
+    SELECT b.parent_branch_no, b.fork_no
+    FROM path AS p JOIN branch AS b ON b.branch_no = p.branch_no
+    WHERE b.fork_no < p.high_no AND b.fork_no >= coalesce(s.first_kept_no, s.boundary_no, 0)
+  )
+  SELECT json_group_array(json_array(
+           max(b.first_no, coalesce(s.first_kept_no, s.boundary_no, 0)), p.high_no, b.branch_no))
+  FROM path AS p JOIN branch AS b ON b.branch_no = p.branch_no
+)) AS part
+CROSS JOIN entry AS e ON e.entry_no BETWEEN part.value ->> 0 AND part.value ->> 1
+ AND e.branch_no = part.value ->> 2
+ AND (e.projection IN (1, 3, 4) OR e.entry_no = s.boundary_no AND e.type = 'compaction')
+JOIN transcript AS t ON t.entry_no = e.entry_no;
 
 -- Every compaction job and what became of it.
 CREATE VIEW compaction_log AS
@@ -832,7 +923,7 @@ SELECT f.name, f.kind, f.state, s.session_id, f.bytes, f.lines, f.entries, f.qua
 FROM import_file AS f LEFT JOIN session AS s ON s.session_no = f.session_no;
 
 -- Lines that could not be read as entries. An export writes them again.
-CREATE VIEW quarantined AS
+CREATE VIEW quarantine_log AS
 SELECT f.path, q.line, q.byte_offset, q.reason, length(q.content) AS bytes,
        substr(CAST(q.content AS TEXT), 1, 200) AS begins_with
 FROM quarantine AS q JOIN import_file AS f ON f.import_file_no = q.import_file_no
@@ -865,7 +956,7 @@ SELECT 'reply', s.session_id, o.outbox_no, 'to ' || o.target,
        strftime('%Y-%m-%dT%H:%M:%fZ', i.draining_at_ms / 1000.0, 'unixepoch')
 FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no
 JOIN instance AS i ON i.instance_no = o.instance_no
-WHERE o.state = 'sending';
+WHERE o.state IN ('pending', 'sending', 'unknown', 'failed') AND o.state = 'sending';
 
 -- Accepted messages that are not done: queued, claimed, interrupted or dead.
 CREATE VIEW inbox_open AS
@@ -873,18 +964,133 @@ SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.state, i.attem
        strftime('%Y-%m-%dT%H:%M:%fZ', i.accepted_at_ms / 1000.0, 'unixepoch') AS accepted_at,
        i.turn_no, i.reason,
        substr(i.payload, 1, 200) AS begins_with
-FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
-WHERE i.state <> 'done';
+FROM (
+  SELECT * FROM inbox WHERE state IN ('queued', 'claimed', 'interrupted')
+  UNION ALL
+  SELECT * FROM inbox WHERE state IN ('interrupted', 'dead') AND state = 'dead'
+) AS i JOIN session AS s ON s.session_no = i.session_no;
 
--- Every turn, and how it ended.
+-- Every turn, its message, and how it ended. Messages of old turns are pruned.
 CREATE VIEW turn_log AS
 SELECT t.turn_no, s.session_id, t.lane, t.kind, t.state, t.attempt, t.incomplete,
+       t.inbox_no, m.channel, m.event_id,
        strftime('%Y-%m-%dT%H:%M:%fZ', t.started_at_ms / 1000.0, 'unixepoch') AS started_at,
        strftime('%Y-%m-%dT%H:%M:%fZ', t.finished_at_ms / 1000.0, 'unixepoch') AS finished_at,
        (t.finished_at_ms - t.started_at_ms) / 1000.0 AS took_s,
-       i.pid || '@' || i.host AS owner, t.reason
+       i.pid || '@' || i.host AS owner, t.reason, t.started_at_ms
 FROM turn AS t JOIN session AS s ON s.session_no = t.session_no
-JOIN instance AS i ON i.instance_no = t.instance_no;
+JOIN instance AS i ON i.instance_no = t.instance_no
+LEFT JOIN inbox AS m ON m.inbox_no = t.inbox_no;
+
+-- Every accepted message from its acceptance to the reply that was sent, in one row. A message
+-- that was superseded has the times of the turn that answered it, too. `waited_s` ends when that
+-- turn began, `took_s` is the turn's, and `sent_after_s` counts from the acceptance. `replies`
+-- are those of the turn: `reply_state` is of the one that is furthest from being sent.
+CREATE VIEW message_log AS
+SELECT m.inbox_no, s.session_id, m.session_key, m.channel, m.event_id, m.lane, m.state,
+       m.attempts,
+       strftime('%Y-%m-%dT%H:%M:%fZ', m.accepted_at_ms / 1000.0, 'unixepoch') AS accepted_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', t.started_at_ms / 1000.0, 'unixepoch') AS started_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', t.finished_at_ms / 1000.0, 'unixepoch') AS finished_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', m.sent_at_ms / 1000.0, 'unixepoch') AS sent_at,
+       (t.started_at_ms - m.accepted_at_ms) / 1000.0 AS waited_s,
+       (t.finished_at_ms - t.started_at_ms) / 1000.0 AS took_s,
+       (m.sent_at_ms - m.accepted_at_ms) / 1000.0 AS sent_after_s,
+       t.turn_no, t.state AS turn_state, m.superseded_by, m.replies, m.reply_state,
+       coalesce(m.reason, t.reason, m.reply_reason) AS reason, m.begins_with, m.accepted_at_ms
+FROM (
+  SELECT i.inbox_no, i.session_no, i.session_key, i.channel, i.event_id,
+         coalesce(i.lane_before, i.lane) AS lane, i.state, i.attempts, i.accepted_at_ms,
+         coalesce(b.turn_no, i.turn_no) AS turn_no, i.superseded_by, i.reason,
+         substr(i.payload, 1, 200) AS begins_with,
+         (SELECT count(*) FROM outbox AS o WHERE o.turn_no = coalesce(b.turn_no, i.turn_no))
+           AS replies,
+         (SELECT o.state FROM outbox AS o WHERE o.turn_no = coalesce(b.turn_no, i.turn_no)
+          ORDER BY instr('failed unknown pending sending sent', o.state) LIMIT 1) AS reply_state,
+         (SELECT o.reason FROM outbox AS o WHERE o.turn_no = coalesce(b.turn_no, i.turn_no)
+          ORDER BY instr('failed unknown pending sending sent', o.state) LIMIT 1) AS reply_reason,
+         -- Only once all are sent.
+         (SELECT iif(min(o.state = 'sent'), max(o.finished_at_ms), NULL) FROM outbox AS o
+          WHERE o.turn_no = coalesce(b.turn_no, i.turn_no)) AS sent_at_ms
+  FROM inbox AS i LEFT JOIN inbox AS b ON b.inbox_no = i.superseded_by
+) AS m JOIN session AS s ON s.session_no = m.session_no
+LEFT JOIN turn AS t ON t.turn_no = m.turn_no;
+
+-- What each lane does now, and how busy it was in the last hour. `ready` messages wait for
+-- nothing but a free place, `retrying` ones for a time. The others wait behind their session.
+CREATE VIEW lane_load AS
+SELECT l.lane, l.concurrency, l.priority,
+       (SELECT count(*) FROM turn AS t WHERE t.state = 'running' AND t.lane = l.lane) AS running,
+       (SELECT count(*) FROM inbox AS i WHERE i.state = 'queued' AND i.lane = l.lane) AS queued,
+       (SELECT count(*) FROM inbox AS i WHERE i.state = 'queued' AND i.waits = 0
+          AND i.lane = l.lane AND i.available_at_ms <= c.now_ms) AS ready,
+       (SELECT count(*) FROM inbox AS i WHERE i.state = 'queued' AND i.waits = 0
+          AND i.lane = l.lane AND i.available_at_ms > c.now_ms) AS retrying,
+       (SELECT strftime('%Y-%m-%dT%H:%M:%fZ', i.accepted_at_ms / 1000.0, 'unixepoch')
+        FROM inbox AS i WHERE i.inbox_no = l.oldest_no) AS oldest_at,
+       (SELECT (c.now_ms - i.accepted_at_ms) / 1000.0 FROM inbox AS i
+        WHERE i.inbox_no = l.oldest_no) AS oldest_s,
+       (SELECT count(*) FROM turn AS t
+        WHERE t.started_at_ms > c.now_ms - 3600000 AND t.lane = l.lane) AS turns_last_hour,
+       (SELECT round(avg((t.finished_at_ms - t.started_at_ms) / 1000.0), 3) FROM turn AS t
+        WHERE t.started_at_ms > c.now_ms - 3600000 AND t.lane = l.lane) AS took_avg_s
+FROM (SELECT CAST(strftime('%s', 'now') AS INTEGER) * 1000 AS now_ms) AS c
+CROSS JOIN (
+  SELECT n.lane, n.concurrency, n.priority,
+         (SELECT min(i.inbox_no) FROM inbox AS i INDEXED BY inbox_queued
+          WHERE i.state = 'queued' AND i.lane = n.lane) AS oldest_no
+  FROM lane AS n
+) AS l;
+
+-- Every process that opened the file for writing, and how it ended. `open` is one that runs, or
+-- died a moment ago: `sessiondb status` looks whether it lives.
+CREATE VIEW process_log AS
+SELECT i.instance_no, i.program, i.pid || '@' || i.host AS owner,
+       CASE WHEN i.unclean = 1 THEN 'died' WHEN i.closed_at_ms IS NOT NULL THEN 'closed'
+            WHEN i.draining_at_ms IS NOT NULL THEN 'draining' ELSE 'open' END AS state,
+       strftime('%Y-%m-%dT%H:%M:%fZ', i.opened_at_ms / 1000.0, 'unixepoch') AS opened_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', i.draining_at_ms / 1000.0, 'unixepoch') AS draining_since,
+       strftime('%Y-%m-%dT%H:%M:%fZ', i.closed_at_ms / 1000.0, 'unixepoch') AS closed_at,
+       (i.closed_at_ms - i.opened_at_ms) / 1000.0 AS ran_s, i.opened_at_ms
+FROM instance AS i;
+
+-- What each reply of a model used, as its provider counted. `tokens_in` is all that the model
+-- read, `tokens_cached` what of it came from the provider's cache. `tokens_total` is the provider's
+-- own sum. `cost` is in its currency, where the message has it. A reply without usage has no row.
+CREATE VIEW usage_log AS
+SELECT strftime('%Y-%m-%dT%H:%M:%fZ', r.appended_at_ms / 1000.0, 'unixepoch') AS appended_at,
+       s.session_id, s.agent_id,
+       iif(json_type(r.message, '$.provider') = 'text', r.message ->> '$.provider', NULL)
+         AS provider,
+       iif(json_type(r.message, '$.model') = 'text', r.message ->> '$.model', NULL) AS model,
+       -- Three names for one thing. Two of the formats count the cache apart, two within.
+       (SELECT CAST(min(max(iif(u.key IN ('input', 'prompt_tokens', 'input_tokens'), u.value, 0))
+                 + total(iif(u.key IN ('input', 'prompt_tokens', 'input_tokens'), 0, u.value)),
+                 1e12) AS INTEGER)
+        FROM json_each(r.message, '$.usage') AS u
+        WHERE u.key IN ('input', 'prompt_tokens', 'input_tokens', 'cacheRead', 'cacheWrite',
+                        'cache_read_input_tokens', 'cache_creation_input_tokens')
+          AND u.type IN ('integer', 'real') AND u.value BETWEEN 0 AND 1e12) AS tokens_in,
+       (SELECT CAST(max(u.value) AS INTEGER) FROM json_tree(r.message, '$.usage') AS u
+        WHERE u.key IN ('cacheRead', 'cache_read_input_tokens', 'cached_tokens')
+          AND u.type IN ('integer', 'real') AND u.value BETWEEN 0 AND 1e12) AS tokens_cached,
+       (SELECT CAST(max(u.value) AS INTEGER) FROM json_each(r.message, '$.usage') AS u
+        WHERE u.key IN ('output', 'completion_tokens', 'output_tokens')
+          AND u.type IN ('integer', 'real') AND u.value BETWEEN 0 AND 1e12) AS tokens_out,
+       (SELECT CAST(max(u.value) AS INTEGER) FROM json_each(r.message, '$.usage') AS u
+        WHERE u.key IN ('totalTokens', 'total_tokens')
+          AND u.type IN ('integer', 'real') AND u.value BETWEEN 0 AND 1e12) AS tokens_total,
+       (SELECT max(u.value) FROM json_tree(r.message, '$.usage') AS u
+        WHERE u.fullkey IN ('$.usage.cost', '$.usage.cost.total')
+          AND u.type IN ('integer', 'real') AND u.value BETWEEN 0 AND 1e12) AS cost,
+       r.entry_id, r.appended_at_ms
+FROM (
+  SELECT e.entry_no, e.appended_at_ms, e.entry_id, json_extract(e.payload, '$.message') AS message
+  FROM entry AS e
+  WHERE e.role = 'assistant'
+    AND iif(json_valid(e.payload), json_type(e.payload, '$.message.usage'), NULL) = 'object'
+) AS r JOIN session AS s ON s.session_no = r.entry_no >> 32
+ AND r.entry_no BETWEEN s.session_no << 32 AND (s.session_no << 32) + 4294967295;
 
 -- Replies that are not sent: pending, sending, failed or unknown.
 CREATE VIEW outbox_open AS
@@ -892,7 +1098,7 @@ SELECT o.outbox_no, s.session_id, o.turn_no, o.target, o.state, o.attempts,
        strftime('%Y-%m-%dT%H:%M:%fZ', o.created_at_ms / 1000.0, 'unixepoch') AS created_at,
        o.reason, substr(o.payload, 1, 200) AS begins_with
 FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no
-WHERE o.state <> 'sent';
+WHERE o.state IN ('pending', 'sending', 'unknown', 'failed');
 
 -- Every event, with its session.
 CREATE VIEW event_log AS

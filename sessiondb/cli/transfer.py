@@ -339,7 +339,7 @@ def _print_quarantined(report: ImportReport, *, verbose: bool) -> None:
     if shown_max is not None and len(lines) > shown_max:
         click.echo(
             f"... and {len(lines) - shown_max:,} more; "
-            "--verbose lists them, and so does the view `quarantined`"
+            "--verbose lists them, and so does the view `quarantine_log`"
         )
 
 

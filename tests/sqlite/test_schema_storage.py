@@ -18,6 +18,7 @@ PARTIAL = {
     "branch_by_parent": "parent_branch_no IS NOT NULL",
     "entry_by_idempotency_key": "idempotency_key IS NOT NULL",
     "entry_results": "role = 'toolResult'",
+    "entry_replies": "role = 'assistant'",
     "compaction_one_running": "state = 'running'",
     "compaction_in_vain": "in_vain = 1",
     "import_file_by_session": "session_no IS NOT NULL",
@@ -38,6 +39,8 @@ PARTIAL = {
     "outbox_of_session": "state IN ('pending', 'sending')",
     "outbox_waiting": "state = 'pending'",
     "outbox_event_once": "event_no IS NOT NULL",
+    "outbox_by_turn": "turn_no IS NOT NULL",
+    "event_by_session": "session_no IS NOT NULL",
     "archive_one_open": "state <> 'restored'",
     "archive_unfinished": "finished_at_ms IS NULL",
 }
@@ -45,6 +48,7 @@ PARTIAL = {
 ADDED = (
     "UPDATE import_file SET inode = NULL WHERE name LIKE '%.link'",
     "UPDATE inbox SET edit_of = 1 WHERE inbox_no > 50",
+    "UPDATE outbox SET turn_no = NULL WHERE outbox_no > 20",
 )
 
 

@@ -7,14 +7,16 @@ shows rows of others: the world has two of everything.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from sessiondb.clock import iso_from_ms
-from sessiondb.transcript import context
-from tests.support.statement_cases import Given, set_columns
+from sessiondb.transcript import context, registry
+from sessiondb.transcript.keys import parse_key
+from tests.support.statement_cases import Given, set_columns, without
 from tests.support.world import Recorder, Row, World, make_world
 
 
@@ -342,7 +344,7 @@ def test_views_of_files_and_archives_name_what_is_theirs(world: World) -> None:
         w, "import_file", lambda row: (row["path"], session_id(w, row), row["state"])
     )
     paths = {row["import_file_no"]: row["path"] for _, row in w.rows("import_file")}
-    assert seen(w, "quarantined", "path", "line", "bytes") == told(
+    assert seen(w, "quarantine_log", "path", "line", "bytes") == told(
         w,
         "quarantine",
         lambda row: (paths[row["import_file_no"]], row["line"], len(row["content"])),
@@ -353,3 +355,335 @@ def test_views_of_files_and_archives_name_what_is_theirs(world: World) -> None:
         "archive",
         lambda row: (session_id(w, row), row["state"], row["rows"], at(row["finished_at_ms"])),
     )
+
+
+# -- conversations, messages, usage --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rest", "address"),
+    [
+        ("main", (None, None, None, None)),
+        ("main:heartbeat", (None, None, "heartbeat", None)),
+        ("plain", (None, None, None, None)),
+        ("web:42", ("web", None, "42", None)),
+        ("web:direct:42", ("web", None, "42", None)),
+        ("web:direct:4:2", ("web", None, "4:2", None)),
+        ("web:direct:42:thread:7", ("web", None, "42", "7")),
+        ("web:direct:42:thread:7:8", ("web", None, "42", "7:8")),
+        ("telegram:bot1:group:-100", ("telegram", "bot1", "-100", None)),
+        ("slack:channel:c1:thread:1.5", ("slack", None, "c1", "1.5")),
+        ("matrix:acct:room:!x:host", ("matrix", "acct", "!x:host", None)),
+        ("direct:42", (None, None, "42", None)),
+        ("cron:nightly", (None, None, "nightly", None)),
+        ("subagent:a:b", (None, None, "a:b", None)),
+        ("main:thread:9", (None, None, None, "9")),
+        ("web:thread:9", ("web", None, None, "9")),
+        ("web:thread", ("web", None, "thread", None)),
+        ('web:direct:it\'s "100\\%"', ("web", None, 'it\'s "100\\%"', None)),
+    ],
+)
+def test_a_conversation_shows_the_parts_of_its_key(
+    world: World, rest: str, address: tuple[str | None, ...]
+) -> None:
+    key = parse_key(f"agent:west:{rest}")
+    with world.undone() as tx:
+        registry.bind(tx, key, world.no("session twin"))
+        found = world.connection.execute(
+            "SELECT session_id, agent_id, kind, channel, account, peer, thread"
+            " FROM conversation WHERE session_key = ?",
+            (key.text,),
+        ).fetchall()
+    assert found == [("twin", "west", key.kind, *address)]
+
+
+def test_a_conversation_is_one_row_for_each_key(world: World) -> None:
+    assert seen(world, "conversation", "session_key", "session_id") == told(
+        world, "binding", lambda row: (row["session_key"], session_id(world, row))
+    )
+
+
+def test_a_key_outside_the_grammar_has_a_row(world: World) -> None:
+    with world.undone():
+        for label, odd in (("web:live", ":"), ("web:twin", ""), ("telegram:live", "agent::")):
+            world.connection.execute(
+                "UPDATE binding SET session_key = ? WHERE session_key = ?",
+                (odd, f"agent:main:{label}"),
+            )
+        found = seen(world, "conversation", "session_key", "channel", "peer")
+    assert {("", None, None), (":", None, None), ("agent::", None, None)} <= set(found)
+
+
+ORDER = ("failed", "unknown", "pending", "sending", "sent")
+
+
+def message_row(w: World, row: Row) -> tuple[Any, ...]:
+    """Return what `message_log` says of a message, by the tables."""
+    other = w.before.row("inbox", (row["superseded_by"],)) if row["superseded_by"] else None
+    turn_no = (other or row)["turn_no"]
+    turn = w.before.row("turn", (turn_no,)) if turn_no is not None else None
+    replies = [
+        reply
+        for _, reply in w.rows("outbox")
+        if turn_no is not None and reply["turn_no"] == turn_no
+    ]
+    states = sorted((reply["state"] for reply in replies), key=ORDER.index)
+    are_sent = bool(replies) and set(states) == {"sent"}
+    return (
+        row["inbox_no"],
+        session_id(w, row),
+        row["event_id"],
+        at(row["accepted_at_ms"]),
+        turn and at(turn["started_at_ms"]),
+        turn and at(turn["finished_at_ms"]),
+        at(max(reply["finished_at_ms"] for reply in replies)) if are_sent else None,
+        turn and turn["state"],
+        len(replies),
+        states[0] if states else None,
+    )
+
+
+MESSAGE = (
+    *("inbox_no", "session_id", "event_id", "accepted_at", "started_at", "finished_at"),
+    *("sent_at", "turn_state", "replies", "reply_state"),
+)
+
+
+def test_a_message_is_one_row_from_accepted_to_sent(world: World) -> None:
+    found = seen(world, "message_log", *MESSAGE)
+    assert found == told(world, "inbox", lambda row: message_row(world, row))
+    assert {row[-1] for row in found} == {None, *ORDER}
+    assert sum(row[6] is not None for row in found) >= 2
+
+
+def test_a_superseded_message_has_the_times_of_its_answer(world: World) -> None:
+    with world.undone() as tx:
+        set_columns("inbox cut", superseded_by=world.no("inbox m-sent"), told_no=0, state="done")(
+            world, tx
+        )
+        found = {row[2]: row for row in seen(world, "message_log", *MESSAGE)}
+    cut, answered = found["cut"], found["m-sent"]
+    assert cut[4:] == answered[4:]
+    assert cut[:4] != answered[:4]
+    assert cut[6] is not None
+
+
+def test_a_reply_that_waits_keeps_its_message_unsent(world: World) -> None:
+    with world.undone() as tx:
+        set_columns("outbox web:behind", state="sent", finished_at_ms=1)(world, tx)
+        found = {row[2]: row for row in seen(world, "message_log", *MESSAGE)}
+    assert found["m-reply-sending"][6] is None
+
+
+def test_a_turn_is_shown_with_its_message(world: World) -> None:
+    def tell(row: Row) -> tuple[Any, ...]:
+        message = world.before.row("inbox", (row["inbox_no"],)) or {}
+        return row["turn_no"], row["inbox_no"], message.get("channel"), message.get("event_id")
+
+    with world.undone() as tx:
+        columns = ("turn_no", "inbox_no", "channel", "event_id")
+        assert seen(world, "turn_log", *columns) == told(world, "turn", tell)
+        without("inbox")(world, tx)
+        pruned = seen(world, "turn_log", *columns)
+    assert len(pruned) == len(told(world, "turn", tell))
+    assert {row[2:] for row in pruned} == {(None, None)}
+
+
+def usage_of(world: World, message: object, role: str = "assistant") -> list[tuple[Any, ...]]:
+    """Return the row of one reply that says this, as `usage_log` shows it."""
+    with world.undone() as tx:
+        payload = json.dumps({"message": message}, separators=(",", ":"))
+        set_columns("entry live/1", role=role, payload=payload)(world, tx)
+        return world.connection.execute(
+            "SELECT provider, model, tokens_in, tokens_cached, tokens_out, tokens_total, cost"
+            " FROM usage_log WHERE session_id = 'live' AND entry_id = ?",
+            (world.row("entry live/1")["entry_id"],),
+        ).fetchall()
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        pytest.param(
+            {
+                "input": 100,
+                "output": 20,
+                "cacheRead": 60,
+                "cacheWrite": 5,
+                "totalTokens": 185,
+                "cost": {"input": 1, "total": 0.25},
+            },
+            (165, 60, 20, 185, 0.25),
+            id="pi",
+        ),
+        pytest.param(
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 20,
+                "total_tokens": 120,
+                "prompt_tokens_details": {"cached_tokens": 60},
+            },
+            (100, 60, 20, 120, None),
+            id="openai-chat",
+        ),
+        pytest.param(
+            {
+                "input_tokens": 100,
+                "output_tokens": 20,
+                "total_tokens": 120,
+                "input_tokens_details": {"cached_tokens": 60},
+            },
+            (100, 60, 20, 120, None),
+            id="openai-responses",
+        ),
+        pytest.param(
+            {
+                "input_tokens": 100,
+                "output_tokens": 20,
+                "cache_read_input_tokens": 60,
+                "cache_creation_input_tokens": 5,
+            },
+            (165, 60, 20, None, None),
+            id="anthropic",
+        ),
+        pytest.param({"totalTokens": 7}, (None, None, None, 7, None), id="only a sum"),
+        pytest.param({"input": 1, "cost": 2.5}, (1, None, None, None, 2.5), id="a plain cost"),
+        pytest.param({"input": -1, "output": "9"}, (None,) * 5, id="no counts"),
+        pytest.param({"input": 1e300, "cost": [1]}, (None,) * 5, id="too much"),
+        pytest.param({}, (None,) * 5, id="nothing"),
+    ],
+)
+def test_usage_is_what_the_provider_counted(
+    world: World, usage: dict[str, Any], counted: tuple[Any, ...]
+) -> None:
+    message = {"role": "assistant", "provider": "p", "model": "m", "usage": usage}
+    assert usage_of(world, message) == [("p", "m", *counted)]
+    nameless = {"role": "assistant", "provider": 1, "model": ["m"], "usage": usage}
+    assert usage_of(world, nameless) == [(None, None, *counted)]
+
+
+@pytest.mark.parametrize("message", [{"usage": 7}, {"usage": None}, {}, [], "usage", None])
+def test_a_reply_without_usage_has_no_row(world: World, message: object) -> None:
+    assert usage_of(world, message) == []
+
+
+def test_what_no_model_wrote_has_no_usage(world: World) -> None:
+    assert usage_of(world, {"usage": {"input": 1}}, role="user") == []
+    assert len(usage_of(world, {"usage": {"input": 1}})) == 1
+
+
+# -- paths, lanes, processes, sizes ----------------------------------------------------------
+
+
+def test_what_is_on_the_path_are_the_parents_of_the_head(world: World) -> None:
+    expected = []
+    for _, row in world.rows("session"):
+        at_no = row["head_no"]
+        while row["archived_at_ms"] is None and at_no is not None:
+            entry = world.before.row("entry", (at_no,))
+            assert entry is not None
+            if at_no >> 32 == row["session_no"]:
+                expected.append((row["session_id"], at_no & 0xFFFFFFFF))
+            at_no = entry["parent_no"]
+    found = world.connection.execute(
+        "SELECT t.session_id, t.seq FROM transcript AS t JOIN session AS s"
+        " ON s.session_id = t.session_id WHERE t.on_path AND s.archived_at_ms IS NULL"
+    ).fetchall()
+    assert sorted(found) == sorted(expected)
+    beside = world.connection.execute(
+        "SELECT count(*) FROM transcript WHERE NOT on_path AND type = 'message'"
+    ).fetchall()
+    assert beside[0][0] > 2
+
+
+def test_a_circle_of_branches_ends(world: World) -> None:
+    """A damaged file: a branch that leaves itself."""
+    with world.undone() as tx:
+        for label in ("branch twin/1", "branch twin/17"):
+            set_columns(label, parent_branch_no="branch twin/17", fork_no="entry twin/18")(
+                world, tx
+            )
+        for view in ("transcript", "live_context"):
+            world.connection.execute(f"SELECT * FROM {view} WHERE session_id = 'twin'").fetchall()
+
+
+def test_a_lane_shows_its_load(world: World) -> None:
+    def tell(row: Row) -> tuple[Any, ...]:
+        lane = row["lane"]
+        queued = [
+            item
+            for _, item in world.rows("inbox")
+            if (item["lane"], item["state"]) == (lane, "queued")
+        ]
+        running = [
+            turn
+            for _, turn in world.rows("turn")
+            if (turn["lane"], turn["state"]) == (lane, "running")
+        ]
+        free = [item for item in queued if not item["waits"]]
+        oldest = min(queued, key=lambda item: item["inbox_no"], default=None)
+        return (
+            lane,
+            len(running),
+            len(queued),
+            len(free),
+            oldest and at(oldest["accepted_at_ms"]),
+        )
+
+    found = seen(world, "lane_load", "lane", "running", "queued", "ready + retrying", "oldest_at")
+    assert found == told(world, "lane", tell)
+    assert sum(row[2] > 0 for row in found) >= 2
+
+
+def test_a_lane_counts_the_turns_of_the_last_hour_only(world: World) -> None:
+    now_ms = int(time.time() * 1000)
+    with world.undone() as tx:
+        world.connection.execute("UPDATE turn SET started_at_ms = ?", (now_ms - 2 * 3_600_000,))
+        for label in ("m-sent#1", "m-sent-too#1"):
+            set_columns(f"turn {label}", started_at_ms=now_ms, finished_at_ms=now_ms + 1500)(
+                world, tx
+            )
+        found = dict(seen(world, "lane_load", "lane", "turns_last_hour"))
+        took = dict(seen(world, "lane_load", "lane", "took_avg_s"))
+    assert {lane: count for lane, count in found.items() if count} == {"main": 2}
+    assert took["main"] == 1.5
+
+
+def test_a_process_shows_how_it_ended(world: World) -> None:
+    assert dict(seen(world, "process_log", "program", "state")) == {
+        "finished": "closed",
+        "killed": "died",
+        "dying": "open",
+        "dying-too": "open",
+        "gateway": "open",
+        "other": "draining",
+        "remote": "open",
+        "sessiondb": "closed",
+    }
+    assert seen(world, "process_log", "owner", "program", "draining_since") == told(
+        world, "instance", lambda row: owner(world, row)
+    )
+
+
+def test_a_session_shows_the_bytes_of_its_payloads(world: World) -> None:
+    def tell(row: Row) -> tuple[Any, ...]:
+        no = row["session_no"]
+        sizes = [
+            len(entry["payload"].encode())
+            for _, entry in world.rows("entry")
+            if entry["entry_no"] >> 32 == no
+        ]
+        archived = [
+            archive["bytes_stored"]
+            for _, archive in world.rows("archive")
+            if archive["session_no"] == no and archive["state"] != "restored"
+        ]
+        return row["session_id"], sum(sizes) or sum(archived)
+
+    found = seen(world, "session_overview", "session_id", "bytes")
+    assert found == told(world, "session", tell)
+    with world.undone() as tx:
+        set_columns("entry twin/1", payload="\u20ac" * 100)(world, tx)
+        grown = dict(seen(world, "session_overview", "session_id", "bytes"))
+    text = world.row("entry twin/1")["payload"]
+    assert grown["twin"] - dict(found)["twin"] == 300 - len(text.encode())

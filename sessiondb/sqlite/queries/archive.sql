@@ -11,7 +11,7 @@ SELECT s.session_id, s.pinned_at_ms IS NOT NULL AS pinned,
        EXISTS (SELECT 1 FROM inbox AS i
                WHERE i.session_no = s.session_no
                  AND i.state IN ('queued', 'claimed', 'interrupted')) AS inbox_open,
-       EXISTS (SELECT 1 FROM inbox AS d
+       EXISTS (SELECT 1 FROM inbox AS d INDEXED BY inbox_interrupted
                WHERE d.state IN ('interrupted', 'dead') AND d.state = 'dead'
                  AND d.session_no = s.session_no) AS inbox_dead,
        EXISTS (SELECT 1 FROM outbox AS o

@@ -68,7 +68,7 @@ SELECT coalesce(max(starts), 0) AS starts FROM (
 SELECT 'turn' AS what, s.session_id, t.turn_no, NULL AS compaction_id, NULL AS outbox_no,
        t.operation, t.started_at_ms AS since_ms, t.expires_at_ms AS until_ms, i.host, i.pid,
        i.program, i.instance_no, i.boot_id, i.database_file, i.lock_file, i.draining_at_ms
-FROM turn AS t JOIN session AS s ON s.session_no = t.session_no
+FROM turn AS t INDEXED BY turn_by_expiry JOIN session AS s ON s.session_no = t.session_no
 JOIN instance AS i ON i.instance_no = t.instance_no
 WHERE t.state = 'running'
 UNION ALL
