@@ -246,6 +246,7 @@ class Database(Protocol):
         *,
         own_turn_no: int | None = None,
         abort: str | None = None,
+        size: int = 0,
     ) -> T:
         """As `SessionDB.change_session`."""
 

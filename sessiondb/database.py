@@ -211,6 +211,7 @@ class SessionDB:
         *,
         own_turn_no: int | None = None,
         abort: str | None = None,
+        size: int = 0,
     ) -> T:
         """Run `fn` in a write transaction in which no turn of a session runs.
 
@@ -228,7 +229,7 @@ class SessionDB:
             aborted = stopping.end_running(tx, session_no, own_turn_no=own_turn_no, reason=abort)
             return fn(tx, aborted)
 
-        result = await self.write(op, change)
+        result = await self.write(op, change, size=size)
         self._loops.stop(aborted)
         return result
 

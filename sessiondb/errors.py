@@ -20,9 +20,11 @@
     |   |-- UnsafeFilesystem       network or shared file system: WAL would corrupt it
     |   `-- UnsafeSQLite           a SQLite with the WAL-reset bug, or a second one loaded
     |-- NotFound                   no such session, key, entry, epoch or compaction
+    |-- HeadMoved                  the head is not the one that the caller expected: it is named
     |-- InvalidInput               what was passed cannot be stored. Nothing was changed
     |   |-- InvalidKey             a session key outside the grammar
     |   `-- IdentityConflict       an event id or idempotency key that stands for something else
+    |       `-- PartlyStored       some items of an append of all or nothing are stored already
     |-- SessionEnded               an ended transcript accepts no append
     |   `-- SessionArchived        its entries are in an archive: `unarchive` brings them back
     `-- CompactionRefused
@@ -169,6 +171,25 @@ class NotFound(SessionDBError):
     """There is no such thing in this database."""
 
 
+class HeadMoved(SessionDBError):
+    """The session's head is not the one that was expected. Nothing was changed. Read the entries
+    since, and decide again.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        session_id: str = "",
+        expected: str | None = None,
+        head: str | None = None,
+        **fields: Any,
+    ) -> None:
+        # The ids of the entry that was expected as the head and of the one that was found. None:
+        # the transcript's root.
+        super().__init__(message, session_id=session_id, expected=expected, head=head, **fields)
+
+
 class InvalidInput(SessionDBError):
     """The input cannot be stored. Nothing was changed."""
 
@@ -180,6 +201,12 @@ class InvalidKey(InvalidInput):
 class IdentityConflict(InvalidInput):
     """The event id or the idempotency key was used before, for something else. Nothing was
     changed.
+    """
+
+
+class PartlyStored(IdentityConflict):
+    """Some of the items are stored already, and others are not. Nothing was changed. Append the
+    others alone, or all of them with new idempotency keys.
     """
 
 

@@ -35,6 +35,17 @@ CONSUMER_CHARS_MAX = 255
 APPEND_ENTRIES_MAX = 1_000
 APPEND_BYTES_MAX = ENTRY_BYTES_MAX + 1 * MIB
 
+# Messages that one `pop` takes off a conversation and returns. They are read in its
+# transaction, so together they may have as many bytes as one append.
+POP_MESSAGES_MAX = 100
+# Entries that `pop` and `undo_turn` look at, from the head back: small columns only, some
+# 3 us each. A turn of two thousand tool calls is found. The page of such a walk.
+REWIND_SCAN_ROWS = 4_000
+REWIND_PAGE_ROWS = 64
+# Replies among which `replace_tail` looks for the call of a result, in a read. A result
+# comes soon after its call.
+TAIL_REPLIES_MAX = 1_000
+
 # Import works in transactions of at most this size: some 5 ms. An entry takes about 50
 # us to store.
 IMPORT_BATCH_ENTRIES = 100

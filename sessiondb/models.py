@@ -6,6 +6,7 @@ Times are milliseconds since 1970 UTC, sizes are bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Final, Literal
 
 from .limits import SEQ_MAX
@@ -59,6 +60,23 @@ class Entry:
     def seq(self) -> int:
         """Order of arrival within the session, from 1. 0 is the header."""
         return self.entry_no & SEQ_MAX
+
+
+EntryRef = Entry | Receipt | str
+"""An entry as a caller names it: the entry, the receipt of its append, or its id."""
+
+
+class AnyHead(Enum):
+    """The class of `ANY_HEAD`."""
+
+    ANY_HEAD = "any head"
+
+
+ANY_HEAD: Final = AnyHead.ANY_HEAD
+"""No condition on the head: the default of `expect_head`. None is the root, before all entries."""
+
+ExpectedHead = EntryRef | AnyHead | None
+"""The head that a caller expects: an entry, None for the root, or `ANY_HEAD`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1720,6 +1720,18 @@ class TranscriptSpanForward(NamedTuple):
 TranscriptSpanBackward = TranscriptSpanForward  # transcript.span_backward
 
 
+class TranscriptNewestInSpan(NamedTuple):
+    """transcript.newest_in_span: Return the small columns of one branch's range, newest first: what kind of entry each is, what it follows, and the bytes of its payload. Reads no payload."""
+
+    entry_no: int
+    branch_no: int | None
+    parent_no: int | None
+    type: str
+    role: str | None
+    projection: int
+    bytes: int
+
+
 TranscriptAllEntries = TranscriptSpanForward  # transcript.all_entries
 
 
@@ -2743,6 +2755,8 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["transcript.span_backward"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> TranscriptSpanBackward | None: ...
     @overload
+    def first(self, statement: Literal["transcript.newest_in_span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> TranscriptNewestInSpan | None: ...
+    @overload
     def first(self, statement: Literal["transcript.all_entries"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> TranscriptAllEntries | None: ...
     @overload
     def first(self, statement: Literal["transcript.first_in_span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> TranscriptFirstInSpan | None: ...
@@ -3243,6 +3257,8 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["transcript.span_backward"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> TranscriptSpanBackward: ...
     @overload
+    def one(self, statement: Literal["transcript.newest_in_span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> TranscriptNewestInSpan: ...
+    @overload
     def one(self, statement: Literal["transcript.all_entries"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> TranscriptAllEntries: ...
     @overload
     def one(self, statement: Literal["transcript.first_in_span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> TranscriptFirstInSpan: ...
@@ -3742,6 +3758,8 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["transcript.span_backward"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> list[TranscriptSpanBackward]: ...
     @overload
+    def all(self, statement: Literal["transcript.newest_in_span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> list[TranscriptNewestInSpan]: ...
+    @overload
     def all(self, statement: Literal["transcript.all_entries"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> list[TranscriptAllEntries]: ...
     @overload
     def all(self, statement: Literal["transcript.first_in_span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> list[TranscriptFirstInSpan]: ...
@@ -4016,6 +4034,8 @@ class Reads(Protocol):
     def page(self, statement: Literal["transcript.span_forward"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[TranscriptSpanForward]: ...
     @overload
     def page(self, statement: Literal["transcript.span_backward"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[TranscriptSpanBackward]: ...
+    @overload
+    def page(self, statement: Literal["transcript.newest_in_span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[TranscriptNewestInSpan]: ...
     @overload
     def page(self, statement: Literal["transcript.all_entries"], /, *, low_no: SqlValue, high_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[TranscriptAllEntries]: ...
     @overload

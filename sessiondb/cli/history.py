@@ -262,7 +262,7 @@ def fork(
     with write_into(db, create=False) as opened:
         chosen = opened.session_by_id(session)
         entry_id = entry_id_of(opened, chosen, entry) if entry is not None else None
-        made = chosen.fork(entry_id=entry_id, epoch=epoch, key=key, session_id=session_id)
+        made = chosen.fork(entry=entry_id, epoch=epoch, key=key, session_id=session_id)
     if as_json:
         print_json({"session_id": made.id, "forked_from": chosen.id})
     else:

@@ -28,10 +28,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, Unpack
 
 from sessiondb.backend import ReadTx, Tx
-from sessiondb.errors import IdentityConflict, InvalidInput, NotFound, SessionEnded, StoreDamaged
+from sessiondb.errors import (
+    HeadMoved,
+    IdentityConflict,
+    InvalidInput,
+    NotFound,
+    PartlyStored,
+    SessionEnded,
+    StoreDamaged,
+)
 from sessiondb.json_text import dumps
 from sessiondb.limits import SEQ_MAX, USAGE_REPLIES_MAX
-from sessiondb.models import Receipt
+from sessiondb.models import ANY_HEAD, AnyHead, Entry, EntryRef, ExpectedHead, Receipt
 
 from .content import says_the_same
 from .entries import BOUNDARY_TYPES, OFF_TREE_TYPES, Draft, EntryRow, new_id
@@ -150,30 +158,64 @@ def save_state(tx: Tx, state: State) -> None:
 # -- appending -------------------------------------------------------------------------
 
 
-def append(tx: Tx, session_no: int, drafts: Sequence[Draft]) -> list[Receipt]:
+def append(
+    tx: Tx,
+    session_no: int,
+    drafts: Sequence[Draft],
+    *,
+    expect_head: ExpectedHead = ANY_HEAD,
+    all_or_nothing: bool = False,
+) -> list[Receipt]:
     """Append drafts in order, each at the head or after the parent that it names. All or none.
 
     Durable once the surrounding transaction commits. May be repeated for drafts that carry an
     idempotency key: the second time returns the first receipt and changes nothing, also when the
-    session has ended meanwhile.
+    session has ended or its head has moved meanwhile.
 
     Raises:
         NotFound: no such session, or the transcript has no such parent.
+        HeadMoved: the head is not `expect_head`.
         InvalidInput: a draft is an item of another message format than the session's.
         IdentityConflict: a draft's key is that of an entry that says something else.
+        PartlyStored: with `all_or_nothing`, some of the drafts are stored already.
         SessionEnded: the session has ended: fork it. As SessionArchived: restore it first.
     """
     state = load_state(tx, session_no)
     drafts = [draft.in_session_of(state.formats) for draft in drafts]
-    if state.ended_at_ms is not None:
-        repeated = [receipt for draft in drafts if (receipt := _repeated(tx, state, draft))]
+    is_conditional = expect_head is not ANY_HEAD or all_or_nothing
+    if state.ended_at_ms is not None or is_conditional:
+        repeated = stored_before(tx, state, drafts)
         if len(repeated) == len(drafts) > 0:
             return repeated
+        if repeated and all_or_nothing:
+            raise partly_stored(state, repeated, len(drafts))
     require_live(state)
+    require_head(tx, state, expect_head)
     placed = [place(tx, state, draft) for draft in drafts]
     if not all(receipt.duplicate for receipt in placed):
         save_state(tx, state)
     return placed
+
+
+def stored_before(tx: ReadTx, state: State, drafts: Sequence[Draft]) -> list[Receipt]:
+    """Return the first receipts of the drafts whose keys are known.
+
+    Raises:
+        IdentityConflict: an entry with such a key says something else.
+    """
+    return [receipt for draft in drafts if (receipt := _repeated(tx, state, draft))]
+
+
+def partly_stored(state: State, stored: Sequence[Receipt], count: int) -> PartlyStored:
+    """Return the error for items of all or nothing of which only some are stored."""
+    return PartlyStored(
+        f"session {state.session_id}: {len(stored)} of {count} items are stored already (the first "
+        f"as entry {stored[0].entry_id}), and the others are not. Its head is {head_text(state)}. "
+        "Nothing was changed; append the others alone, or all of them with new idempotency keys",
+        session_id=state.session_id,
+        stored=[receipt.entry_id for receipt in stored],
+        head=state.head_id,
+    )
 
 
 def place(tx: Tx, state: State, draft: Draft) -> Receipt:
@@ -384,28 +426,21 @@ def insert_control_record(
 # -- moving the head -------------------------------------------------------------------
 
 
-def move_head(tx: Tx, state: State, entry_id: str | None, timestamp: str) -> None:
+def move_head(tx: Tx, state: State, target: TreeEntry | None, timestamp: str) -> None:
     """Make another entry the head: the next append becomes its child. None is the root.
 
     Recorded as a `leaf` entry. OpenClaw's reader follows its target and pi's its parent, so both
     programs find the same head in an export. Moving to the present head changes nothing.
-
-    Raises:
-        NotFound: no such entry in this transcript.
     """
-    if entry_id == state.head_id:
+    target_no = target.entry_no if target is not None else None
+    if target_no == state.head_no:
         return
-    target = None
-    if entry_id is not None:
-        target = find_entry(tx, state, entry_id)
-        if target is None or target.type in OFF_TREE_TYPES:
-            raise no_entry(state.session_id, entry_id)
-    target_json, leaf_id = dumps(entry_id), new_id()
+    leaf_id = new_id()
+    target_json = dumps(target.entry_id if target is not None else None)
     text = (
         f'{{"type":"leaf","id":"{leaf_id}","parentId":{target_json},'
         f'"timestamp":"{timestamp}","targetId":{target_json}}}'
     )
-    target_no = target.entry_no if target is not None else None
     leaf = Draft(type="leaf", before=text, entry_id=leaf_id)
     insert_control_record(tx, leaf, next_number(state), target_no)
     switch_head(tx, state, target)
@@ -730,6 +765,75 @@ def kept_by(tx: ReadTx, boundary_no: int | None) -> int | None:
 
 
 # -- finding ---------------------------------------------------------------------------
+
+
+def head_text(state: State) -> str:
+    """Return a session's head as an error names it."""
+    return f"entry {state.head_id}" if state.head_id is not None else "the root"
+
+
+def require_head(tx: ReadTx, state: State, expected: ExpectedHead) -> None:
+    """Refuse a change whose caller expected another head.
+
+    Raises:
+        HeadMoved: it did. The error names both.
+    """
+    if isinstance(expected, AnyHead):
+        return
+    found = find_named(tx, state, expected) if expected is not None else None
+    if (expected is None or found is not None) and state.head_no == (
+        found.entry_no if found is not None else None
+    ):
+        return
+    expected_id = expected if isinstance(expected, str | None) else expected.entry_id
+    raise HeadMoved(
+        f"session {state.session_id}: its head is {head_text(state)}, and not "
+        f"{f'entry {expected_id}' if expected_id is not None else 'the root'}, as was expected. "
+        "Nothing was changed; read the entries since with session.entries(after=...), "
+        "and decide again",
+        session_id=state.session_id,
+        expected=expected_id,
+        head=state.head_id,
+    )
+
+
+def find_named(tx: ReadTx, state: State, named: EntryRef) -> TreeEntry | None:
+    """Find the entry of a tree that a caller names, as `find_entry` does. None: there is none."""
+    if isinstance(named, str):
+        found: TreeEntry | None = find_entry(tx, state, named)
+    elif isinstance(named, Entry | Receipt):
+        found = tx.first("transcript.by_no", entry_no=named.entry_no)
+        if found is not None and not (
+            found.entry_id == named.entry_id and _is_reachable(tx, state, found)
+        ):
+            return None
+    else:
+        raise InvalidInput(
+            f"an entry is named by itself, its receipt or its id, not by {type(named).__name__}"
+        )
+    return found if found is not None and found.type not in OFF_TREE_TYPES else None
+
+
+def require_named(tx: ReadTx, state: State, named: EntryRef, wanted: str = "") -> TreeEntry:
+    """As `find_named`, for an entry that has to be there.
+
+    Raises:
+        NotFound: the transcript has no such entry.
+    """
+    found = find_named(tx, state, named)
+    if found is None:
+        raise no_entry(
+            state.session_id, named if isinstance(named, str) else named.entry_id, wanted
+        )
+    return found
+
+
+def _is_reachable(tx: ReadTx, state: State, entry: TreeEntry) -> bool:
+    """Tell whether an entry is a session's own, or lies on the path to where it was forked."""
+    if session_of(entry.entry_no) == state.session_no:
+        return True
+    forked_at_no = state.forked_at_no
+    return forked_at_no is not None and on_path(tx, entry, forked_at_no)
 
 
 def find_by_key(

@@ -16,7 +16,7 @@ from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput, InvalidKey, NotFound
 from sessiondb.json_text import dumps, stored_text
 from sessiondb.limits import SEQ_MAX, SESSION_ID_CHARS_MAX
-from sessiondb.models import SessionInfo
+from sessiondb.models import ANY_HEAD, EntryRef, ExpectedHead, SessionInfo
 
 from . import formats
 from .append import (
@@ -32,7 +32,9 @@ from .append import (
     move_head,
     no_entry,
     no_session,
+    require_head,
     require_live,
+    require_named,
     save_state,
 )
 from .entries import NATIVE_VERSION, Draft, new_id
@@ -495,7 +497,7 @@ def reset(tx: Tx, session_no: int, *, reason: str, keep_from: str | None, timest
         NotFound: `keep_from` is not on the current path.
         SessionEnded: the session has ended. Fork it to continue.
     """
-    state = _live_state(tx, session_no)
+    state = live_state(tx, session_no)
     first_kept_no = None
     if keep_from is not None:
         kept_entry = find_entry(tx, state, keep_from)
@@ -521,17 +523,27 @@ def reset(tx: Tx, session_no: int, *, reason: str, keep_from: str | None, timest
     return state.epoch
 
 
-def branch(tx: Tx, session_no: int, entry_id: str | None, timestamp: str) -> int:
+def branch(
+    tx: Tx,
+    session_no: int,
+    named: EntryRef | None,
+    timestamp: str,
+    *,
+    expect_head: ExpectedHead = ANY_HEAD,
+) -> int:
     """Make another entry the head. Return the epoch.
 
     The context begins where it began for that entry.
 
     Raises:
         NotFound: no such entry.
+        HeadMoved: the head is not `expect_head`.
         SessionEnded: the session has ended. Fork it to continue.
     """
-    state = _live_state(tx, session_no)
-    move_head(tx, state, entry_id, timestamp)
+    state = live_state(tx, session_no)
+    require_head(tx, state, expect_head)
+    target = require_named(tx, state, named) if named is not None else None
+    move_head(tx, state, target, timestamp)
     save_state(tx, state)
     return state.epoch
 
@@ -541,7 +553,7 @@ def fork(
     session_no: int,
     *,
     session_id: str,
-    entry_id: str | None,
+    entry: EntryRef | None,
     epoch: int | None,
     key: SessionKey | None,
     cwd: str | None,
@@ -557,7 +569,7 @@ def fork(
     """
     source = load_state(tx, session_no)
     require_entries(source.session_id, source.archived_at_ms)
-    start = _state_at(tx, source, entry_id, epoch)
+    start = _state_at(tx, source, entry, epoch)
     agent_id = key.agent_id if key is not None else info(tx, session_no).agent_id
     forked_no = insert(
         tx,
@@ -582,15 +594,13 @@ def fork(
     return Ref(forked_no, session_id)
 
 
-def _state_at(tx: ReadTx, source: State, entry_id: str | None, epoch: int | None) -> State:
+def _state_at(tx: ReadTx, source: State, named: EntryRef | None, epoch: int | None) -> State:
     """Return a state whose pointers are those of an entry or of the end of an epoch."""
     start = source
-    if entry_id is not None or (epoch is not None and epoch != source.epoch):
+    if named is not None or (epoch is not None and epoch != source.epoch):
         start.ordered_from_no = start.open_marks = None
-    if entry_id is not None:
-        entry = find_entry(tx, source, entry_id)
-        if entry is None or entry.branch_no is None:
-            raise no_entry(source.session_id, entry_id, " to fork at")
+    if named is not None:
+        entry = require_named(tx, source, named, " to fork at")
         start.head_no, start.tokens_total = entry.entry_no, entry.tokens_total
         start.model_no = entry.model_no
         start.boundary_no = boundary_in_force(tx, source, entry)
@@ -616,7 +626,13 @@ def _state_at(tx: ReadTx, source: State, entry_id: str | None, epoch: int | None
     return start
 
 
-def _live_state(tx: ReadTx, session_no: int) -> State:
+def live_state(tx: ReadTx, session_no: int) -> State:
+    """Read the state of a session that is to be continued.
+
+    Raises:
+        NotFound: no such session.
+        SessionEnded: it has ended. As SessionArchived if its entries are in an archive.
+    """
     state = load_state(tx, session_no)
     require_live(state)
     return state

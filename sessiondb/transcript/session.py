@@ -11,12 +11,22 @@ from typing import TYPE_CHECKING, TypeVar
 from sessiondb import events
 from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.clock import iso_from_ms
-from sessiondb.errors import InvalidInput
+from sessiondb.errors import InvalidInput, before_the_write
 from sessiondb.events import Audience
 from sessiondb.limits import COMPACTION_TIMEOUT_S, KEEP_RECENT_TOKENS
-from sessiondb.models import ContextDiff, Entry, EpochInfo, Event, Receipt, SessionInfo
+from sessiondb.models import (
+    ANY_HEAD,
+    ContextDiff,
+    Entry,
+    EntryRef,
+    EpochInfo,
+    Event,
+    ExpectedHead,
+    Receipt,
+    SessionInfo,
+)
 
-from . import append, compaction, history, paths, registry
+from . import append, compaction, history, paths, registry, rewind
 from .compaction_job import CompactionJob
 from .context import Context, read_context
 from .entries import Draft, Item, check_append, prepare, prepare_all
@@ -28,6 +38,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _EPOCHS_PAGE = 200
+_WENT_BACK = "the conversation went back to another entry"
+"""The reason of a turn that is stopped by going back."""
 
 
 class Session:
@@ -78,39 +90,73 @@ class Session:
             IdentityConflict: the key is that of an entry that says something else.
             SessionEnded: the session has ended: fork it. As SessionArchived: restore it first.
         """
-        return (await self._append([await prepare(item, idempotency_key)], timeout_s))[0]
+        draft = await prepare(item, idempotency_key)
+        check_append(1, draft.size)
+        draft.asked_epoch = self.asked_epoch
+        return (await self._append([draft], timeout_s))[0]
 
     async def append_many(
         self,
         items: Sequence[Item],
         *,
         idempotency_keys: Sequence[str | None] | None = None,
+        expect_head: ExpectedHead = ANY_HEAD,
+        all_or_nothing: bool = False,
         timeout_s: float | None = None,
     ) -> list[Receipt]:
-        """Append several in order: all of them or none. Otherwise like `append`.
+        """Append several in order, in one transaction. Otherwise like `append`.
+
+        With `expect_head` they are appended only if that entry is the head (None: if there is no
+        entry yet). Items that were stored before, by their keys, are left out, and have their first
+        receipts. With `all_or_nothing` this is so only if all of them were. A call that is
+        repeated with keys returns the first receipts, wherever the head is by now.
 
         Raises:
             InvalidInput: one of them cannot be stored (its index is in the message), or they are
                 too many at once.
+            HeadMoved: the head is not `expect_head`. The error names it.
+            PartlyStored: with `all_or_nothing`, some are stored already.
             StoreBusy, NotExecuted, NotFound, IdentityConflict, SessionEnded: as of `append`.
                 None was stored.
         """
+        drafts = await self._drafts(items, idempotency_keys)
+        if not drafts:
+            return []
+        return await self._append(
+            drafts, timeout_s, expect_head=expect_head, all_or_nothing=all_or_nothing
+        )
+
+    async def _drafts(
+        self, items: Sequence[Item], keys: Sequence[str | None] | None = None
+    ) -> list[Draft]:
+        """Encode items that one transaction can take, in the name of this handle."""
         check_append(len(items), 0)
-        keys = idempotency_keys if idempotency_keys is not None else [None] * len(items)
-        if len(keys) != len(items):
+        if keys is not None and len(keys) != len(items):
             raise InvalidInput(f"{len(items)} entries but {len(keys)} idempotency keys")
         drafts = await prepare_all(items, keys)
-        return await self._append(drafts, timeout_s) if drafts else []
-
-    async def _append(self, drafts: list[Draft], timeout_s: float | None) -> list[Receipt]:
-        size = sum(draft.size for draft in drafts)
-        check_append(len(drafts), size)
+        check_append(len(drafts), sum(draft.size for draft in drafts))
         for draft in drafts:
             draft.asked_epoch = self.asked_epoch
+        return drafts
+
+    async def _append(
+        self,
+        drafts: list[Draft],
+        timeout_s: float | None,
+        *,
+        expect_head: ExpectedHead = ANY_HEAD,
+        all_or_nothing: bool = False,
+    ) -> list[Receipt]:
         return await self.db.write(
             "append",
-            lambda tx: append.append(tx, self.ref.session_no, drafts),
-            size=size,
+            lambda tx: append.append(
+                tx,
+                self.ref.session_no,
+                drafts,
+                expect_head=expect_head,
+                all_or_nothing=all_or_nothing,
+            ),
+            size=sum(draft.size for draft in drafts),
             timeout_s=timeout_s,
         )
 
@@ -264,21 +310,145 @@ class Session:
             "turn.abort", self.ref.session_no, lambda _, aborted: aborted is not None, abort=reason
         )
 
-    async def branch(self, entry_id: str | None, *, abort_running: bool = False) -> int:
+    async def branch(
+        self,
+        entry: EntryRef | None,
+        *,
+        expect_head: ExpectedHead = ANY_HEAD,
+        abort_running: bool = False,
+    ) -> int:
         """Make another entry the head, so that the next append follows it. Return the epoch.
 
-        None is the root. Durable. Moving to the present head changes nothing. With
-        `abort_running` a turn that runs in the session is stopped, as by `abort`.
+        An entry, its receipt or its id. None is the root. Durable. Moving to the present head
+        changes nothing. With `expect_head` nothing is changed if another entry is the head by
+        then. With `abort_running` a turn that runs in the session is stopped, as by `abort`.
 
         Raises:
             SessionBusy: a turn runs in the session.
             NotFound: no such entry.
-            SessionEnded: the session has ended. Continue in `fork(entry_id=...)`.
+            HeadMoved: the head is not `expect_head`. The error names it.
+            SessionEnded: the session has ended. Continue in `fork(entry=...)`.
         """
         return await self._change(
             "branch",
-            lambda tx: registry.branch(tx, self.ref.session_no, entry_id, iso_from_ms(tx.stamp_ms)),
-            "the conversation went back to another entry" if abort_running else None,
+            lambda tx: registry.branch(
+                tx,
+                self.ref.session_no,
+                entry,
+                iso_from_ms(tx.stamp_ms),
+                expect_head=expect_head,
+            ),
+            _WENT_BACK if abort_running else None,
+        )
+
+    async def rewind(
+        self,
+        *,
+        before: EntryRef,
+        expect_head: ExpectedHead = ANY_HEAD,
+        abort_running: bool = False,
+    ) -> int:
+        """Go back to right before an entry of the current path. Return the epoch.
+
+        For a message that is said anew. Otherwise like `branch`.
+
+        Raises:
+            NotFound: the entry is not on the current path.
+            SessionBusy, HeadMoved, SessionEnded: as of `branch`.
+        """
+        return await self._change(
+            "rewind",
+            lambda tx: rewind.rewind(tx, self.ref.session_no, before, expect_head=expect_head),
+            _WENT_BACK if abort_running else None,
+        )
+
+    async def pop(
+        self,
+        count: int = 1,
+        *,
+        expect_head: ExpectedHead = ANY_HEAD,
+        abort_running: bool = False,
+    ) -> list[Entry]:
+        """Take the last messages off the conversation, 100 at most. Return them, oldest first.
+
+        They stay on a branch of their own: `branch` goes back to them. Messages from before the
+        last reset are not taken: fewer are returned then, perhaps none. Behind a compaction the
+        context is the one of before it. A message that somebody appends meanwhile is either
+        returned, or stays in the conversation. `expect_head` refuses the first. Durable. Each
+        call takes off more. With `abort_running` a turn that runs in the session is stopped, as
+        by `abort`.
+
+        Raises:
+            InvalidInput: no such count, or what is to be taken off is too large, or too far back.
+            SessionBusy, HeadMoved, SessionEnded: as of `branch`.
+        """
+        rewind.check_pop(count)
+        return await self._change(
+            "pop",
+            lambda tx: rewind.pop(tx, self.ref.session_no, count, expect_head=expect_head),
+            _WENT_BACK if abort_running else None,
+        )
+
+    async def undo_turn(
+        self, *, expect_head: ExpectedHead = ANY_HEAD, abort_running: bool = False
+    ) -> Entry | None:
+        """Go back before the last user message, and return it. None: there is none.
+
+        It leaves the conversation with all that was said and done about it. None also if the last
+        reset lies between. A message that waits for its turn is not part of the conversation yet:
+        `db.withdraw` takes that back. Otherwise like `pop`.
+
+        Raises:
+            InvalidInput: it lies too far back. Use `rewind`.
+            SessionBusy, HeadMoved, SessionEnded: as of `branch`.
+        """
+        return await self._change(
+            "turn.undo",
+            lambda tx: rewind.undo_turn(tx, self.ref.session_no, expect_head=expect_head),
+            _WENT_BACK if abort_running else None,
+        )
+
+    async def replace_tail(
+        self,
+        items: Sequence[Item],
+        *,
+        after: EntryRef | None,
+        expect_head: ExpectedHead = ANY_HEAD,
+        abort_running: bool = False,
+    ) -> list[Receipt]:
+        """Put items in the place of all that follows an entry. Return their receipts.
+
+        `after` is on the current path. None: the root, so that all is replaced. One transaction:
+        everybody reads the old tail or the new one. The old one stays on a branch of its own.
+        Durable. Repeated with an idempotency key in each item it changes nothing. Without keys,
+        `expect_head` keeps it from being done twice.
+
+        Raises:
+            InvalidInput: one of them cannot be stored, or has a result whose call is not before
+                it. Its index is in the message.
+            NotFound: `after` is not on the current path.
+            PartlyStored: some of the items are stored already, by their keys.
+            IdentityConflict: as of `append`.
+            SessionBusy, HeadMoved, SessionEnded: as of `branch`.
+        """
+        drafts = await self._drafts(items)
+        with before_the_write():
+            lonely = await self.db.read(
+                "tail.check", lambda tx: rewind.unpaired(tx, self.ref.session_no, after, drafts)
+            )
+        if lonely is not None:
+            raise InvalidInput(
+                f"item {lonely}: it has a result of a tool call, and the call is neither in the "
+                f"items before it nor on the path of session {self.id} up to that place. Nothing "
+                "was changed; put the call before its result, or choose an earlier place"
+            )
+        return await self._change(
+            "tail.replace",
+            lambda tx: rewind.replace_tail(
+                tx, self.ref.session_no, after, drafts, expect_head=expect_head
+            ),
+            _WENT_BACK if abort_running else None,
+            size=sum(draft.size for draft in drafts),
         )
 
     async def reset(
@@ -313,7 +483,9 @@ class Session:
             "the conversation began anew" if abort_running else None,
         )
 
-    async def _change(self, op: str, change: Callable[[Tx], T], abort: str | None) -> T:
+    async def _change(
+        self, op: str, change: Callable[[Tx], T], abort: str | None, *, size: int = 0
+    ) -> T:
         """Change what a turn of the session builds on, while none runs but this handle's own."""
         return await self.db.change_session(
             op,
@@ -321,12 +493,13 @@ class Session:
             lambda tx, _: change(tx),
             own_turn_no=self.turn_no,
             abort=abort,
+            size=size,
         )
 
     async def fork(
         self,
         *,
-        entry_id: str | None = None,
+        entry: EntryRef | None = None,
         epoch: int | None = None,
         key: str | None = None,
         session_id: str | None = None,
@@ -334,7 +507,8 @@ class Session:
     ) -> Session:
         """Create a session that continues from here, from an entry, or from the end of an epoch.
 
-        Copies no entry. Durable on return. Each call creates another session. A call repeated with
+        `entry` is one, its receipt or its id. Copies no entry. Durable on return.
+        Each call creates another session. A call repeated with
         its `session_id` is refused. `key` is bound to the new session. A session that has ended can
         be forked.
 
@@ -344,7 +518,7 @@ class Session:
                 not a session key.
             SessionArchived: its entries are in an archive. `db.unarchive` brings them back.
         """
-        if entry_id is not None and epoch is not None:
+        if entry is not None and epoch is not None:
             raise InvalidInput("fork at an entry or at an epoch, not at both")
         parsed = parse_key(key) if key is not None else None
         chosen = (
@@ -358,7 +532,7 @@ class Session:
                 tx,
                 self.ref.session_no,
                 session_id=chosen,
-                entry_id=entry_id,
+                entry=entry,
                 epoch=epoch,
                 key=parsed,
                 cwd=cwd,

@@ -54,7 +54,7 @@ def test_show_marks_forks_and_branches(db: Path) -> None:
     with sync.open(db) as opened:
         session = opened.session_by_id(KEY)
         entries = session.entries()
-        fork = session.fork(entry_id=entries[3].entry_id)
+        fork = session.fork(entry=entries[3].entry_id)
         fork.append({"role": "user", "content": "elsewhere"})
         session.branch(entries[5].entry_id)
         session.append({"role": "user", "content": "another way"})

@@ -241,6 +241,23 @@ async def go_back(session: sessiondb.Session, **options: Any) -> None:
     await session.branch(first.entry_id, **options)
 
 
+async def rewind(session: sessiondb.Session, **options: Any) -> None:
+    await session.rewind(before=(await session.entries(last=2))[0], **options)
+
+
+async def pop(session: sessiondb.Session, **options: Any) -> None:
+    await session.pop(2, **options)
+
+
+async def undo_turn(session: sessiondb.Session, **options: Any) -> None:
+    await session.undo_turn(**options)
+
+
+async def replace_tail(session: sessiondb.Session, **options: Any) -> None:
+    [first] = await session.entries(limit=1)
+    await session.replace_tail([user("instead")], after=first, **options)
+
+
 async def begin_anew(session: sessiondb.Session, **options: Any) -> None:
     await session.reset("new", **options)
 
@@ -249,7 +266,7 @@ async def undo(session: sessiondb.Session, **options: Any) -> None:
     await session.undo_compaction(**options)
 
 
-CHANGES = [go_back, begin_anew, undo]
+CHANGES = [go_back, rewind, pop, undo_turn, replace_tail, begin_anew, undo]
 Change = Callable[..., Awaitable[None]]
 
 

@@ -56,7 +56,7 @@ async def every_call(db: sessiondb.SessionDB, text: str) -> Iterator[tuple[str, 
         ("replies", lambda: listed(db.replies(text))),  # type: ignore[arg-type]
         ("plan_resumes", lambda: db.plan_resumes()),
         ("branch", lambda: session.branch(text)),
-        ("fork", lambda: session.fork(entry_id=text)),
+        ("fork", lambda: session.fork(entry=text)),
         ("reset", lambda: session.reset(text)),
         ("keep_from", lambda: session.reset("new", keep_from=text)),
         ("unbind", lambda: db.unbind(f"agent:x:{text}")),

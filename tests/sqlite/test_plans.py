@@ -151,6 +151,7 @@ HOT = {
     # pages of history, and what a model is sent
     "transcript.span_forward": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
     "transcript.span_backward": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "transcript.newest_in_span": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
     "transcript.all_entries": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
     "context.pointers": ["SEARCH s USING INTEGER PRIMARY KEY (rowid=?)"],
     "context.span": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],

@@ -67,7 +67,7 @@ async def fill(path: Path) -> None:
         await fork.append(user("in the fork"))
         await (await fork.fork(session_id="fork-of-fork")).append(user("deeper"))
         await chat.fork(session_id="fork-empty", epoch=0)
-        await (await chat.fork(session_id="fork-at-entry", entry_id=seventh.entry_id)).append(
+        await (await chat.fork(session_id="fork-at-entry", entry=seventh.entry_id)).append(
             user("aside")
         )
         await (await db.create_session("empty")).end()

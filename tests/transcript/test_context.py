@@ -414,11 +414,11 @@ async def test_a_fork_goes_on_by_itself_and_copies_nothing(tmp_db: Path) -> None
     async with sessiondb.open(tmp_db) as db:
         session = await db.create_session("s")
         a, b = await session.append_many([user("a"), user("b")])
-        at_entry = await session.fork(entry_id=a.entry_id, session_id="at-entry")
+        at_entry = await session.fork(entry=a.entry_id, session_id="at-entry")
         await at_entry.append(user("c"))
         deeper = await at_entry.fork(session_id="deeper")
         await deeper.append(user("d"))
-        back = await deeper.fork(entry_id=a.entry_id, session_id="back")
+        back = await deeper.fork(entry=a.entry_id, session_id="back")
         await session.append(user("e"))
         assert texts(await session.context()) == ["a", "b", "e"]
         assert texts(await at_entry.context()) == ["a", "c"]
@@ -431,7 +431,7 @@ async def test_a_fork_goes_on_by_itself_and_copies_nothing(tmp_db: Path) -> None
         with pytest.raises(NotFound):
             await deeper.branch(b.entry_id)
         with pytest.raises(NotFound):
-            await at_entry.fork(entry_id=b.entry_id)
+            await at_entry.fork(entry=b.entry_id)
         assert (await db.verify()).findings == ()
 
 
@@ -444,7 +444,7 @@ async def test_a_fork_inherits_a_compaction_and_can_compact_by_itself(tmp_db: Pa
         fork = await session.fork()
         before = await session.context()
         assert (await fork.context()).as_json() == before.as_json()
-        at_head = await session.fork(entry_id=before.head_id)
+        at_head = await session.fork(entry=before.head_id)
         assert (await at_head.context()).as_json() == before.as_json(), (
             "what the compaction kept is kept for a fork at an entry too"
         )

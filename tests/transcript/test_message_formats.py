@@ -280,7 +280,7 @@ async def test_a_reset_keeps_results_of_kept_calls_only(db: SessionDB) -> None:
     first = await session.append_many([user("q"), TOOL_USE, TOOL_RESULT, user("more")])
     await session.reset(keep_from=first[2].entry_id)
     assert (await session.context()).messages == [user("more")]
-    fork = await session.fork(entry_id=first[3].entry_id)
+    fork = await session.fork(entry=first[3].entry_id)
     await fork.reset(keep_from=first[1].entry_id)
     kept = [TOOL_USE, TOOL_RESULT, user("more")]
     assert (await fork.context(raw=True)).messages == kept
@@ -409,7 +409,7 @@ async def test_a_fork_inherits_the_format(db: SessionDB, message_format: Message
     session = await db.create_session(format=message_format)
     receipt = await session.append(user("hello"))
     await session.append(UNMISTAKABLE[message_format])
-    for fork in (await session.fork(), await session.fork(entry_id=receipt.entry_id)):
+    for fork in (await session.fork(), await session.fork(entry=receipt.entry_id)):
         assert await format_of(fork) == message_format
 
 

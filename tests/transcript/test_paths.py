@@ -120,7 +120,7 @@ def test_every_reader_and_page_size_finds_the_same_path(
                         await session.append({**SIDE, "parentId": chosen})
                     case "fork":
                         inherited += (await all_lines(session))[1:]
-                        session = await session.fork(session_id=f"s{number + 1}", entry_id=chosen)
+                        session = await session.fork(session_id=f"s{number + 1}", entry=chosen)
                         # What an export writes to say where the fork begins.
                         inherited.append(
                             {

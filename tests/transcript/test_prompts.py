@@ -103,7 +103,7 @@ class Course:
             self.tx,
             self.session_no,
             session_id=f"fork-{self.session_no}-{len(self.entry_ids)}-{self.rng.random()}",
-            entry_id=self.some_id(),
+            entry=self.some_id(),
             epoch=None,
             key=None,
             cwd=None,

@@ -76,7 +76,7 @@ async def test_a_fork_can_take_over_a_key(tmp_db: Path) -> None:
         with pytest.raises(InvalidInput, match="already a session plain"):
             await session.fork(session_id="plain")
         with pytest.raises(InvalidInput, match="not at both"):
-            await session.fork(entry_id="x", epoch=0)
+            await session.fork(entry="x", epoch=0)
 
 
 @pytest.mark.anyio
@@ -227,7 +227,7 @@ async def test_not_found_names_the_command_that_lists_what_exists(tmp_db: Path) 
             (lambda: foreign.append(user("x")), "`sessiondb sessions DB --all`"),
             (lambda: session.branch("nowhere"), "`sessiondb show DB here --json`"),
             (lambda: session.append(side), "`sessiondb show DB here --json`"),
-            (lambda: session.fork(entry_id="nowhere"), "`sessiondb show DB here --json`"),
+            (lambda: session.fork(entry="nowhere"), "`sessiondb show DB here --json`"),
             (lambda: session.reset(keep_from="nowhere"), "`sessiondb show DB here --json`"),
             (lambda: session.context(epoch=9), "its current epoch is 0"),
             (lambda: db.commit_compaction("none", "summary"), "`sessiondb compactions DB`"),

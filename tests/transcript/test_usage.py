@@ -130,7 +130,7 @@ async def test_below_a_counted_reply_the_count_is_the_providers(db: sessiondb.Se
         (3, 1_000, True),
         (6, 1_501, True),
     ):
-        fork = await session.fork(entry_id=ids[at])
+        fork = await session.fork(entry=ids[at])
         assert await size(fork) == (tokens, fresh)
         await session.branch(ids[at])
         assert await size(session) == (tokens, fresh)

@@ -19,7 +19,7 @@ async def test_a_fork_goes_back_and_forth_like_its_origin(db: sessiondb.SessionD
     origin, other = await talk(db, 2), await talk(db, 2)
     places = await ids(origin)
     fork = await origin.fork()
-    again = await fork.fork(entry_id=places[2])
+    again = await fork.fork(entry=places[2])
     for session, last in ((origin, 3), (fork, 3), (again, 2)):
         for at in (1, last, None, last, 0, last):
             await session.branch(places[at] if at is not None else None)
@@ -62,7 +62,7 @@ async def test_an_undo_stays_undone_wherever_the_head_goes(db: sessiondb.Session
         await session.branch(place)
         await session.branch(head)
         assert await seen(session) == WHOLE
-    for fork in (await session.fork(), await session.fork(entry_id=head)):
+    for fork in (await session.fork(), await session.fork(entry=head)):
         assert await seen(fork) == WHOLE
         await fork.branch(places[0])
         await fork.branch(head)
@@ -86,7 +86,7 @@ async def test_what_is_undone_later_stays_in_a_fork_of_before(db: sessiondb.Sess
         await fork.branch(first)
         await fork.branch(head)
         assert (await seen(fork))[0] == ("<S>" if compacted else "q0")
-        of_fork = await fork.fork(entry_id=head)
+        of_fork = await fork.fork(entry=head)
         assert (await seen(of_fork))[0] == ("<S>" if compacted else "q0")
     assert (await db.verify()).findings == ()
 

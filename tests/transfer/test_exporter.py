@@ -128,7 +128,7 @@ async def test_a_fork_holds_the_path_that_it_shares_and_then_its_own(
         ]
         await first.branch(receipts[1].entry_id)
         await first.append({"role": "user", "content": "side"})
-        second = await first.fork(entry_id=receipts[3].entry_id, session_id="second")
+        second = await first.fork(entry=receipts[3].entry_id, session_id="second")
         assert await same_context(second, await export_of(db, "second", tmp_path))
         await second.append({"role": "user", "content": "second"})
         third = await second.fork(session_id="third")
@@ -492,7 +492,7 @@ async def test_a_fork_takes_lines_as_they_are_if_they_are_of_the_current_version
         session = await db.session_by_id("s-1")
         entries = await session.all_entries()
         for at, entry in enumerate(entries[2:]):
-            await session.fork(entry_id=entry.entry_id, session_id=f"fork-{at}")
+            await session.fork(entry=entry.entry_id, session_id=f"fork-{at}")
         lines = [
             (await export_of(db, f"fork-{at}", tmp_path)).decode().splitlines() for at in (0, 1)
         ]

@@ -94,6 +94,13 @@ SELECT entry_no, parent_no, position, type, role, tokens, usage_tokens, appended
 FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
 ORDER BY entry_no DESC LIMIT :limit;
 
+-- name: newest_in_span
+-- Return the small columns of one branch's range, newest first: what kind of entry each is,
+-- what it follows, and the bytes of its payload. Reads no payload.
+SELECT entry_no, branch_no, parent_no, type, role, projection, octet_length(payload) AS bytes
+FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
+ORDER BY entry_no DESC LIMIT :limit;
+
 -- name: all_entries
 -- Return the entries of a session in order of arrival: every branch and every control
 -- record.

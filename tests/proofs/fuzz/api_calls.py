@@ -222,7 +222,7 @@ def calls(
         "reset": lambda: talk.reset(
             draw.text("new", "reset", "daily", "idle"), keep_from=draw.text()
         ),
-        "fork": lambda: talk.fork(entry_id=draw.text(), key=draw.key(), session_id=draw.text()),
+        "fork": lambda: talk.fork(entry=draw.text(), key=draw.key(), session_id=draw.text()),
         "fork epoch": lambda: talk.fork(epoch=draw.integer(), session_id=draw.text()),
         "compact": lambda: compacted(talk, draw),
         "compact late": lambda: compacted(talk, draw, keep_recent_tokens=1),

@@ -446,7 +446,7 @@ class Bench:
             case 2:
                 fork = {
                     "session_id": new_id,
-                    "entry_id": entry_id,
+                    "entry": entry_id,
                     "epoch": None,
                     "key": None,
                     "cwd": None,

@@ -56,6 +56,7 @@ from tests.proofs.models.transcript import (
     shown,
 )
 from tests.support.compaction import begin_in
+from tests.support.core import ids_of
 from tests.support.engine import set_clock
 from tests.support.prompts import check_pi
 
@@ -573,6 +574,20 @@ class Machine(RuleBasedStateMachine):
             lambda: self.call(pair.handle.branch, item.entry_id if item is not None else None),
         )
 
+    @rule(pick=numbers, count=st.integers(1, 4), question=st.booleans())
+    def take_back(self, pick: int, count: int, question: bool) -> None:
+        """Pop messages, or undo the last turn."""
+        pair = self.pair(pick)
+        handle = pair.handle
+        done = self.both(
+            lambda: pair.model.undo_turn() if question else pair.model.pop(count),
+            lambda: self.call(handle.undo_turn) if question else self.call(handle.pop, count),
+        )
+        if done is not None:
+            expected, found = done
+            entries = found if isinstance(found, list) else [found] if found is not None else []
+            assert [item.entry_id for item in expected] == ids_of(entries)
+
     @rule(pick=numbers, keep_from=st.none() | numbers)
     def reset(self, pick: int, keep_from: int | None) -> None:
         pair = self.pair(pick)
@@ -591,7 +606,7 @@ class Machine(RuleBasedStateMachine):
         item = self._some_item(pair.model, which) if where == "entry" else None
         epoch = which % len(pair.model.epochs) if where == "epoch" else None
         handle = self.call(
-            pair.handle.fork, entry_id=item.entry_id if item is not None else None, epoch=epoch
+            pair.handle.fork, entry=item.entry_id if item is not None else None, epoch=epoch
         )
         forked = pair.model.fork(handle.id, at=item, epoch=epoch)
         self.pairs.append(Pair(forked, handle, self._agent(handle.id)))

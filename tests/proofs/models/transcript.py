@@ -373,6 +373,25 @@ class Session:
         self.records += 1
         self._count()
 
+    def pop(self, count: int) -> list[Item]:
+        self._live()
+        taken = [item for item in self._since_reset() if item.is_message][-count:]
+        if taken:
+            self.branch(taken[0].parent)
+        return taken
+
+    def undo_turn(self) -> list[Item]:
+        self._live()
+        taken = [item for item in self._since_reset() if item.kind == "user"][-1:]
+        if taken:
+            self.branch(taken[0].parent)
+        return taken
+
+    def _since_reset(self) -> list[Item]:
+        path = path_to(self.head)
+        resets = [at for at, item in enumerate(path) if item.kind == "reset"]
+        return path[resets[-1] + 1 :] if resets else path
+
     def reset(self, keep_from: Item | None) -> Item:
         self._live()
         if keep_from is not None and keep_from not in path_to(self.head):

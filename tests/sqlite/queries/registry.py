@@ -23,7 +23,7 @@ def fork(w: World, tx: Recorder) -> None:
         tx,
         w.no("session twin"),
         session_id="new",
-        entry_id=None,
+        entry=None,
         epoch=1,
         key=parse_key("agent:main:new"),
         cwd=None,

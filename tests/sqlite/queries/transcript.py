@@ -229,6 +229,13 @@ PAGES = [
         "entry_no",
         seqs(15, *range(13, 2, -1)),
     ),
+    Page(
+        "transcript.newest_in_span",
+        lambda w: span(w, low=3, high=15),
+        lambda row: {"high_no": row.entry_no - 1},
+        "entry_no",
+        seqs(15, *range(13, 2, -1)),
+    ),
     Page("transcript.all_entries", all_entries, forward, "entry_no", seqs(*range(1, 19))),
     Page(
         "transcript.epochs",
