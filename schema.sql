@@ -357,6 +357,10 @@ CREATE TABLE inbox (
                                                 -- progress
   lane_before       TEXT,                       -- of a resume: the lane that accepted it
   reason            TEXT,
+  details           TEXT                        -- what its adapter keeps with it: addresses and
+                                                -- the like, as a JSON object. No model reads it
+                    CONSTRAINT inbox_details_object CHECK (details IS NULL OR
+                    json_type(iif(json_valid(details), details, 'null')) = 'object'),
   payload           TEXT    NOT NULL,           -- the message, as JSON
   CONSTRAINT inbox_event_once UNIQUE (channel, event_id),
   CONSTRAINT inbox_end_is_told
@@ -404,6 +408,9 @@ CREATE TABLE outbox (
   consumer          TEXT,                       -- ... and its reader, for whom it is forwarded once
   receipt           TEXT,                       -- the channel's id of the sent message
   reason            TEXT,
+  details           TEXT                        -- of the message that it answers
+                    CONSTRAINT outbox_details_object CHECK (details IS NULL OR
+                    json_type(iif(json_valid(details), details, 'null')) = 'object'),
   payload           TEXT    NOT NULL,
   CONSTRAINT outbox_event_and_reader_together CHECK ((event_no IS NULL) = (consumer IS NULL))
 ) STRICT;

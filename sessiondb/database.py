@@ -410,6 +410,7 @@ class SessionDB:
         event_id: str,
         lane: str = "main",
         by_person: bool | None = None,
+        details: Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
     ) -> Accepted:
         """Accept a message from a channel. Durable on return.
@@ -419,7 +420,9 @@ class SessionDB:
         conversation the message belongs to. Its session is created when new. `message` is a
         dict, a typed message, or JSON text, with a role. `by_person` says whether a person
         sent it. None: as the lane's messages are (`set_lane`). Only a person's message
-        supersedes an interrupted one, and only if its turn had that in its context.
+        supersedes an interrupted one, and only if its turn had that in its context. `details`
+        is for your handler and sender, and never for a model: `turn.details`, `reply.details`.
+        An address, say. A JSON object of at most 16 KiB.
 
         Raises:
             SessionBusy: too many messages of the session or the lane wait. NACK, and retry
@@ -428,7 +431,7 @@ class SessionDB:
             NotFound: no such lane.
             InvalidInput: not a message, or one of another format than its session's. Lane
                 `resume`, which is the resume plan's. Or a `channel` or `event_id` that is no
-                text. The same call never succeeds.
+                text, or details that are no such object. The same call never succeeds.
             InvalidKey: outside the grammar `agent:<agentId>:<rest>`. Likewise.
             IdentityConflict: the channel brought this event before, from another conversation
                 or with another text. Likewise. An edited message comes through `edit`.
@@ -436,7 +439,9 @@ class SessionDB:
                 begins a new session.
             NotExecuted: `timeout_s` passed before the transaction began.
         """
-        incoming = await inbox.prepare_incoming(channel, event_id, key, message, lane, by_person)
+        incoming = await inbox.prepare_incoming(
+            channel, event_id, key, message, lane, by_person, details
+        )
         return await self.write(
             "inbox.accept",
             lambda tx: inbox.accept(tx, incoming),
@@ -452,13 +457,15 @@ class SessionDB:
         channel: str,
         event_id: str,
         version: int,
+        details: Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
     ) -> Edited:
         """Give an accepted message a new text, because its sender edited it. Durable on return.
 
         `key`, `channel` and `event_id` are those that it was accepted with. `version` grows
         with each edit of a message: the channel's number or time of the edit. May be
-        repeated: a version that is no newer changes nothing.
+        repeated: a version that is no newer changes nothing. Without `details` it keeps those that
+        the message has.
 
         While no turn has read the message, the new text takes the place of the old one, and
         keeps its place in the queue. Otherwise the transcript has the old text, which stays.
@@ -472,7 +479,9 @@ class SessionDB:
             SessionBusy, StoreBusy, InvalidKey, SessionEnded, NotExecuted: as of `accept`.
         """
         checked = inbox.check_version(version)
-        incoming = await inbox.prepare_incoming(channel, event_id, key, message, lanes.MAIN_LANE)
+        incoming = await inbox.prepare_incoming(
+            channel, event_id, key, message, lanes.MAIN_LANE, details=details
+        )
         return await self.write(
             "inbox.edit",
             lambda tx: inbox.edit(tx, incoming, checked),

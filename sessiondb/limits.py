@@ -95,6 +95,10 @@ COMPACTION_RENEWAL_FACTOR = 10
 # pi's and OpenClaw's default.
 KEEP_RECENT_TOKENS = 20_000
 
+# What an adapter keeps with a message: an address and some ids. Each state of the message
+# writes it again, and each of its replies has a copy.
+DETAILS_BYTES_MAX = 16 * KIB
+
 # Messages of one session in one lane, and in one lane, that may wait. A person sends a handful
 # before they are answered. A lane of 10,000 at a few seconds a turn is hours behind,
 # and its senders had better know.

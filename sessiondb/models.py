@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from .limits import SEQ_MAX
 
@@ -483,6 +483,8 @@ class DeadLetter:
     accepted_at_ms: int
     attempts: int
     reason: str | None
+    details: dict[str, Any]
+    """What its adapter gave to `accept` with it."""
     payload: str
 
 
@@ -501,6 +503,8 @@ class Reply:
     created_at_ms: int
     reason: str | None
     """Why it is in its state, or waited before."""
+    details: dict[str, Any]
+    """Those of the message that it answers. Empty without any, and of a forwarded event."""
     payload: str
 
     @property

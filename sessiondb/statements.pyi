@@ -724,6 +724,7 @@ class InboxNewestText(NamedTuple):
     state: str
     digest: str | None
     turn_no: int | None
+    details: str | None
 
 
 class InboxWaitingInSession(NamedTuple):
@@ -766,6 +767,10 @@ class InboxCandidate(NamedTuple):
     edit_of: int | None
     by_person: int
     digest: str | None
+    lane: str
+    lane_before: str | None
+    session_key: str | None
+    details: str | None
 
 
 class InboxPayload(NamedTuple):
@@ -878,6 +883,7 @@ class InboxDead(NamedTuple):
     accepted_at_ms: int
     attempts: int
     reason: str | None
+    details: str | None
     payload: str
 
 
@@ -917,7 +923,7 @@ class InstanceByPid(NamedTuple):
 
 
 class OutboxAdd(NamedTuple):
-    """outbox.add: Add a reply, in the transaction that completes its turn. With a reason why not, it is failed."""
+    """outbox.add: Add a reply, in the transaction that completes its turn, with the details of its message. With a reason why not, it is failed."""
 
     outbox_no: int
 
@@ -944,6 +950,7 @@ class OutboxCandidate(NamedTuple):
     created_at_ms: int
     asked_at_ms: int
     reason: str | None
+    details: str | None
 
 
 class OutboxPayload(NamedTuple):
@@ -983,6 +990,7 @@ class OutboxList(NamedTuple):
     attempts: int
     created_at_ms: int
     reason: str | None
+    details: str | None
     payload: str
 
 
@@ -2537,7 +2545,7 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["inbox.by_event"], /, *, channel: SqlValue, event_id: SqlValue) -> InboxByEvent | None: ...
     @overload
-    def first(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, now_ms: SqlValue, payload: SqlValue) -> InboxAccept | None: ...
+    def first(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, now_ms: SqlValue, details: SqlValue, payload: SqlValue) -> InboxAccept | None: ...
     @overload
     def first(self, statement: Literal["inbox.newest_text"], /, *, inbox_no: SqlValue) -> InboxNewestText | None: ...
     @overload
@@ -3039,7 +3047,7 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["inbox.by_event"], /, *, channel: SqlValue, event_id: SqlValue) -> InboxByEvent: ...
     @overload
-    def one(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, now_ms: SqlValue, payload: SqlValue) -> InboxAccept: ...
+    def one(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, now_ms: SqlValue, details: SqlValue, payload: SqlValue) -> InboxAccept: ...
     @overload
     def one(self, statement: Literal["inbox.newest_text"], /, *, inbox_no: SqlValue) -> InboxNewestText: ...
     @overload
@@ -3540,7 +3548,7 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["inbox.by_event"], /, *, channel: SqlValue, event_id: SqlValue) -> list[InboxByEvent]: ...
     @overload
-    def all(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, now_ms: SqlValue, payload: SqlValue) -> list[InboxAccept]: ...
+    def all(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, now_ms: SqlValue, details: SqlValue, payload: SqlValue) -> list[InboxAccept]: ...
     @overload
     def all(self, statement: Literal["inbox.newest_text"], /, *, inbox_no: SqlValue) -> list[InboxNewestText]: ...
     @overload
@@ -4178,7 +4186,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["import_file.save_index"], /, *, path: SqlValue, name: SqlValue, agent_id: SqlValue, bytes: SqlValue, lines: SqlValue, entries: SqlValue, sha256: SqlValue, inode: SqlValue, now_ms: SqlValue, note: SqlValue, content: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, now_ms: SqlValue, payload: SqlValue) -> int: ...
+    def run(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, now_ms: SqlValue, details: SqlValue, payload: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["inbox.line_up"], /, *, session_no: SqlValue) -> int: ...
     @overload
@@ -4186,7 +4194,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["inbox.line_up_all"], /) -> int: ...
     @overload
-    def run(self, statement: Literal["inbox.replace_text"], /, *, payload: SqlValue, digest: SqlValue, inbox_no: SqlValue) -> int: ...
+    def run(self, statement: Literal["inbox.replace_text"], /, *, payload: SqlValue, digest: SqlValue, details: SqlValue, inbox_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["inbox.note_edit"], /, *, version: SqlValue, inbox_no: SqlValue) -> int: ...
     @overload
@@ -4298,9 +4306,9 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_turn"], /, *, turn_no: SqlValue, session_no: SqlValue, lane: SqlValue, kind: SqlValue, state: SqlValue, inbox_no: SqlValue, attempt: SqlValue, operation: SqlValue, instance_no: SqlValue, started_at_ms: SqlValue, renewed_at_ms: SqlValue, expires_at_ms: SqlValue, deadline_ms: SqlValue, finished_at_ms: SqlValue, incomplete: SqlValue, reason: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_inbox"], /, *, inbox_no: SqlValue, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edited: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, state: SqlValue, accepted_at_ms: SqlValue, available_at_ms: SqlValue, queued_at_ms: SqlValue, waits: SqlValue, attempts: SqlValue, stops: SqlValue, turn_no: SqlValue, entry_no: SqlValue, superseded_by: SqlValue, told_no: SqlValue, delayed: SqlValue, restored: SqlValue, timeout_ms: SqlValue, lane_before: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_inbox"], /, *, inbox_no: SqlValue, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edited: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, state: SqlValue, accepted_at_ms: SqlValue, available_at_ms: SqlValue, queued_at_ms: SqlValue, waits: SqlValue, attempts: SqlValue, stops: SqlValue, turn_no: SqlValue, entry_no: SqlValue, superseded_by: SqlValue, told_no: SqlValue, delayed: SqlValue, restored: SqlValue, timeout_ms: SqlValue, lane_before: SqlValue, reason: SqlValue, details: SqlValue, payload: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_outbox"], /, *, outbox_no: SqlValue, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, channel: SqlValue, state: SqlValue, attempts: SqlValue, attempts_before: SqlValue, instance_no: SqlValue, expires_at_ms: SqlValue, created_at_ms: SqlValue, available_at_ms: SqlValue, waits: SqlValue, asked_at_ms: SqlValue, finished_at_ms: SqlValue, event_no: SqlValue, consumer: SqlValue, receipt: SqlValue, reason: SqlValue, payload: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_outbox"], /, *, outbox_no: SqlValue, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, channel: SqlValue, state: SqlValue, attempts: SqlValue, attempts_before: SqlValue, instance_no: SqlValue, expires_at_ms: SqlValue, created_at_ms: SqlValue, available_at_ms: SqlValue, waits: SqlValue, asked_at_ms: SqlValue, finished_at_ms: SqlValue, event_no: SqlValue, consumer: SqlValue, receipt: SqlValue, reason: SqlValue, details: SqlValue, payload: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_channel_pause"], /, *, channel: SqlValue, refused_since_ms: SqlValue, pauses: SqlValue, begun_at_ms: SqlValue, until_ms: SqlValue, reason: SqlValue) -> int: ...
     @overload

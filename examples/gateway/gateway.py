@@ -165,12 +165,11 @@ class Gateway:
         When this returns it is on disk, and only then may its sender be told so.
         """
         key = session_key(channel, agent, conversation)
-        via = {"event_id": event_id, "agent": agent, "target": f"{channel}:{conversation}"}
         message = {
             "role": "user",
             "content": text,
             "timestamp": round(time.time() * 1000),
-            "via": via,
+            "event_id": event_id,  # a page knows its own messages by it
         }
         stale = (
             await self.db.reset_if_due(key, self.settings.reset)
@@ -183,6 +182,7 @@ class Gateway:
             channel=channel,
             event_id=event_id,
             lane="cron" if channel == "cron" else "main",
+            details={"target": f"{channel}:{conversation}"},  # for the answer. No model reads it
         )
         if stale is not None:
             self.tell(accepted.session_id, "reset", reason=stale)
@@ -205,7 +205,7 @@ class Gateway:
         Whatever happens here, `run_lane` records it. A crash is found by the next
         start.
         """
-        session, via, inbox_no = turn.session, turn.message["via"], turn.inbox_no
+        session, inbox_no = turn.session, turn.inbox_no
         self.working[session.id] = turn
         self.tell(
             session.id,
@@ -229,8 +229,8 @@ class Gateway:
         if not text.strip():
             return Answer(incomplete="the model answered with nothing")
         # One transaction: the entry, the reply's row, and the end of the turn.
-        reply = {"text": text, "event_id": via["event_id"], "inbox_no": inbox_no}
-        return Answer(entries=entries, replies=[(via["target"], reply)])
+        reply = {"text": text, "event_id": turn.event_id, "inbox_no": inbox_no}
+        return Answer(entries=entries, replies=[(turn.details["target"], reply)])
 
     async def _think(self, turn: Turn) -> tuple[str, list[dict[str, Any]]]:
         if (word := text_of(turn.message).split(maxsplit=1)[0]) in RESETS:
@@ -241,12 +241,12 @@ class Gateway:
         context = await turn.session.context()
         if context.tokens > self.settings.threshold_tokens:
             self.compact_soon(turn.session, "threshold")
-        system = AGENTS.get(turn.message["via"]["agent"], AGENTS["main"])
+        system = AGENTS.get(turn.agent_id or "main", AGENTS["main"])
         message = await self.model.answer(system, context.messages, attempt=turn.attempt)
         while calls_of(message):  # the turn's deadline is the bound
             messages = await self._use_tools(turn, message)
             message = await self.model.answer(system, messages, attempt=turn.attempt)
-        return text_of(message), [{**message, "answers": turn.message["via"]["event_id"]}]
+        return text_of(message), [{**message, "answers": turn.event_id}]
 
     async def _use_tools(self, turn: Turn, message: dict[str, Any]) -> list[dict[str, Any]]:
         """Carry out what the model asked for.

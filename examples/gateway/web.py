@@ -254,13 +254,12 @@ class Web:
             if entry.type in ("compaction", "reset") or (
                 entry.role in ("user", "assistant") and text_of(message)
             ):
-                via = message.get("via", {})
                 text.append(
                     {
                         "what": entry.role or entry.type,
                         "text": text_of(message),
                         "at_ms": entry.appended_at_ms,
-                        "event_id": via.get("event_id"),
+                        "event_id": message.get("event_id"),
                         "answers": message.get("answers"),
                         "entry_id": entry.entry_id,
                     }

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sessiondb.backend import ReadTx, Tx
 from sessiondb.errors import SessionDBError, StoreDamaged
@@ -31,8 +31,10 @@ from sessiondb.limits import (
 from sessiondb.transcript import context
 from sessiondb.transcript.append import append as append_entries
 from sessiondb.transcript.entries import Draft
+from sessiondb.transcript.keys import parse_key
 
 from . import changes, dead_letters
+from .details import decoded_details
 from .lanes import RESUME_LANE, require_lane
 
 if TYPE_CHECKING:
@@ -73,7 +75,42 @@ class Candidate:
     edit_of: int | None
     by_person: int
     digest: str | None
+    lane: str
+    lane_before: str | None
+    session_key: str | None
+    details: str | None
     payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a message came from, for its handler."""
+
+    channel: str
+    event_id: str
+    lane: str
+    """The lane that accepted it. A resume runs in another one."""
+    key: str | None
+    agent_id: str | None
+    details: dict[str, Any]
+
+
+def origin(candidate: Candidate) -> Origin:
+    """Decode where a message came from.
+
+    Raises:
+        CannotBegin: another program wrote its details, or its key.
+    """
+    key = candidate.session_key
+    with _damage_of(candidate.inbox_no, candidate.session_no):
+        return Origin(
+            candidate.channel,
+            candidate.event_id,
+            candidate.lane_before or candidate.lane,
+            key,
+            parse_key(key).agent_id if key is not None else None,
+            decoded_details(candidate.details),
+        )
 
 
 @dataclass(frozen=True, slots=True)

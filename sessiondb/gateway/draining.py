@@ -32,7 +32,7 @@ from sessiondb.backend import Database, Tx
 from sessiondb.errors import SessionDBError
 from sessiondb.waiter import Deadline
 
-from . import retry
+from . import retry, running_turn
 
 if TYPE_CHECKING:
     from .running_turn import Turn
@@ -84,12 +84,16 @@ class Loops:
         """Cancel the handler of a turn that has ended in the database, if it runs here."""
         # Another thread's loop may end it meanwhile.
         turn = self.running.get(turn_no) if turn_no is not None else None
-        if turn is not None and not turn.ending:
-            turn.stop()
+        if turn is not None and not running_turn.is_ending(turn):
+            running_turn.stop(turn)
 
     def working(self) -> list[int]:
         """Return the turns whose handlers work here, and whose end is not being written."""
-        return [number for number, turn in self.running.copy().items() if not turn.ending]
+        return [
+            number
+            for number, turn in self.running.copy().items()
+            if not running_turn.is_ending(turn)
+        ]
 
     def ends(self, stage: Stage) -> bool:
         """Tell whether the loops of a stage are to return."""

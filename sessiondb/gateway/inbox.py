@@ -28,6 +28,7 @@ the interrupted one, the answer is for both: the interrupted one is superseded, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -63,6 +64,7 @@ from sessiondb.transcript.formats import ANY, is_item
 from sessiondb.transcript.keys import SessionKey, parse_key
 
 from . import changes, channels, lanes
+from .details import decoded_details, encoded_details
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -79,6 +81,7 @@ class Incoming:
     payload: str
     digest: str
     session_id: str  # for a session that does not exist yet
+    details: str | None = None
     edit_of: int | None = None
     by_person: bool | None = None  # as the lane's messages are
     formats: int = ANY  # the message formats that it may have
@@ -91,12 +94,13 @@ async def prepare_incoming(
     message: dict[str, Any] | BaseModel | str,
     lane: str,
     by_person: bool | None = None,
+    details: Mapping[str, Any] | None = None,
 ) -> Incoming:
     """Check and encode a message on its way in, off the event loop when it is large.
 
     Raises:
         InvalidInput: not a message, or the channel or the event id (which some channels
-            number) is not a text that fits.
+            number) is not a text that fits, or the details are no JSON object that fits.
         InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
     """
     text, said, may_be = (
@@ -112,6 +116,7 @@ async def prepare_incoming(
         text,
         said,
         registry.new_session_id(),
+        details=encoded_details(details) if details is not None else None,
         by_person=by_person,
         formats=may_be,
     )
@@ -205,6 +210,7 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
         lane=incoming.lane,
         by_person=bool(lane.people) if incoming.by_person is None else incoming.by_person,
         now_ms=tx.now_ms,
+        details=incoming.details,
         payload=incoming.payload,
     )
     return Accepted(row.inbox_no, ref.session_id, "queued", tx.now_ms, ahead, duplicate=False)
@@ -248,6 +254,7 @@ def edit(tx: Tx, incoming: Incoming, version: int) -> Edited:
         inbox_no=newest.inbox_no,
         payload=incoming.payload,
         digest=incoming.digest,
+        details=incoming.details,
     ):
         return Edited(newest.inbox_no, newest.session_id, "replaced", None, duplicate=False)
     follower = replace(
@@ -255,6 +262,7 @@ def edit(tx: Tx, incoming: Incoming, version: int) -> Edited:
         event_id=f"{incoming.event_id} edit {version}",
         lane=known.lane_before or known.lane,
         by_person=bool(known.by_person),
+        details=incoming.details or newest.details,
         edit_of=known.inbox_no,
     )
     queued = accept(tx, follower)
@@ -448,7 +456,9 @@ def dead_letters(
     """
     before_no = 2**62 if before_no is None else before_no
     rows, more = tx.page("inbox.dead", before_no=before_no, limit=limit)
-    letters = [DeadLetter(**row._asdict()) for row in rows]
+    letters = [
+        DeadLetter(**{**row._asdict(), "details": decoded_details(row.details)}) for row in rows
+    ]
     return letters, letters[-1].inbox_no if more else None
 
 

@@ -43,6 +43,7 @@ from sessiondb.limits import (
 from sessiondb.models import Event, Reply
 
 from . import changes, channels
+from .details import decoded_details
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -227,6 +228,7 @@ def begin_sending(
         row = tx.one("outbox.candidate", outbox_no=outbox_no)
         if text is None:
             text = tx.one("outbox.payload", outbox_no=outbox_no).payload
+        details = decoded_details(row.details)
     except StoreDamaged as error:
         raise CannotSend(outbox_no, error) from error
     expires_at_ms = tx.now_ms + lease_ms + LEASE_GRACE_MS
@@ -252,6 +254,7 @@ def begin_sending(
         expires_at_ms=expires_at_ms,
         tries=attempts - row.attempts_before,
         asked_at_ms=row.asked_at_ms,
+        details=details,
     )
 
 
@@ -421,7 +424,7 @@ def replies(
         rows, more = tx.page("outbox.list_sent", after_no=after_no, limit=limit)
     else:
         rows, more = tx.page("outbox.list", state=state, after_no=after_no, limit=limit)
-    found = [Reply(**row._asdict()) for row in rows]
+    found = [Reply(**{**row._asdict(), "details": decoded_details(row.details)}) for row in rows]
     return found, found[-1].outbox_no if more else None
 
 

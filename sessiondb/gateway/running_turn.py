@@ -89,23 +89,26 @@ Handler = Callable[["Turn"], Awaitable[Answer]]
 class Turn:
     """A turn in progress, as its handler holds it."""
 
-    db: Database
     session: Session
-    _started: claims.Started
+    """Its conversation. Read with it, and write with the turn: `append` and `reset`."""
     message: dict[str, Any]
+    """The message to be answered, decoded."""
+    _started: claims.Started
+    _origin: claims.Origin
+    _db: Database
     _settings: LaneSettings
-    watch: cancellation.Watch
-    stopped: bool = False
+    _watch: cancellation.Watch
+    _stopped: bool = False
     """True: it was aborted or taken over. Nothing can be written in its name any more."""
     _alive_until: float = field(init=False)
     """Until then the lease holds in this process, whatever the wall clock says.
 
     By the monotonic clock, which nobody sets."""
-    ending: bool = False
+    _ending: bool = False
     """True: its work is over, and its end is being written.
 
     This process does not take it over meanwhile."""
-    unsigned: str = "its end was not written"
+    _unsigned: str = "its end was not written"
     """Why its end is not in the database. Empty once it is."""
     _ended: bool = False  # its outcome is written, or was given up
     _ends: float = field(init=False)
@@ -143,12 +146,6 @@ class Turn:
     def __str__(self) -> str:
         return f"turn {self.turn_no} of session {self.session.id}"
 
-    def stop(self) -> None:
-        """Cancel the handler, because the turn has ended in the database. From any thread."""
-        self.stopped = True
-        if self._scope is not None and self._home is not None:
-            self._home.call_soon(self._scope.cancel)
-
     @property
     def turn_no(self) -> int:
         """The turn's number: its fencing token."""
@@ -163,6 +160,44 @@ class Turn:
     def inbox_no(self) -> int:
         """The message's number, as `accept` returned it."""
         return self._started.inbox_no
+
+    @property
+    def channel(self) -> str:
+        """The adapter that brought the message, as `accept` got it."""
+        return self._origin.channel
+
+    @property
+    def event_id(self) -> str:
+        """The channel's own id of the message. Of an edit that waited: with ` edit VERSION`."""
+        return self._origin.event_id
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the adapter gave to `accept` for the handler, and no model reads. Empty without any.
+
+        The turn's replies have it, too, for their sender.
+        """
+        return self._origin.details
+
+    @property
+    def lane(self) -> str:
+        """The lane that accepted the message. A resume (`kind`) runs in another one."""
+        return self._origin.lane
+
+    @property
+    def key(self) -> str | None:
+        """The conversation's key. None: it was accepted before the database kept them."""
+        return self._origin.key
+
+    @property
+    def agent_id(self) -> str | None:
+        """The agent that the key names. None: likewise."""
+        return self._origin.agent_id
+
+    @property
+    def accepted_at_ms(self) -> int:
+        """When the message was accepted."""
+        return self._started.accepted_at_ms
 
     @property
     def edit_of(self) -> int | None:
@@ -185,7 +220,7 @@ class Turn:
         """
         draft = await prepare(item)
         draft.asked_epoch = self.session.asked_epoch
-        receipts = await self.db.write(
+        receipts = await self._db.write(
             "turn.append", lambda tx: turns.append(tx, self.turn_no, [draft]), size=draft.size
         )
         self._note_progress()
@@ -201,7 +236,7 @@ class Turn:
             TurnLost: the turn was taken over. Nothing was changed.
         """
         check_reset_reason(reason)
-        epoch = await self.db.write(
+        epoch = await self._db.write(
             "turn.reset",
             lambda tx: turns.reset(tx, self.turn_no, reason=reason, keep_from=keep_from),
         )
@@ -222,11 +257,23 @@ class Turn:
     async def _renew_lease(self, operation: str | None = None) -> None:
         lease_ms = round(self._settings.lease_s * 1000)
         shown = operation[: retry.REASON_CHARS_MAX] if operation is not None else None
-        await self.db.write(
+        await self._db.write(
             "turn.renew",
             lambda tx: leases.renew(tx, self.turn_no, lease_ms=lease_ms, operation=shown),
         )
         self._extend()
+
+
+def stop(turn: Turn) -> None:
+    """Cancel a turn's handler, because it has ended in the database. From any thread."""
+    turn._stopped = True
+    if turn._scope is not None and turn._home is not None:
+        turn._home.call_soon(turn._scope.cancel)
+
+
+def is_ending(turn: Turn) -> bool:
+    """Tell whether the handler of a turn has ended, and its end is being written."""
+    return turn._ending
 
 
 def is_owned(turn: Turn) -> bool:
@@ -234,7 +281,7 @@ def is_owned(turn: Turn) -> bool:
 
     True while its lease is valid by the monotonic clock, or its end is being written.
     """
-    return turn.ending or clock.monotonic() < turn._alive_until
+    return turn._ending or clock.monotonic() < turn._alive_until
 
 
 async def run_turn(
@@ -248,7 +295,7 @@ async def run_turn(
     Until its end is written the turn belongs to this process, and its lease is renewed,
     also while the loop is being cancelled.
     """
-    watch = turn.watch
+    watch = turn._watch
     del claimed[turn.turn_no]
     keeping = anyio.CancelScope(shield=True)
 
@@ -283,19 +330,19 @@ async def run_turn(
 
 def note_unsigned(turn: Turn) -> None:
     """Note a turn whose end could not be written before its lane stopped."""
-    if turn.unsigned:
-        turn.watch.note_unsigned(f"{turn}: {turn.unsigned}")
+    if turn._unsigned:
+        turn._watch.note_unsigned(f"{turn}: {turn._unsigned}")
 
 
 async def _work(turn: Turn, handler: Handler) -> None:
-    watch = turn.watch
+    watch = turn._watch
     returned: list[object] = []
     failure: str | None = None
     cut_off, attempts_max = False, turn._settings.attempts_max
     try:
         async with anyio.create_task_group() as group:
             turn._home, turn._scope = Home(), group.cancel_scope
-            if turn.stopped:
+            if turn._stopped:
                 group.cancel_scope.cancel()
             if turn._started.kind == "message" and not turn._started.notified:
                 group.start_soon(_notify_delay, turn)
@@ -307,7 +354,7 @@ async def _work(turn: Turn, handler: Handler) -> None:
             group.cancel_scope.cancel()
     except anyio.get_cancelled_exc_class():
         # The loop is being cancelled. An answer that exists already is not thrown away.
-        turn.ending = True
+        turn._ending = True
         asked = watch.is_asked()
         with anyio.CancelScope(shield=True):
             if returned:
@@ -317,24 +364,24 @@ async def _work(turn: Turn, handler: Handler) -> None:
         raise
     except Exception as error:
         failure = retry.described(retry.unwrap_group(error))
-        if not turn.stopped:
+        if not turn._stopped:
             logger.warning("%s failed: %s", turn, failure, exc_info=retry.unwrap_group(error))
     except BaseExceptionGroup as mixed:
         # trio: the loop is being cancelled, and the handler raised something else on
         # its way out.
-        turn.ending = True
+        turn._ending = True
         await interrupt(turn)
         await retry.reraise_cancellation(mixed, str(turn))
         return
-    if turn.stopped:
+    if turn._stopped:
         logger.info("%s was stopped: it has ended, or was taken over", turn)
-        turn.unsigned = ""
+        turn._unsigned = ""
         return
     if not returned and failure is None:
         failure = _STRAY
     # A cancellation that arrives from here on waits until the end is written: one
     # transaction.
-    turn.ending = True
+    turn._ending = True
     with anyio.CancelScope(shield=True):
         if failure is not None:
             await _fail(turn, failure, attempts_max=attempts_max, cut_off=cut_off)
@@ -351,7 +398,7 @@ async def _keep_lease(turn: Turn) -> None:
         except (TurnLost, StoreClosed) as error:
             if not turn._ended:
                 logger.warning("%s", error)
-                turn.stop()
+                stop(turn)
             return
         except SessionDBError as error:
             logger.warning("%s: its lease was not renewed: %s", turn, error)
@@ -368,7 +415,7 @@ async def _notify_delay(turn: Turn) -> None:
     backoff = retry.Backoff(f"{turn}: its sender cannot be notified of the delay")
     while True:
         try:
-            await turn.db.write("turn.delayed", lambda tx: turns.notify_delayed(tx, turn.turn_no))
+            await turn._db.write("turn.delayed", lambda tx: turns.notify_delayed(tx, turn.turn_no))
         except TurnLost:
             return
         except SessionDBError as error:
@@ -507,25 +554,25 @@ async def _record(
     """
     try:
         await retry.write_with_retry(
-            turn.db,
+            turn._db,
             "turn.end",
             body,
             size=size,
             for_s=turn._settings.lease_s,
             name=str(turn),
-            watch=turn.watch,
+            watch=turn._watch,
         )
     except TurnLost as error:
         logger.warning("%s", error)
-        turn.unsigned = ""
+        turn._unsigned = ""
     except SessionDBError as error:
-        turn.unsigned = str(error)
+        turn._unsigned = str(error)
         if not error.retry and not isinstance(error, StoreClosed):
             return error
         # There is nothing to trace: the error says where it came from.
         message = "%s: its end could not be written (%s); its lease ends it"
         logger.error(message, turn, error)  # noqa: TRY400
     else:
-        turn.unsigned = ""
+        turn._unsigned = ""
     turn._ended = True
     return None

@@ -263,6 +263,7 @@ async def _claim(
             lambda tx: dead_letters.refuse(tx, candidate.inbox_no, candidate.session_no, reason),
         )
         return None
+    origin = claims.origin(candidate)
 
     created: claims.Started | None = None
 
@@ -298,7 +299,7 @@ async def _claim(
         return None
     session = Session(db, Ref(started.session_no, started.session_id))
     session.turn_no = started.turn_no
-    return Turn(db, session, started, message, settings, watch)
+    return Turn(session, message, started, origin, db, settings, watch)
 
 
 async def _release(

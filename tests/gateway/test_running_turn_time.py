@@ -36,7 +36,9 @@ def a_turn(*, lease_s: float, timeout_ms: int, progress_ms: int | None = None) -
     )
     nothing: Any = None
     session: Any = SimpleNamespace(id="s")
-    return Turn(nothing, session, started, {}, LaneSettings(lease_s=lease_s), nothing)
+    origin = claims.Origin("web", "e1", "main", "agent:main:web:1", "main", {})
+    settings = LaneSettings(lease_s=lease_s)
+    return Turn(session, {}, started, origin, nothing, settings, nothing)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,7 @@ def test_a_turn_is_owned_for_a_lease_and_at_most_until_its_end(
     for moment, owned in ((0.0, True), (until_s - 0.001, True), (until_s, False)):
         now = 1_000.0 + moment
         assert running_turn.is_owned(turn) == owned
-    turn.ending = True
+    turn._ending = True
     assert running_turn.is_owned(turn), "its end is being written"
 
 
@@ -163,7 +165,7 @@ async def test_a_lease_is_renewed_for_the_length_that_is_set(
 
     monkeypatch.setattr(running_turn.leases, "renew", renew)
     turn = a_turn(lease_s=12.5, timeout_ms=600_000)
-    turn.db = _Db()  # type: ignore[assignment]
+    turn._db = _Db()  # type: ignore[assignment]
     await turn.renew("thinking")
     await turn._renew_lease()
     assert asked == [(1, 12_500, "thinking"), (1, 12_500, None)]
@@ -197,6 +199,6 @@ async def test_a_notice_is_tried_again_after_errors_that_pass(
     ):
         slept.clear()
         turn = a_turn(lease_s=30, timeout_ms=600_000)
-        turn.db = db = _Db(*ends)  # type: ignore[assignment]
+        turn._db = db = _Db(*ends)  # type: ignore[assignment]
         await running_turn._notify_delay(turn)
         assert (db.ends, len(slept)) == ([], 1 + pauses)

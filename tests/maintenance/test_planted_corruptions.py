@@ -1078,7 +1078,9 @@ PLANTS = [
         "its text is not JSON",
         "slow-session",
     ),
+    Plant("inbox.details", inbox("slow-next", "details = '{'"), "rule", "inbox_details_object"),
     # -- outbox, channel_pause
+    Plant("outbox.details", reply("web:sent", "details = '[]'"), "rule", "outbox_details_object"),
     Plant(
         "outbox.session_no",
         reply("web:sent", f"session_no = {no('failed')}"),

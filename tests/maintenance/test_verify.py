@@ -303,7 +303,7 @@ BREAKS = [
         "UPDATE inbox SET state = 'done', told_no = NULL WHERE inbox_no = 2",
     ),
     (
-        "unanswered",
+        "rule unanswered",
         "item 2 is dead, but no event told its sender",
         """PRAGMA ignore_check_constraints = on;
         UPDATE inbox SET told_no = NULL WHERE inbox_no = 2""",

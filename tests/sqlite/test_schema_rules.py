@@ -150,6 +150,15 @@ CHECKS = [
         [{"told_no": None}, {"state": "queued", "superseded_by": 1, "told_no": None}],
         [{"state": "queued", "told_no": None}, {"superseded_by": 1}],
     ),
+    *(
+        Rule(
+            f"{table}_details_object",
+            row,
+            [{"details": value} for value in ("{", "", "[]", "1", "null")],
+            [{"details": None}, {"details": "{}"}],
+        )
+        for table, row in (("inbox", "inbox dead"), ("outbox", "outbox web:sent"))
+    ),
     one_of("outbox_state_known", "outbox web:sent", "state", "pending sending sent unknown failed"),
     Rule(
         "outbox_event_and_reader_together",

@@ -88,11 +88,16 @@ async def _hold_two_conversations(path: Path) -> None:
                 _message("Good morning!", talk),
                 channel="sim",
                 event_id=f"{talk}-1",
+                details={"target": f"sim:{talk}"},
             )
         for _ in range(2):
             await _answered(db)
         await db.accept(
-            "agent:main:sim:direct:busy", _message(GO_ON, "busy"), channel="sim", event_id="busy-2"
+            "agent:main:sim:direct:busy",
+            _message(GO_ON, "busy"),
+            channel="sim",
+            event_id="busy-2",
+            details={"target": "sim:busy"},
         )
         await cut_off.wait()
         group.cancel_scope.cancel()
@@ -108,11 +113,7 @@ async def _answered(db: sessiondb.SessionDB) -> None:
 
 
 def _message(text: str, talk: str) -> dict[str, Any]:
-    return {
-        "role": "user",
-        "content": text,
-        "via": {"event_id": talk, "agent": "main", "target": f"sim:{talk}"},
-    }
+    return {"role": "user", "content": text, "event_id": talk}
 
 
 def _copy(connection: apsw.Connection, storm: Storm) -> None:
@@ -317,13 +318,14 @@ def _interrupt(
         session_no = storm.sessions - number
         connection.execute(
             """INSERT INTO inbox (channel, event_id, session_no, lane, state, accepted_at_ms,
-               available_at_ms, payload)
-               VALUES ('sim', ?, ?, 'main', 'queued', ?, ?, ?)""",
+               available_at_ms, details, payload)
+               VALUES ('sim', ?, ?, 'main', 'queued', ?, ?, ?, ?)""",
             (
                 f"waiting {number}",
                 session_no,
                 now_ms,
                 now_ms,
+                json.dumps({"target": f"sim:{session_no}"}),
                 json.dumps(_message(f"Is anybody there? ({number})", str(session_no))),
             ),
         )

@@ -478,6 +478,7 @@ class Builder:
             json.dumps(message),
             digest(message),
             session_id,
+            details=json.dumps({"of": event_id}),
         )
         return inbox.accept(self.tx(), incoming).inbox_no
 

@@ -12,6 +12,7 @@
 -- `waits` marks messages that a look need not read: they wait for another one of their session.
 -- `restored` marks what was open in a backup that was restored: a person decides about it.
 -- `stops` counts the attempts that an orderly stop ended: no reason to give a message up.
+-- `details` is what an adapter keeps with a message. Its replies have it, too.
 --
 -- Rewritten is inbox (a row per message that was not pruned). It takes about a second for 100 MB
 -- of messages. `entry`, which has the bytes, is not rewritten. It is read twice, for the
@@ -60,6 +61,9 @@ CREATE TABLE inbox (
   timeout_ms        INTEGER,
   lane_before       TEXT,
   reason            TEXT,
+  details           TEXT
+                    CONSTRAINT inbox_details_object CHECK (details IS NULL OR
+                    json_type(iif(json_valid(details), details, 'null')) = 'object'),
   payload           TEXT    NOT NULL,
   CONSTRAINT inbox_event_once UNIQUE (channel, event_id),
   CONSTRAINT inbox_end_is_told
@@ -143,6 +147,9 @@ CREATE TABLE outbox (
   consumer          TEXT,
   receipt           TEXT,
   reason            TEXT,
+  details           TEXT
+                    CONSTRAINT outbox_details_object CHECK (details IS NULL OR
+                    json_type(iif(json_valid(details), details, 'null')) = 'object'),
   payload           TEXT    NOT NULL,
   CONSTRAINT outbox_event_and_reader_together CHECK ((event_no IS NULL) = (consumer IS NULL))
 ) STRICT;

@@ -8,7 +8,7 @@ WHERE i.channel = :channel AND i.event_id = :event_id;
 -- name: accept, one row
 -- Accept a message: it is accepted when this row is committed.
 INSERT INTO inbox (channel, event_id, session_no, session_key, digest, edit_of, lane, by_person,
-                   state, accepted_at_ms, available_at_ms, queued_at_ms, waits, payload)
+                   state, accepted_at_ms, available_at_ms, queued_at_ms, waits, details, payload)
 VALUES (:channel, :event_id, :session_no, :session_key, :digest, :edit_of, :lane, :by_person,
         'queued', :now_ms, 0, :now_ms,
         EXISTS (SELECT 1 FROM turn AS t WHERE t.session_no = :session_no AND t.state = 'running')
@@ -17,7 +17,7 @@ VALUES (:channel, :event_id, :session_no, :session_key, :digest, :edit_of, :lane
                      (SELECT own.priority FROM lane AS own WHERE own.lane = :lane)
                      AND o.state = 'queued' AND o.lane = before.lane
                      AND o.session_no = :session_no),
-        :payload)
+        :details, :payload)
 RETURNING inbox_no;
 
 -- name: line_up, any rows
@@ -68,14 +68,15 @@ WHERE state = 'queued' AND waits <> (lane <> 'resume' AND (
 -- name: newest_text
 -- Return the message that has the newest text of an edited one: its last edit that a
 -- turn reads on its own or, without one, itself.
-SELECT i.inbox_no, i.session_no, s.session_id, i.state, i.digest, i.turn_no FROM inbox AS i
+SELECT i.inbox_no, i.session_no, s.session_id, i.state, i.digest, i.turn_no, i.details
+FROM inbox AS i
 JOIN session AS s ON s.session_no = i.session_no
 WHERE i.inbox_no = (SELECT coalesce(max(e.inbox_no), :inbox_no) FROM inbox AS e
                     WHERE e.edit_of = :inbox_no);
 
 -- name: replace_text, one row or none
--- Replace the text of a message that no turn has read.
-UPDATE inbox SET payload = :payload, digest = :digest
+-- Replace the text of a message that no turn has read, and its details if there are new ones.
+UPDATE inbox SET payload = :payload, digest = :digest, details = coalesce(:details, details)
 WHERE inbox_no = :inbox_no AND state = 'queued' AND entry_no IS NULL;
 
 -- name: note_edit, one row
@@ -135,7 +136,8 @@ ORDER BY i.available_at_ms, i.inbox_no LIMIT 1;
 -- name: candidate
 -- Return what a claim of a message needs.
 SELECT i.inbox_no, i.session_no, s.session_id, i.channel, i.event_id, i.attempts, i.timeout_ms,
-       i.entry_no, s.ended_at_ms, i.edit_of, i.by_person, i.digest
+       i.entry_no, s.ended_at_ms, i.edit_of, i.by_person, i.digest,
+       i.lane, i.lane_before, i.session_key, i.details
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no WHERE i.inbox_no = :inbox_no;
 
 -- name: payload
@@ -307,7 +309,7 @@ WHERE inbox_no = :inbox_no AND state = 'dead';
 -- name: dead
 -- Return dead letters, newest first, a page at a time.
 SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.accepted_at_ms, i.attempts,
-       i.reason, i.payload
+       i.reason, i.details, i.payload
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
 WHERE i.state IN ('interrupted', 'dead') AND i.state = 'dead' AND i.inbox_no < :before_no
 ORDER BY i.inbox_no DESC LIMIT :limit;

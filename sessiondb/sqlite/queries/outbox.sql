@@ -1,14 +1,17 @@
 -- name: add, one row
--- Add a reply, in the transaction that completes its turn. With a reason why not, it is failed.
+-- Add a reply, in the transaction that completes its turn, with the details of its message.
+-- With a reason why not, it is failed.
 INSERT INTO outbox (session_no, turn_no, target, channel, state, created_at_ms, available_at_ms,
-                    waits, finished_at_ms, reason, payload)
+                    waits, finished_at_ms, reason, details, payload)
 VALUES (:session_no, :turn_no, :target, substr(:target, 1, instr(:target || ':', ':') - 1),
         CASE WHEN :reason IS NULL THEN 'pending' ELSE 'failed' END, :now_ms, 0,
         EXISTS (SELECT 1 FROM outbox AS e INDEXED BY outbox_of_session
                 WHERE e.session_no = :session_no
                   AND e.channel = substr(:target, 1, instr(:target || ':', ':') - 1)
                   AND e.state IN ('pending', 'sending')),
-        CASE WHEN :reason IS NOT NULL THEN :now_ms END, :reason, :payload)
+        CASE WHEN :reason IS NOT NULL THEN :now_ms END, :reason,
+        (SELECT i.details FROM turn AS t JOIN inbox AS i ON i.inbox_no = t.inbox_no
+         WHERE t.turn_no = :turn_no), :payload)
 RETURNING outbox_no;
 
 -- name: forward, one row or none
@@ -66,7 +69,7 @@ WHERE o.outbox_no = :outbox_no AND o.state = 'pending'
 -- name: candidate
 -- Return what sending a reply needs.
 SELECT o.outbox_no, s.session_id, o.session_no, o.turn_no, o.target, o.attempts, o.attempts_before,
-       o.created_at_ms, coalesce(o.asked_at_ms, o.created_at_ms) AS asked_at_ms, o.reason
+       o.created_at_ms, coalesce(o.asked_at_ms, o.created_at_ms) AS asked_at_ms, o.reason, o.details
 FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no WHERE o.outbox_no = :outbox_no;
 
 -- name: payload
@@ -182,7 +185,7 @@ WHERE outbox_no = :outbox_no AND state IN ('unknown', 'failed');
 -- name: list
 -- Return the replies in a state, oldest first, a page at a time.
 SELECT o.outbox_no, s.session_id, o.turn_no, o.target, o.state, o.attempts, o.created_at_ms,
-       o.reason, o.payload
+       o.reason, o.details, o.payload
 FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no
 WHERE o.state IN ('pending', 'sending', 'unknown', 'failed') AND o.state = :state
   AND o.outbox_no > :after_no
@@ -192,6 +195,6 @@ ORDER BY o.outbox_no LIMIT :limit;
 -- Return the sent replies, oldest first, a page at a time. They have no index: most
 -- replies are sent.
 SELECT o.outbox_no, s.session_id, o.turn_no, o.target, o.state, o.attempts, o.created_at_ms,
-       o.reason, o.payload
+       o.reason, o.details, o.payload
 FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no
 WHERE o.state = 'sent' AND o.outbox_no > :after_no ORDER BY o.outbox_no LIMIT :limit;

@@ -104,12 +104,14 @@ ON CONFLICT DO NOTHING;
 INSERT INTO inbox (inbox_no, channel, event_id, session_no, session_key, digest, edited, edit_of,
                    lane, by_person, state, accepted_at_ms, available_at_ms, queued_at_ms, waits,
                    attempts, stops, turn_no, entry_no, superseded_by, told_no, delayed, restored,
-                   timeout_ms, lane_before, reason, payload)
+                   timeout_ms, lane_before, reason, details, payload)
 VALUES (:inbox_no, :channel, :event_id, :session_no, :session_key, :digest, :edited, :edit_of,
         :lane, :by_person, :state, :accepted_at_ms, :available_at_ms,
         coalesce(:queued_at_ms, :available_at_ms), coalesce(:waits, 0), :attempts, :stops,
         :turn_no, :entry_no, :superseded_by, :told_no, :delayed, coalesce(:restored, 0),
-        :timeout_ms, :lane_before, :reason, :payload)
+        :timeout_ms, :lane_before, :reason,
+        iif(json_type(iif(json_valid(:details), :details, 'null')) = 'object', :details, NULL),
+        :payload)
 ON CONFLICT DO NOTHING;
 
 -- name: put_outbox, one row or none
@@ -117,12 +119,14 @@ ON CONFLICT DO NOTHING;
 INSERT INTO outbox (outbox_no, session_no, turn_no, target, channel, state, attempts,
                     attempts_before, instance_no, expires_at_ms, created_at_ms, available_at_ms,
                     waits, asked_at_ms, finished_at_ms, event_no, consumer, receipt, reason,
-                    payload)
+                    details, payload)
 VALUES (:outbox_no, :session_no, :turn_no, :target,
         coalesce(:channel, substr(:target, 1, instr(:target || ':', ':') - 1)), :state, :attempts,
         :attempts_before, :instance_no, :expires_at_ms, :created_at_ms, :available_at_ms,
         coalesce(:waits, 0), :asked_at_ms, :finished_at_ms, :event_no, :consumer, :receipt,
-        :reason, :payload)
+        :reason,
+        iif(json_type(iif(json_valid(:details), :details, 'null')) = 'object', :details, NULL),
+        :payload)
 ON CONFLICT DO NOTHING;
 
 -- name: put_channel_pause, one row or none

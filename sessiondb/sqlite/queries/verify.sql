@@ -109,10 +109,14 @@ UNION ALL SELECT 'inbox_state_known', 'inbox item ' || inbox_no FROM inbox
 WHERE state NOT IN ('queued', 'claimed', 'interrupted', 'done', 'dead')
 UNION ALL SELECT 'inbox_end_is_told', 'inbox item ' || inbox_no FROM inbox
 WHERE told_no IS NULL AND (state = 'dead' OR superseded_by IS NOT NULL)
+UNION ALL SELECT 'inbox_details_object', 'inbox item ' || inbox_no FROM inbox
+WHERE details IS NOT NULL AND json_type(iif(json_valid(details), details, 'null')) <> 'object'
 UNION ALL SELECT 'outbox_state_known', 'reply ' || outbox_no FROM outbox
 WHERE state NOT IN ('pending', 'sending', 'sent', 'unknown', 'failed')
 UNION ALL SELECT 'outbox_event_and_reader_together', 'reply ' || outbox_no FROM outbox
 WHERE (event_no IS NULL) <> (consumer IS NULL)
+UNION ALL SELECT 'outbox_details_object', 'reply ' || outbox_no FROM outbox
+WHERE details IS NOT NULL AND json_type(iif(json_valid(details), details, 'null')) <> 'object'
 UNION ALL SELECT 'channel_pause_ends_later', 'the pause of channel ' || channel FROM channel_pause
 WHERE until_ms < begun_at_ms
 UNION ALL SELECT 'event_audience_known', 'event ' || event_no FROM event

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from unittest.mock import ANY
 
@@ -45,9 +46,10 @@ def accept(w: World, tx: Recorder) -> None:
     inbox.accept(tx, incoming("telegram", "new", "agent:west:chat:done-too", "new", "slow"))
 
 
-def edit(event_id: str, session_id: str) -> Any:
+def edit(event_id: str, session_id: str, **fields: Any) -> Any:
     key = f"agent:main:chat:{session_id}"
-    return lambda w, tx: inbox.edit(tx, incoming("web", event_id, key, "edited", "not used"), 7)
+    message = replace(incoming("web", event_id, key, "edited", "not used"), **fields)
+    return lambda w, tx: inbox.edit(tx, message, 7)
 
 
 def claim(tx: Recorder, lane: str = "main") -> claims.Started:
@@ -84,7 +86,8 @@ def mark(w: World, waits: int, *names: str) -> None:
 def replace_text_of_a_dead_letter(w: World, tx: Recorder) -> None:
     inbox_no = w.no("inbox untold")
     tx.run("inbox.dead_letter", inbox_no=inbox_no, reason="why", told_no=1)
-    assert tx.run("inbox.replace_text", inbox_no=inbox_no, payload="{}", digest="d") == 0
+    new = {"payload": "{}", "digest": "d", "details": None}
+    assert tx.run("inbox.replace_text", inbox_no=inbox_no, **new) == 0
 
 
 def requeue_after_stops(w: World, tx: Recorder) -> None:
@@ -282,6 +285,19 @@ CHANGES = [
             "inbox untold": {
                 "edited": 7,
                 "digest": digest(user("edited")),
+                "payload": '{"role": "user", "content": "edited"}',
+            }
+        },
+    ),
+    Change(
+        "inbox.replace_text",
+        "with details of its own",
+        edit("untold", "untold", details='{"its": "own"}'),
+        {
+            "inbox untold": {
+                "edited": 7,
+                "digest": digest(user("edited")),
+                "details": '{"its": "own"}',
                 "payload": '{"role": "user", "content": "edited"}',
             }
         },
@@ -656,7 +672,7 @@ GUARDS = [
     Guard(
         "inbox.replace_text",
         "inbox",
-        lambda row: {"inbox_no": row["inbox_no"], "payload": "{}", "digest": "d"},
+        lambda row: {"inbox_no": row["inbox_no"], "payload": "{}", "digest": "d", "details": None},
         lambda row: row["state"] == "queued" and row["entry_no"] is None,
     ),
     Guard(

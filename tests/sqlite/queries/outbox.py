@@ -34,6 +34,7 @@ def outgoing(w: World, target: str) -> Sending:
         expires_at_ms=row["expires_at_ms"],
         tries=1,
         asked_at_ms=NOW,
+        details={},
     )
 
 
@@ -59,6 +60,7 @@ NEW = {
     "state": "pending",
     "created_at_ms": NOW,
     "available_at_ms": 0,
+    "details": '{"of": "running"}',
 }
 
 LATER = {
@@ -236,7 +238,9 @@ CHANGES = [
         ),
         {
             "+outbox web:new": {
-                **{name: value for name, value in NEW.items() if name != "turn_no"},
+                **{
+                    name: value for name, value in NEW.items() if name not in ("turn_no", "details")
+                },
                 "target": "web:new",
                 "channel": "web",
                 "state": "failed",
