@@ -35,47 +35,59 @@
         `-- CompactionTimeout      the job's deadline passed (also a TimeoutError)
 
 The docstring is the default message. `retry` says whether the same call can succeed later
-without a change. Fields carry the data that the message names, for programs. `outcome_of`
-returns the outcome of a write for any exception that it raised, cancellation included.
+without a change. Attributes carry the data that the message names, for programs. None in one
+says that it does not apply. `outcome_of` returns the outcome of a write for any exception that
+it raised, cancellation included.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from .models import CompactionState, MessageFormat, TurnState
+    from .process import Owner
 
 Outcome = Literal["not_executed", "committed", "unknown"]
 
 _OUTCOME = "_sessiondb_outcome"
 
 
+@dataclass(eq=False, repr=False)
 class SessionDBError(Exception):
     """Something went wrong in sessiondb."""
+
+    message: str = ""
+    """What happened, to which session or file, and what to do next."""
 
     retry: ClassVar[bool] = False
     outcome: ClassVar[Outcome] = "not_executed"
 
-    def __init__(self, message: str | None = None, **fields: Any) -> None:
-        # `python -OO` has no docstrings. The name of the class says the same, shorter.
-        told = message or type(self).__doc__ or type(self).__name__
-        super().__init__(" ".join(told.split()) if message is None else message)
-        self.fields = fields
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.__dict__["fields"][name]
-        except KeyError:
-            raise AttributeError(name) from None
+    def __post_init__(self) -> None:
+        if not self.message:
+            # `python -OO` has no docstrings. The name of the class says the same, shorter.
+            has_none = sys.flags.optimize > 1
+            told = type(self).__name__ if has_none else type(self).__doc__ or type(self).__name__
+            self.message = " ".join(told.split())
+        super().__init__(self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (type(self), str(self), self.fields))
+        return (_rebuild, (type(self), self.__dict__))
 
 
-def _rebuild(cls: type[SessionDBError], message: str, fields: dict[str, Any]) -> SessionDBError:
-    return cls(message, **fields)
+def _rebuild(cls: type[SessionDBError], attributes: dict[str, Any]) -> SessionDBError:
+    # Not by a call: what an exception collects later (its notes, its outcome) is no parameter.
+    error = cls.__new__(cls)
+    error.__dict__.update(attributes)
+    error.__post_init__()
+    return error
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class StoreBusy(SessionDBError):
     """The database cannot take this request now. Nothing was changed. Retry after
     retry_after_ms.
@@ -83,23 +95,24 @@ class StoreBusy(SessionDBError):
 
     retry = True
 
-    def __init__(
-        self,
-        message: str | None = None,
-        *,
-        retry_after_ms: int,
-        holder: str = "unknown",
-        **fields: Any,
-    ) -> None:
-        # Both fields always exist, so a handler can use them without a check: when to
-        # retry, and who is in the way.
-        super().__init__(message, retry_after_ms=retry_after_ms, holder=holder, **fields)
+    retry_after_ms: int
+    """When to try again."""
+    holder: str = "unknown"
+    """Who is in the way."""
+    session_id: str | None = None
+    """The session that is busy. None: the database is."""
+    queue_items: int | None = None
+    """How many requests wait. None: the queue is not what is full."""
+    queue_bytes: int | None = None
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class NotExecuted(SessionDBError):
     """The deadline passed before the transaction began. Nothing was changed."""
 
     retry = True
+
+    retry_after_ms: int = 0
 
 
 class OutcomeUnknown(SessionDBError):
@@ -109,8 +122,11 @@ class OutcomeUnknown(SessionDBError):
     outcome = "unknown"
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class StoreClosed(SessionDBError):
     """The database has been closed. Nothing was changed."""
+
+    path: str | None = None
 
 
 class StoreFull(SessionDBError):
@@ -125,10 +141,13 @@ class StoreFailed(SessionDBError):
     retry = True
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class StoreDamaged(SessionDBError):
     """The database file is damaged. Nothing was changed. `sessiondb salvage DB NEW` gets out what
     can be read.
     """
+
+    session_id: str | None = None
 
 
 class StoreReadOnly(SessionDBError):
@@ -141,73 +160,141 @@ class ReadTooLong(SessionDBError):
     """
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ConstraintFailed(SessionDBError):
     """A constraint of the schema refused the change. Nothing was changed."""
 
+    constraint: str | None = None
+    """Its name in schema.sql. None: SQLite did not say which."""
 
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class OpenError(SessionDBError):
     """The database cannot be opened."""
+
+    path: str | None = None
 
 
 class NotASessionDB(OpenError):
     """The file is not a sessiondb database, or it is damaged."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class NewerSchema(OpenError):
     """The file was written by a newer sessiondb. Upgrade sessiondb to open it."""
 
+    found: int
+    """The version of the file's schema."""
+    known: int
+    """The newest that this release knows."""
 
+    def told_by(self, op: str) -> NewerSchema:
+        """Return the same error, as an operation that met it tells it."""
+        return NewerSchema(
+            f"{op}: {self.message}", path=self.path, found=self.found, known=self.known
+        )
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class UnsafeFilesystem(OpenError):
     """The file lies on a network or shared file system, where SQLite's WAL mode loses data. Move it
     to a local disk.
     """
 
+    mount: str = ""
+    """Where it is mounted."""
+    filesystem: str = ""
+    """What it is."""
 
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class UnsafeSQLite(OpenError):
     """This SQLite library cannot be used safely here."""
 
+    version: str | None = None
 
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class NotFound(SessionDBError):
     """There is no such thing in this database."""
 
+    session: str | None = None
+    """What was taken for a session's id, a prefix of one, or a key."""
+    session_id: str | None = None
+    entry_id: str | None = None
+    entry_no: int | None = None
+    epoch: int | None = None
+    compaction_id: str | None = None
+    channel: str | None = None
+    event_id: str | None = None
+    inbox_no: int | None = None
+    lane: str | None = None
+    turn_no: int | None = None
+    outbox_no: int | None = None
+    consumer: str | None = None
 
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class HeadMoved(SessionDBError):
     """The session's head is not the one that was expected. Nothing was changed. Read the entries
     since, and decide again.
     """
 
-    def __init__(
-        self,
-        message: str | None = None,
-        *,
-        session_id: str = "",
-        expected: str | None = None,
-        head: str | None = None,
-        **fields: Any,
-    ) -> None:
-        # The ids of the entry that was expected as the head and of the one that was found. None:
-        # the transcript's root.
-        super().__init__(message, session_id=session_id, expected=expected, head=head, **fields)
+    session_id: str
+    expected: str | None
+    """The id of the entry that was expected as the head. None: the transcript's root."""
+    head: str | None
+    """The id of the entry that is the head. None: the transcript's root."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class InvalidInput(SessionDBError):
     """The input cannot be stored. Nothing was changed."""
 
+    session_id: str | None = None
+    format: MessageFormat | None = None
+    """The message format that the session has."""
+    lane: str | None = None
+    path: str | None = None
+    line: int | None = None
 
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class InvalidKey(InvalidInput):
     """The session key is outside the grammar `agent:<agentId>:<rest>`."""
 
+    key: str
+    """What was given, or the beginning of it."""
 
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class IdentityConflict(InvalidInput):
     """The event id or the idempotency key was used before, for something else. Nothing was
     changed.
     """
 
+    idempotency_key: str | None = None
+    entry_id: str | None = None
+    """The entry that has the key."""
+    channel: str | None = None
+    event_id: str | None = None
+    inbox_no: int | None = None
+    """The message that has the event id."""
+    session_key: str | None = None
+    """The conversation from which that message came."""
 
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class PartlyStored(IdentityConflict):
     """Some of the items are stored already, and others are not. Nothing was changed. Append the
     others alone, or all of them with new idempotency keys.
     """
+
+    session_id: str
+    stored: list[str]
+    """The ids of the entries that are stored."""
+    head: str | None
+    """The id of the entry that is the head. None: the transcript's root."""
 
 
 class SessionBusy(StoreBusy):
@@ -217,10 +304,16 @@ class SessionBusy(StoreBusy):
     """
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TurnLost(SessionDBError):
     """The turn is not running any more: it ended, or was taken over. Nothing was written in its
     name.
     """
+
+    turn_no: int
+    session_id: str
+    state: TurnState
+    """How it ended."""
 
 
 class StrayCancellation(SessionDBError):
@@ -229,10 +322,13 @@ class StrayCancellation(SessionDBError):
     """
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SessionEnded(SessionDBError):
     """The session has ended. It accepts no append. Fork it to go on from it, or unbind its key to
     begin a new one.
     """
+
+    session_id: str
 
 
 class SessionArchived(SessionEnded):
@@ -241,20 +337,40 @@ class SessionArchived(SessionEnded):
     """
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CompactionRefused(SessionDBError):
     """The compaction was refused. Nothing was changed."""
 
+    session_id: str | None = None
+    compaction_id: str | None = None
+    state: CompactionState | None = None
+    """How the job ended."""
 
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class CompactionRunning(CompactionRefused):
     """Another compaction of this session is running."""
 
     retry = True
 
+    session_id: str
+    compaction_id: str
+    owner: Owner | None = None
+    """The process that runs it."""
+    retry_after_ms: int
+    """When its deadline is."""
 
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class CompactionCoolDown(CompactionRefused):
     """Repeated compactions of this session made no progress. It is in cool-down."""
 
     retry = True
+
+    session_id: str
+    until_ms: int
+    """When the next may begin."""
+    retry_after_ms: int
 
 
 class NothingToCompact(CompactionRefused):

@@ -14,7 +14,22 @@ from .limits import SEQ_MAX
 CompactionOutcome = Literal["committed", "superseded", "rejected"]
 MessageFormat = Literal["pi", "openai-chat", "openai-responses", "anthropic"]
 """The message format of a session: how its items look, and those of its context."""
+Origin = Literal["native", "import", "fork"]
+EpochReason = Literal["start", "compaction", "reset", "branch", "undo", "fork"]
+CompactionState = Literal[
+    "running",
+    "committed",
+    "superseded",
+    "rejected",
+    "failed",
+    "cancelled",
+    "expired",
+    "abandoned",
+]
+MessageState = Literal["queued", "claimed", "interrupted", "done", "dead"]
+TurnState = Literal["running", "completed", "failed", "aborted", "interrupted"]
 ReplyState = Literal["pending", "sending", "unknown", "failed", "sent"]
+Audience = Literal["operator", "user"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +101,7 @@ class SessionInfo:
     session_id: str
     keys: tuple[str, ...]
     agent_id: str | None
-    origin: str
+    origin: Origin
     version: int
     """Of the transcript's file format, which its header names."""
     format: MessageFormat | None
@@ -112,7 +127,7 @@ class EpochInfo:
     """One generation of a context."""
 
     epoch: int
-    reason: str
+    reason: EpochReason
     opened_at_ms: int
     closed_at_ms: int | None
 
@@ -137,7 +152,7 @@ class CompactionInfo:
 
     compaction_id: str
     session_id: str
-    state: str
+    state: CompactionState
     trigger: str
     base_epoch: int
     epoch: int | None
@@ -374,7 +389,7 @@ class Accepted:
 
     inbox_no: int
     session_id: str
-    state: str
+    state: MessageState
     """`queued` for a new message. For a duplicate, the state of the first."""
     accepted_at_ms: int
     ahead: int
@@ -422,7 +437,7 @@ class Event:
 
     event_no: int
     kind: str
-    audience: str
+    audience: Audience
     session_id: str | None
     at_ms: int
     text: str
@@ -443,7 +458,7 @@ class OpenMessage:
     event_id: str
     session_id: str
     lane: str
-    state: str
+    state: Literal["queued", "claimed", "interrupted"]
     accepted_at_ms: int
     available_at_ms: int
     """When the pause of its retry ends. 0: it waits for no time."""

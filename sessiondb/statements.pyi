@@ -34,7 +34,7 @@ class ArchiveSession(NamedTuple):
     session_no: int
     session_id: str
     agent_id: str | None
-    origin: str
+    origin: Literal["native", "import", "fork"]
     version: int
     created_at_ms: int
     updated_at_ms: int
@@ -84,7 +84,7 @@ class ArchiveEpochs(NamedTuple):
 
     session_no: int
     epoch: int
-    reason: str
+    reason: Literal["start", "compaction", "reset", "branch", "undo", "fork"]
     opened_at_ms: int
     boundary_no: int | None
     first_kept_no: int | None
@@ -131,9 +131,9 @@ class ArchiveGet(NamedTuple):
     session_no: int
     session_id: str
     forked_from_no: int | None
-    state: str
+    state: Literal["writing", "complete", "deleting", "archived", "restoring", "restored", "deleted"]
     reason: str
-    encoding: str
+    encoding: Literal["zstd", "zlib", "none"]
     rows: int
     bytes: int
     bytes_stored: int
@@ -145,9 +145,9 @@ class ArchiveOfSession(NamedTuple):
     """archive.of_session: Return a session's archive that is not restored, if there is one."""
 
     archive_no: int
-    state: str
+    state: Literal["writing", "complete", "deleting", "archived", "restoring", "restored", "deleted"]
     reason: str
-    encoding: str
+    encoding: Literal["zstd", "zlib", "none"]
     finished_at_ms: int | None
 
 
@@ -247,7 +247,7 @@ class CompactionRecent(NamedTuple):
     """compaction.recent: Return a session's last jobs, newest first."""
 
     compaction_id: str
-    state: str
+    state: Literal["running", "committed", "superseded", "rejected", "failed", "cancelled", "expired", "abandoned"]
     base_epoch: int
     in_vain: int
     finished_at_ms: int | None
@@ -259,7 +259,7 @@ class CompactionById(NamedTuple):
     compaction_id: str
     session_no: int
     session_id: str
-    state: str
+    state: Literal["running", "committed", "superseded", "rejected", "failed", "cancelled", "expired", "abandoned"]
     trigger: str
     base_epoch: int
     cut_no: int | None
@@ -353,7 +353,7 @@ class CompactionList(NamedTuple):
     compaction_no: int
     compaction_id: str
     session_id: str
-    state: str
+    state: Literal["running", "committed", "superseded", "rejected", "failed", "cancelled", "expired", "abandoned"]
     trigger: str
     base_epoch: int
     epoch: int | None
@@ -469,7 +469,7 @@ class EventsAfter(NamedTuple):
 
     event_no: int
     kind: str
-    audience: str
+    audience: Literal["operator", "user"]
     session_id: str | None
     at_ms: int
     text: str
@@ -484,7 +484,7 @@ class EventsOfSession(NamedTuple):
 
     event_no: int
     kind: str
-    audience: str
+    audience: Literal["operator", "user"]
     session_id: str
     at_ms: int
     text: str
@@ -518,7 +518,7 @@ class ImportFileKnown(NamedTuple):
     import_file_no: int
     path: str
     name: str
-    kind: str
+    kind: Literal["live", "reset", "deleted", "bak", "checkpoint", "corrupt", "index", "pi"]
     session_no: int | None
     session_id: str | None
     version: int | None
@@ -530,7 +530,7 @@ class ImportFileKnown(NamedTuple):
     sha256: str | None
     final_newline: int
     inode: str | None
-    state: str
+    state: Literal["reading", "done", "changed"]
     note: str | None
     session_last_seq: int
     first_import_file_no: int
@@ -550,7 +550,7 @@ class ImportFileByPath(NamedTuple):
     quarantined: int
     sha256: str | None
     final_newline: int
-    state: str
+    state: Literal["reading", "done", "changed"]
     note: str | None
     session_last_seq: int
     first_import_file_no: int
@@ -582,7 +582,7 @@ class ImportFileInFolder(NamedTuple):
     """import_file.in_folder: Return the transcripts imported from one folder: where an index entry can point."""
 
     path: str
-    kind: str
+    kind: Literal["live", "reset", "deleted", "bak", "checkpoint", "corrupt", "index", "pi"]
     session_no: int
     session_id: str
 
@@ -593,7 +593,7 @@ class ImportFileFiles(NamedTuple):
     import_file_no: int
     path: str
     name: str
-    kind: str
+    kind: Literal["live", "reset", "deleted", "bak", "checkpoint", "corrupt", "index", "pi"]
     agent_id: str | None
     session_no: int | None
     session_id: str | None
@@ -601,7 +601,7 @@ class ImportFileFiles(NamedTuple):
     bytes: int
     entries: int
     final_newline: int
-    state: str
+    state: Literal["reading", "done", "changed"]
     first_import_file_no: int
 
 
@@ -620,7 +620,7 @@ class ImportFileSessionsWithoutFile(NamedTuple):
     session_no: int
     session_id: str
     agent_id: str | None
-    origin: str
+    origin: Literal["native", "import", "fork"]
     forked_from_no: int | None
     formats: int
 
@@ -698,7 +698,7 @@ class InboxByEvent(NamedTuple):
 
     inbox_no: int
     session_id: str
-    state: str
+    state: Literal["queued", "claimed", "interrupted", "done", "dead"]
     accepted_at_ms: int
     session_key: str | None
     digest: str | None
@@ -721,7 +721,7 @@ class InboxNewestText(NamedTuple):
     inbox_no: int
     session_no: int
     session_id: str
-    state: str
+    state: Literal["queued", "claimed", "interrupted", "done", "dead"]
     digest: str | None
     turn_no: int | None
     details: str | None
@@ -816,7 +816,7 @@ class InboxInterrupted(NamedTuple):
     strikes: int
     reason: str | None
     restored: int
-    state_before: str | None
+    state_before: Literal["running", "completed", "failed", "aborted", "interrupted"] | None
     damaged: int
     holder_no: int | None
 
@@ -834,7 +834,7 @@ class InboxInterruptedBy(NamedTuple):
     strikes: int
     reason: str | None
     restored: int
-    state_before: str | None
+    state_before: Literal["running", "completed", "failed", "aborted", "interrupted"] | None
     damaged: int
     holder_no: int
 
@@ -860,7 +860,7 @@ class InboxNotified(NamedTuple):
     session_no: int
     accepted_at_ms: int
     delayed: int
-    state: str
+    state: Literal["queued", "claimed", "interrupted", "done", "dead"]
     turn_no: int | None
     strikes: int
 
@@ -895,7 +895,7 @@ class InboxOpen(NamedTuple):
     event_id: str
     session_id: str
     lane: str
-    state: str
+    state: Literal["queued", "claimed", "interrupted", "done", "dead"]
     accepted_at_ms: int
     available_at_ms: int
     attempts: int
@@ -986,7 +986,7 @@ class OutboxList(NamedTuple):
     session_id: str
     turn_no: int | None
     target: str
-    state: str
+    state: Literal["pending", "sending", "sent", "unknown", "failed"]
     attempts: int
     created_at_ms: int
     reason: str | None
@@ -1109,7 +1109,7 @@ class RegistryList(NamedTuple):
     session_no: int
     session_id: str
     agent_id: str | None
-    origin: str
+    origin: Literal["native", "import", "fork"]
     version: int
     name: str | None
     last_seq: int
@@ -1171,7 +1171,7 @@ class SalvageSessions(NamedTuple):
 
     session_no: int
     session_id: str
-    origin: str
+    origin: Literal["native", "import", "fork"]
     version: int
     created_at_ms: int
     updated_at_ms: int
@@ -1188,7 +1188,7 @@ class SalvageSession(NamedTuple):
 
     session_no: int
     session_id: str
-    origin: str
+    origin: Literal["native", "import", "fork"]
     version: int
     created_at_ms: int
     updated_at_ms: int
@@ -1264,7 +1264,7 @@ class SalvageJobsAside(NamedTuple):
 
     compaction_no: int
     compaction_id: str
-    state: str
+    state: Literal["running", "committed", "superseded", "rejected", "failed", "cancelled", "expired", "abandoned"]
     trigger: str
     base_epoch: int
     cut_no: int | None
@@ -1318,7 +1318,7 @@ class SalvageTurns(NamedTuple):
     turn_no: int
     session_no: int
     lane: str
-    state: str
+    state: Literal["running", "completed", "failed", "aborted", "interrupted"]
     inbox_no: int
     instance_no: int
     started_at_ms: int
@@ -1328,7 +1328,7 @@ class SalvageTurns(NamedTuple):
     found_lane: str | None
     found_instance_no: int | None
     found_inbox_no: int | None
-    inbox_state: str | None
+    inbox_state: Literal["queued", "claimed", "interrupted", "done", "dead"] | None
     inbox_turn_no: int | None
     inbox_session_no: int | None
 
@@ -1339,7 +1339,7 @@ class SalvageInbox(NamedTuple):
     inbox_no: int
     session_no: int
     lane: str
-    state: str
+    state: Literal["queued", "claimed", "interrupted", "done", "dead"]
     attempts: int
     turn_no: int | None
     entry_no: int | None
@@ -1347,7 +1347,7 @@ class SalvageInbox(NamedTuple):
     archived_at_ms: int | None
     found_lane: str | None
     found_turn_no: int | None
-    turn_state: str | None
+    turn_state: Literal["running", "completed", "failed", "aborted", "interrupted"] | None
     turn_inbox_no: int | None
     turn_session_no: int | None
     found_entry_no: int | None
@@ -1368,14 +1368,14 @@ class SalvageOutbox(NamedTuple):
 
     outbox_no: int
     session_no: int
-    state: str
+    state: Literal["pending", "sending", "sent", "unknown", "failed"]
     turn_no: int | None
     instance_no: int | None
     expires_at_ms: int | None
     created_at_ms: int
     finished_at_ms: int | None
     found_session_no: int | None
-    turn_state: str | None
+    turn_state: Literal["running", "completed", "failed", "aborted", "interrupted"] | None
     turn_session_no: int | None
     found_instance_no: int | None
 
@@ -1415,8 +1415,8 @@ class SalvageArchives(NamedTuple):
 
     archive_no: int
     session_no: int
-    state: str
-    encoding: str
+    state: Literal["writing", "complete", "deleting", "archived", "restoring", "restored", "deleted"]
+    encoding: Literal["zstd", "zlib", "none"]
     found_session_no: int | None
 
 
@@ -1424,8 +1424,8 @@ class SalvageArchiveOf(NamedTuple):
     """salvage.archive_of: Return the archive that holds a session's entries."""
 
     archive_no: int
-    state: str
-    encoding: str
+    state: Literal["writing", "complete", "deleting", "archived", "restoring", "restored", "deleted"]
+    encoding: Literal["zstd", "zlib", "none"]
 
 
 class SalvageNextChunkOwner(NamedTuple):
@@ -1512,7 +1512,7 @@ class StatusChannels(NamedTuple):
 class StatusCompactions(NamedTuple):
     """status.compactions: Count the jobs in each state."""
 
-    state: str
+    state: Literal["running", "committed", "superseded", "rejected", "failed", "cancelled", "expired", "abandoned"]
     jobs: int
 
 
@@ -1588,7 +1588,7 @@ class StoppingTexts(NamedTuple):
 
     inbox_no: int
     session_no: int
-    state: str
+    state: Literal["queued", "claimed", "interrupted", "done", "dead"]
     turn_no: int | None
 
 
@@ -1753,7 +1753,7 @@ class TranscriptEpoch(NamedTuple):
     """transcript.epoch: Return one epoch's pointers. closed_at_ms is NULL in the current one."""
 
     epoch: int
-    reason: str
+    reason: Literal["start", "compaction", "reset", "branch", "undo", "fork"]
     opened_at_ms: int
     boundary_no: int | None
     first_kept_no: int | None
@@ -1781,7 +1781,7 @@ class TranscriptFirstEpochNotCompaction(NamedTuple):
     """transcript.first_epoch_not_compaction: Return the first epoch after a given one that something other than a compaction began."""
 
     epoch: int
-    reason: str
+    reason: Literal["start", "compaction", "reset", "branch", "undo", "fork"]
 
 
 class TurnsLane(NamedTuple):
@@ -1813,8 +1813,8 @@ class TurnsGet(NamedTuple):
     session_no: int
     session_id: str
     lane: str
-    kind: str
-    state: str
+    kind: Literal["message", "resume"]
+    state: Literal["running", "completed", "failed", "aborted", "interrupted"]
     inbox_no: int
     attempt: int
     operation: str
@@ -1950,7 +1950,7 @@ class VerifyArchives(NamedTuple):
     """verify.archives: Return archives with their sessions and the size of their chunks, a page at a time."""
 
     archive_no: int
-    state: str
+    state: Literal["writing", "complete", "deleting", "archived", "restoring", "restored", "deleted"]
     finished_at_ms: int | None
     bytes_stored: int
     session_id: str | None
@@ -1990,7 +1990,7 @@ class VerifySession(NamedTuple):
 
     session_no: int
     session_id: str
-    origin: str
+    origin: Literal["native", "import", "fork"]
     version: int
     name: str | None
     last_seq: int
@@ -2057,8 +2057,8 @@ class VerifyArchive(NamedTuple):
     """verify.archive: Return a session's archive that is not restored, and how many of its rows exist."""
 
     archive_no: int
-    state: str
-    encoding: str
+    state: Literal["writing", "complete", "deleting", "archived", "restoring", "restored", "deleted"]
+    encoding: Literal["zstd", "zlib", "none"]
     rows: int
     finished_at_ms: int | None
     session_keys: str
@@ -2186,7 +2186,7 @@ class VerifyEpochs(NamedTuple):
     """verify.epochs: Return a session's epochs with the entries that they point at, a page at a time."""
 
     epoch: int
-    reason: str
+    reason: Literal["start", "compaction", "reset", "branch", "undo", "fork"]
     boundary_no: int | None
     first_kept_no: int | None
     opened_at_ms: int
@@ -2221,7 +2221,7 @@ class VerifyCompactions(NamedTuple):
 
     compaction_no: int
     compaction_id: str
-    state: str
+    state: Literal["running", "committed", "superseded", "rejected", "failed", "cancelled", "expired", "abandoned"]
     base_epoch: int
     cut_no: int | None
     late: int
@@ -2235,7 +2235,7 @@ class VerifyCompactions(NamedTuple):
     found_entry_no: int | None
     entry_type: str | None
     cut_branch_no: int | None
-    epoch_reason: str | None
+    epoch_reason: Literal["start", "compaction", "reset", "branch", "undo", "fork"] | None
     epoch_boundary_no: int | None
 
 
@@ -2244,13 +2244,13 @@ class VerifyImportFiles(NamedTuple):
 
     import_file_no: int
     path: str
-    kind: str
+    kind: Literal["live", "reset", "deleted", "bak", "checkpoint", "corrupt", "index", "pi"]
     lines: int
     entries: int
     quarantined: int
     session_no: int | None
     session_id: str | None
-    origin: str | None
+    origin: Literal["native", "import", "fork"] | None
     session_last_seq: int | None
     first_import_file_no: int
     found_quarantined: int
@@ -2285,14 +2285,14 @@ class VerifyPieces(NamedTuple):
     byte_offset: int
     after_seq: int
     reason: str
-    severity: str
+    severity: Literal["blank", "damaged"]
     content: bytes
 
 
 class VerifyIndex(NamedTuple):
     """verify.index: Return an imported index file with its receipt."""
 
-    kind: str
+    kind: Literal["live", "reset", "deleted", "bak", "checkpoint", "corrupt", "index", "pi"]
     size: int
     lines: int
     sha256: str | None
@@ -2307,7 +2307,7 @@ class VerifyInbox(NamedTuple):
     session_no: int
     session_id: str | None
     archived_at_ms: int | None
-    state: str
+    state: Literal["queued", "claimed", "interrupted", "done", "dead"]
     attempts: int
     turn_no: int | None
     waits_in_vain: int
@@ -2316,11 +2316,11 @@ class VerifyInbox(NamedTuple):
     superseded_by: int | None
     told_no: int | None
     told_kind: str | None
-    told_audience: str | None
+    told_audience: Literal["operator", "user"] | None
     told_session_no: int | None
     told_inbox_no: int
     entry_branch_no: int | None
-    turn_state: str | None
+    turn_state: Literal["running", "completed", "failed", "aborted", "interrupted"] | None
     turn_inbox_no: int | None
     turn_session_no: int | None
     turn_attempt: int | None
@@ -2339,10 +2339,10 @@ class VerifySuccessor(NamedTuple):
     """verify.successor: Return the message that superseded another one, with its last turn, and its entry: where the context began for it, and what that kept."""
 
     session_no: int
-    state: str
+    state: Literal["queued", "claimed", "interrupted", "done", "dead"]
     turn_no: int | None
     entry_no: int | None
-    turn_state: str | None
+    turn_state: Literal["running", "completed", "failed", "aborted", "interrupted"] | None
     branch_no: int | None
     boundary_no: int | None
     first_kept_no: int | None
@@ -2354,13 +2354,13 @@ class VerifyTurns(NamedTuple):
     turn_no: int
     session_no: int
     session_id: str | None
-    state: str
-    kind: str
+    state: Literal["running", "completed", "failed", "aborted", "interrupted"]
+    kind: Literal["message", "resume"]
     lane: str
     inbox_no: int
     expires_at_ms: int
     deadline_ms: int
-    inbox_state: str | None
+    inbox_state: Literal["queued", "claimed", "interrupted", "done", "dead"] | None
     inbox_turn_no: int | None
     inbox_session_no: int | None
     running: int
@@ -2372,7 +2372,7 @@ class VerifyOutbox(NamedTuple):
     outbox_no: int
     session_no: int
     session_id: str | None
-    state: str
+    state: Literal["pending", "sending", "sent", "unknown", "failed"]
     turn_no: int | None
     instance_no: int | None
     expires_at_ms: int | None
@@ -2381,7 +2381,7 @@ class VerifyOutbox(NamedTuple):
     channel: str
     attempts: int
     attempts_before: int
-    turn_state: str | None
+    turn_state: Literal["running", "completed", "failed", "aborted", "interrupted"] | None
     turn_session_no: int | None
     waits_in_vain: int
 

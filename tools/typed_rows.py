@@ -27,6 +27,9 @@ from sessiondb.sqlite.schema import schema_text
 
 TARGET = Path(__file__).resolve().parent.parent / "sessiondb" / "statements.pyi"
 PYTHON = {"INTEGER": "int", "TEXT": "str", "BLOB": "bytes", "REAL": "float"}
+WORDS = re.compile(r"CHECK\s*\(\s*(\w+)\s+IN\s*\(([^()]*)\)\s*\)")
+"""A rule of a column that may have these words only."""
+_WORD = re.compile("'[^']*'")
 OUTER = re.compile(r"\bLEFT JOIN\s+\w+\s+AS\s+(\w+)")
 
 # Expressions count, compare or add: they are integers, but for these. By the column's name, or
@@ -115,13 +118,17 @@ def new_database() -> apsw.Connection:
 def stored_types(connection: apsw.Connection) -> dict[tuple[str, str], str]:
     """Return the type of each column of each table, as Python has it."""
     found = {}
-    tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
-    for (table,) in connection.execute(tables).fetchall():
+    tables = "SELECT name, sql FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+    for table, sql in connection.execute(tables).fetchall():
+        words = {
+            column: f"Literal[{', '.join(re.findall(_WORD, listed))}]".replace("'", '"')
+            for column, listed in WORDS.findall(sql)
+        }
         for _, name, kind, required, _, key in connection.execute(
             f"PRAGMA table_info({table})"
         ).fetchall():
             never_null = required or (key and kind == "INTEGER")
-            found[table, name] = PYTHON[kind] + ("" if never_null else " | None")
+            found[table, name] = words.get(name, PYTHON[kind]) + ("" if never_null else " | None")
     return found
 
 

@@ -136,8 +136,10 @@ async def refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, SessionDBError)
     if not error.retry:
         raise error
-    retry_ms = error.retry_after_ms if isinstance(error, StoreBusy) else 1_000
-    answer = {"error": str(error), "retry_after_ms": retry_ms, "holder": error.fields.get("holder")}
+    retry_ms, holder = 1_000, None
+    if isinstance(error, StoreBusy):
+        retry_ms, holder = error.retry_after_ms, error.holder
+    answer = {"error": str(error), "retry_after_ms": retry_ms, "holder": holder}
     status = 429 if isinstance(error, StoreBusy | NotExecuted) else 503
     return JSONResponse(
         answer, status_code=status, headers={"Retry-After": str(math.ceil(retry_ms / 1000))}

@@ -215,7 +215,10 @@ def _open_visit(path: str, limits: Limits) -> tuple[apsw.Connection, HeldFiles]:
         if version != SCHEMA_VERSION:
             raise NewerSchema(
                 f"{path}: schema {version} is older than this sessiondb reads ({SCHEMA_VERSION}). "
-                "Open it for writing once."
+                "Open it for writing once.",
+                path=path,
+                found=version,
+                known=SCHEMA_VERSION,
             )
         if connection.pragma("journal_mode") != "wal":
             raise OpenError(

@@ -344,7 +344,7 @@ class _Reader:
                 break
             except NewerSchema as error:
                 connection.execute("ROLLBACK")
-                raise NewerSchema(f"{request.op}: {error}", **error.fields) from error
+                raise error.told_by(request.op) from error
             except apsw.Error as error:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")

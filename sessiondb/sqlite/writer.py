@@ -260,9 +260,9 @@ class Writer:
         try:
             refuse_newer(connection, self.path)
         except NewerSchema as error:
-            newer, fields = str(error), error.fields
+            refusal = error
             self._connection.roll_back(connection)
-            self._fail_queued(lambda op: NewerSchema(f"{op}: {newer}", **fields))
+            self._fail_queued(refusal.told_by)
             return False
         except apsw.Error as error:
             self._connection.roll_back(connection)

@@ -195,7 +195,7 @@ async def test_a_notice_is_tried_again_after_errors_that_pass(
         ((busy, busy, None), 2),
         ((busy, fatal), 1),
         ((fatal,), 0),
-        ((TurnLost("it has ended"),), 0),
+        ((TurnLost("it has ended", turn_no=1, session_id="s", state="aborted"),), 0),
     ):
         slept.clear()
         turn = a_turn(lease_s=30, timeout_ms=600_000)

@@ -142,7 +142,9 @@ async def test_a_busy_moment_is_waited_for(sound: Path) -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("error", [StoreClosed("it was closed"), NewerSchema("a newer one")])
+@pytest.mark.parametrize(
+    "error", [StoreClosed("it was closed"), NewerSchema("a newer one", found=9, known=1)]
+)
 async def test_a_database_that_cannot_be_read_any_more_ends_the_walk(
     sound: Path, error: SessionDBError
 ) -> None:

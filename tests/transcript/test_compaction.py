@@ -449,7 +449,7 @@ async def test_a_second_job_is_refused_and_names_the_first_owner(
     assert db.backend.liveness([owner]) == [True]
     assert f"pid {owner.pid}" in str(refused.value)
     again = pickle.loads(pickle.dumps(refused.value))  # our own bytes
-    assert (str(again), again.fields) == (str(refused.value), refused.value.fields)
+    assert (str(again), vars(again)) == (str(refused.value), vars(refused.value))
     assert [state for state, _, _ in await jobs(session)] == ["running"]
 
 

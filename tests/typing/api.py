@@ -3,6 +3,7 @@
 `assert_type` states a type. A `type: ignore` with a code states that mypy finds a mistake,
 because an unused one is an error. tests/test_public_api.py runs mypy.
 """
+# ruff: noqa: B015, B018  what is misspelt here is of no other use
 
 from __future__ import annotations
 
@@ -104,9 +105,52 @@ def options() -> None:
 def errors(error: Exception) -> None:
     if isinstance(error, sessiondb.StoreBusy):
         assert_type(error.retry, bool)
+        assert_type(error.retry_after_ms, int)
+        assert_type(error.holder, str)
+        error.retry_after  # type: ignore[attr-defined]
+        error.fields  # type: ignore[attr-defined]
+    if isinstance(error, sessiondb.NotFound):
+        assert_type(error.inbox_no, int | None)
+        error.inbox_number  # type: ignore[attr-defined]
+    if isinstance(error, sessiondb.TurnLost):
+        assert_type(error.turn_no, int)
+        error.state == "abroted"  # type: ignore[comparison-overlap]
+    if isinstance(error, sessiondb.SessionEnded):
+        assert_type(error.session_id, str)
+    if isinstance(error, sessiondb.CompactionRunning):
+        assert_type(error.retry_after_ms, int)
+        error.until_ms  # type: ignore[attr-defined]
+    if isinstance(error, sessiondb.SessionDBError):
+        error.retry_after_ms  # type: ignore[attr-defined]
     if isinstance(error, sessiondb.CompactionTimeout):
         assert isinstance(error, TimeoutError)
+    if sessiondb.outcome_of(error) == "comitted":  # type: ignore[comparison-overlap]
+        return
+    sessiondb.StoreBusy("busy")  # type: ignore[call-arg]
     assert_type(sessiondb.Limits(readers=2).readers, int)
+
+
+def records(
+    job: sessiondb.CompactionInfo,
+    epoch: sessiondb.EpochInfo,
+    event: sessiondb.Event,
+    holding: sessiondb.Holding,
+    info: sessiondb.SessionInfo,
+    message: sessiondb.OpenMessage,
+    receipt: sessiondb.Accepted,
+    reply: sessiondb.Reply,
+) -> None:
+    assert_type(holding.turn_no, int | None)
+    job.state == "commited"  # type: ignore[comparison-overlap]
+    epoch.reason == "compacted"  # type: ignore[comparison-overlap]
+    event.audience == "operators"  # type: ignore[comparison-overlap]
+    holding.what == "turns"  # type: ignore[comparison-overlap]
+    info.origin == "imported"  # type: ignore[comparison-overlap]
+    message.state == "waiting"  # type: ignore[comparison-overlap]
+    receipt.state == "accepted"  # type: ignore[comparison-overlap]
+    reply.state == "failled"  # type: ignore[comparison-overlap]
+    reply.attempt  # type: ignore[attr-defined]
+    holding.number  # type: ignore[attr-defined]
 
 
 def names() -> None:

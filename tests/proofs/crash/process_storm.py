@@ -257,7 +257,7 @@ class Process:
     def refused(self, op: str, busy: StoreBusy) -> None:
         self.note("refused", op=op, holder=busy.holder, retry_after_ms=busy.retry_after_ms)
         if busy.retry_after_ms <= 0 or busy.holder in ("", "unknown"):
-            self.violation(f"{op} was refused without a time or a holder: {busy} {busy.fields}")
+            self.violation(f"{op} was refused without a time or a holder: {busy}")
 
     async def open(self, **options: Any) -> sessiondb.SessionDB:
         """Return the database, open: opening writes a row, and may be refused like any write."""
