@@ -67,6 +67,7 @@ if typing.TYPE_CHECKING:
     from .models import (
         ANY_HEAD,
         Accepted,
+        AppendedHistory,
         CompactionInfo,
         CompactionResult,
         ContextDiff,
@@ -93,8 +94,10 @@ if typing.TYPE_CHECKING:
         VerifyReport,
         Withdrawn,
     )
+    from .transcript.batch import Batch, Planned
     from .transcript.compaction_job import CompactionJob
     from .transcript.context import Context
+    from .transcript.entries import Appendable, Item, MessageLike
     from .transcript.reset_policy import ResetPolicy
     from .transcript.session import Session
     from .transfer.redaction import Redactor
@@ -105,6 +108,9 @@ __all__ = [
     "ANY_HEAD",
     "Accepted",
     "Answer",
+    "Appendable",
+    "AppendedHistory",
+    "Batch",
     "CompactionCoolDown",
     "CompactionInfo",
     "CompactionJob",
@@ -134,9 +140,11 @@ __all__ = [
     "ImportReport",
     "InvalidInput",
     "InvalidKey",
+    "Item",
     "Lane",
     "LaneSettings",
     "Limits",
+    "MessageLike",
     "NewerSchema",
     "NotASessionDB",
     "NotExecuted",
@@ -148,6 +156,7 @@ __all__ = [
     "OpenOptions",
     "OutcomeUnknown",
     "PartlyStored",
+    "Planned",
     "QuarantinedLine",
     "ReadTooLong",
     "Receipt",
@@ -199,6 +208,7 @@ _MODULES = {
     "sessiondb.models": (
         "ANY_HEAD",
         "Accepted",
+        "AppendedHistory",
         "CompactionInfo",
         "CompactionResult",
         "ContextDiff",
@@ -225,7 +235,9 @@ _MODULES = {
         "VerifyReport",
         "Withdrawn",
     ),
+    "sessiondb.transcript.batch": ("Batch", "Planned"),
     "sessiondb.transcript.context": ("Context",),
+    "sessiondb.transcript.entries": ("Appendable", "Item", "MessageLike"),
     "sessiondb.transcript.reset_policy": ("ResetPolicy",),
     "sessiondb.transcript.compaction_job": ("CompactionJob",),
     "sessiondb.transcript.session": ("Session",),

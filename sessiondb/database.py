@@ -66,6 +66,7 @@ from .paging import read_pages
 from .salvage import pipeline as salvaging
 from .salvage.report import SalvageReport
 from .transcript import compaction, formats, registry, reset_policy
+from .transcript.batch import Batch
 from .transcript.compaction import GivenUp
 from .transcript.compaction_job import commit_compaction, give_up_compaction
 from .transcript.keys import parse_key
@@ -232,6 +233,26 @@ class SessionDB:
         result = await self.write(op, change, size=size)
         self._loops.stop(aborted)
         return result
+
+    def batch(self) -> Batch:
+        """Return a batch: changes of several sessions that are written in one transaction.
+
+            async with db.batch() as batch:
+                noted = batch.append(parent, result)
+                batch.append_many(child, [Item(message, key="c:1"), Item(other, key="c:2")])
+            receipt = noted.value
+
+        Its block collects the changes, and its end writes all of them or none. Nothing is locked
+        inside the block. One that raises writes nothing. Durable when the block has ended. May be
+        repeated as each of its changes may.
+
+        Raises (at the end of the block):
+            SessionBusy: a turn runs in a session whose head is to be moved.
+            HeadMoved: a head is not the one that was expected.
+            InvalidInput: an item cannot be stored, or they are too many for one transaction.
+            StoreBusy, NotExecuted, NotFound, IdentityConflict, SessionEnded: as of `append`.
+        """
+        return Batch(self, stopping.require_idle)
 
     # -- sessions ------------------------------------------------------------------------------
 

@@ -15,6 +15,9 @@ KIB, MIB = 1024, 1024 * 1024
 SEQ_BITS = 32
 SEQ_MAX = (1 << SEQ_BITS) - 1
 
+# The last millisecond that an ISO text of four digits can name: the end of the year 9999.
+TIME_MS_MAX = 253_402_300_799_999
+
 # One entry. OpenClaw has been seen to write 11 MB rows (inline images). SQLite's own
 # limit is 1 GB.
 ENTRY_BYTES_MAX = 64 * MIB

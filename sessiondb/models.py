@@ -95,6 +95,18 @@ ExpectedHead = EntryRef | AnyHead | None
 
 
 @dataclass(frozen=True, slots=True)
+class AppendedHistory:
+    """What `Session.append_history` has stored. All of it is on disk."""
+
+    entries: int
+    """The items of the history."""
+    stored: int
+    """Items of those that this call stored. An earlier one had stored the others."""
+    last: Receipt | None
+    """The receipt of the last item. None: there was none."""
+
+
+@dataclass(frozen=True, slots=True)
 class SessionInfo:
     """A session's row, with values that are derived from other rows."""
 

@@ -35,7 +35,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
@@ -46,15 +46,28 @@ from . import database
 from .backend import ReadTx, Tx
 from .database import OpenOptions
 from .errors import CompactionTimeout, InvalidInput, StoreClosed, mark_outcome, outcome_of
-from .models import CompactionInfo, CompactionResult, ExportReport, OpenMessage, VerifyReport
+from .models import (
+    ANY_HEAD,
+    CompactionInfo,
+    CompactionResult,
+    EntryRef,
+    ExpectedHead,
+    ExportReport,
+    OpenMessage,
+    Receipt,
+    VerifyReport,
+)
+from .transcript.batch import Batch as AsyncBatch
+from .transcript.batch import Planned
 from .transcript.compaction_job import CompactionJob as AsyncCompactionJob
+from .transcript.entries import Appendable
 from .transcript.registry import Ref
 from .transcript.session import Session as AsyncSession
 from .transfer.progress import Progress
 from .transfer.redaction import Redactor
 from .waiter import name_library
 
-__all__ = ["CompactionJob", "Session", "SessionDB", "open"]
+__all__ = ["Batch", "CompactionJob", "Session", "SessionDB", "open"]
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -606,6 +619,10 @@ class SessionDB(_Proxy[database.SessionDB]):
     ) -> T:
         return self._loop.call(lambda: self._peer.write(op, fn, size=size, timeout_s=timeout_s))
 
+    @_mirrors(database.SessionDB.batch)
+    def batch(self) -> Batch:
+        return Batch(self._loop, self._peer.batch())
+
     @_mirrors(database.SessionDB.bind)
     def bind(self, key: str, session: Session) -> None:
         self._loop.call(lambda: self._peer.bind(key, _peer_of(session)))
@@ -667,6 +684,7 @@ class Session(_Proxy[AsyncSession]):
     info = _call(AsyncSession.info)
     append = _call(AsyncSession.append)
     append_many = _call(AsyncSession.append_many)
+    append_history = _call(AsyncSession.append_history)
     context = _call(AsyncSession.context)
     entries = _call(AsyncSession.entries)
     all_entries = _call(AsyncSession.all_entries)
@@ -687,6 +705,61 @@ class Session(_Proxy[AsyncSession]):
     undo_compaction = _call(AsyncSession.undo_compaction)
 
     compact = _job(AsyncSession.compact)
+
+
+class Batch(_Proxy[AsyncBatch]):
+    """Changes that are written together. `db.batch()` makes one."""
+
+    def __enter__(self) -> Self:
+        self._loop.call(self._peer.__aenter__)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._loop.call(lambda: self._peer.__aexit__(exc_type, exc, tb))
+
+    @_mirrors(AsyncBatch.append)
+    def append(
+        self, session: Session, item: Appendable, *, expect_head: ExpectedHead = ANY_HEAD
+    ) -> Planned[Receipt]:
+        return self._peer.append(_peer_of(session), item, expect_head=expect_head)
+
+    @_mirrors(AsyncBatch.append_many)
+    def append_many(
+        self,
+        session: Session,
+        items: Sequence[Appendable],
+        *,
+        expect_head: ExpectedHead = ANY_HEAD,
+        all_or_nothing: bool = False,
+    ) -> Planned[list[Receipt]]:
+        return self._peer.append_many(
+            _peer_of(session), items, expect_head=expect_head, all_or_nothing=all_or_nothing
+        )
+
+    @_mirrors(AsyncBatch.branch)
+    def branch(
+        self, session: Session, entry: EntryRef | None, *, expect_head: ExpectedHead = ANY_HEAD
+    ) -> Planned[int]:
+        return self._peer.branch(_peer_of(session), entry, expect_head=expect_head)
+
+    @_mirrors(AsyncBatch.rewind)
+    def rewind(
+        self, session: Session, *, before: EntryRef, expect_head: ExpectedHead = ANY_HEAD
+    ) -> Planned[int]:
+        return self._peer.rewind(_peer_of(session), before=before, expect_head=expect_head)
+
+    @_mirrors(AsyncBatch.bind)
+    def bind(self, key: str, session: Session) -> Planned[None]:
+        return self._peer.bind(key, _peer_of(session))
+
+    @_mirrors(AsyncBatch.end)
+    def end(self, session: Session) -> Planned[bool]:
+        return self._peer.end(_peer_of(session))
 
 
 class CompactionJob(_Proxy[AsyncCompactionJob]):

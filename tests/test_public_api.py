@@ -117,7 +117,13 @@ def test_every_public_class_method_and_function_has_a_docstring() -> None:
 
 def test_the_synchronous_module_offers_what_its_all_says() -> None:
     assert sessiondb.sync.__all__ == sorted(sessiondb.sync.__all__)
-    assert set(sessiondb.sync.__all__) == {"CompactionJob", "Session", "SessionDB", "open"}
+    assert set(sessiondb.sync.__all__) == {
+        "Batch",
+        "CompactionJob",
+        "Session",
+        "SessionDB",
+        "open",
+    }
 
 
 def test_the_options_of_open_are_the_databases_and_documented() -> None:

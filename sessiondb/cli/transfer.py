@@ -22,7 +22,7 @@ from typing import Any, Self, TypeVar
 
 import click
 
-from sessiondb import sync
+from sessiondb import Item, sync
 from sessiondb.errors import ConstraintFailed, InvalidInput, NotFound, SessionDBError
 from sessiondb.limits import ENTRY_BYTES_MAX
 from sessiondb.models import ExportedFile, ExportReport, FileReceipt, ImportReport, Receipt
@@ -574,7 +574,9 @@ def _store(session: sync.Session, batch: list[Line], prefix: str | None, counts:
     """Store a batch in one transaction. If that is refused, nothing was stored: go line by line."""
     keys = [_idempotency_key(number, line, prefix) for number, line in batch]
     try:
-        receipts = session.append_many([line for _, line in batch], idempotency_keys=keys)
+        receipts = session.append_many(
+            [Item(line, key=key) for (_, line), key in zip(batch, keys, strict=True)]
+        )
     except (InvalidInput, NotFound, ConstraintFailed):
         for (number, line), key in zip(batch, keys, strict=True):
             try:

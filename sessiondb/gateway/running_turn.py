@@ -25,8 +25,8 @@ from sessiondb.limits import INBOX_ATTEMPTS_MAX, INTERRUPTED_ATTEMPTS_MAX, LEASE
 from sessiondb.models import Receipt
 from sessiondb.transcript.entries import (
     LARGE_ITEMS,
+    Appendable,
     Draft,
-    Item,
     check_append,
     is_large,
     off_loop,
@@ -77,7 +77,7 @@ class Answer:
     `incomplete` says that there is no usable answer, and why. The user is notified.
     """
 
-    entries: Sequence[Item] = ()
+    entries: Sequence[Appendable] = ()
     replies: Sequence[tuple[str, Any]] = ()
     incomplete: str | None = None
 
@@ -212,7 +212,7 @@ class Turn:
         """`message`, or `resume`: it continues what another turn of this message had begun."""
         return self._started.kind
 
-    async def append(self, item: Item) -> Receipt:
+    async def append(self, item: Appendable) -> Receipt:
         """Append to the session in the name of this turn. Durable on return.
 
         Raises:

@@ -56,6 +56,15 @@ def end_running(
     )
 
 
+def require_idle(tx: Tx, session_no: int, own_turn_no: int | None) -> None:
+    """Refuse a change while a turn of a session runs, other than the caller's own.
+
+    Raises:
+        SessionBusy: one does.
+    """
+    end_running(tx, session_no, own_turn_no=own_turn_no, reason=None)
+
+
 def ended(tx: ReadTx, numbers: str) -> list[int]:
     """Return those turns of a JSON array that run no more: somebody else has ended them."""
     return [row.turn_no for row in tx.all("stopping.ended", turns=numbers)]

@@ -17,7 +17,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from enum import IntEnum
 from functools import partial
 from typing import Any, Final, TypedDict, TypeVar
@@ -41,6 +41,7 @@ from sessiondb.limits import (
     ENTRY_BYTES_MAX,
     IDEMPOTENCY_KEY_CHARS_MAX,
     SEQ_MAX,
+    TIME_MS_MAX,
 )
 from sessiondb.messages import is_typed, message_json
 
@@ -49,8 +50,26 @@ from .pairing import Ties, ties_of
 from .tokens import content_chars, text_tokens, tokens_of
 
 T = TypeVar("T")
-Item = dict[str, Any] | BaseModel | str | bytes
+MessageLike = dict[str, Any] | BaseModel | str | bytes
 """A message or an entry as a dict, a typed message (`sessiondb.messages`), or their JSON text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A message or an entry to append, with what is said of it."""
+
+    message: MessageLike
+    _: KW_ONLY
+    key: str | None = None
+    """Its idempotency key: appended again with it, it is not stored a second time."""
+    at_ms: int | None = None
+    """When it was said, if that was not now: the `timestamp` in its entry.
+
+    `Entry.appended_at_ms` stays the time of the append, and a person counts as heard then."""
+
+
+Appendable = Item | MessageLike
+"""What is appended: a message or an entry, or an `Item` of one."""
 
 NATIVE_VERSION: Final = 3
 """The format that new sessions are written in: the newest that both pi and every OpenClaw read."""
@@ -468,6 +487,8 @@ def is_large(item: object) -> bool:
             inside = value.values()
         elif isinstance(value, list | tuple):
             inside = value
+        elif isinstance(value, Item):
+            inside = (value.message,)
         elif hasattr(value, "__dict__"):
             inside = (*vars(value).values(), getattr(value, "__pydantic_extra__", None))
         values -= len(inside)
@@ -557,7 +578,7 @@ def _draft_typed(text: str, fields: dict[str, Any], now_ms: int) -> Draft:
 # -- preparing -------------------------------------------------------------------------
 
 
-async def prepare(item: Item, idempotency_key: str | None = None) -> Draft:
+async def prepare(item: Appendable, idempotency_key: str | None = None) -> Draft:
     """Encode an item to append, off the event loop when it is large.
 
     Raises:
@@ -568,7 +589,7 @@ async def prepare(item: Item, idempotency_key: str | None = None) -> Draft:
 
 
 async def prepare_decoded(
-    item: Item, idempotency_key: str | None = None
+    item: Appendable, idempotency_key: str | None = None
 ) -> tuple[Draft, dict[str, Any]]:
     """As `prepare`. Also return the decoded item, so that its text is decoded once."""
     _check_key(idempotency_key)
@@ -587,13 +608,17 @@ def _check_key(key: object) -> None:
         raise InvalidInput(f"an idempotency key is a text, not {type(key).__name__}")
 
 
-def _prepare(item: Item, idempotency_key: str | None, now_ms: int) -> tuple[Draft, dict[str, Any]]:
+def _prepare(
+    item: Appendable, idempotency_key: str | None, now_ms: int
+) -> tuple[Draft, dict[str, Any]]:
+    if isinstance(item, Item):
+        return _prepare_item(item, idempotency_key, now_ms)
     formats = formats_of(item)
     if isinstance(item, BaseModel):
         item = message_json(item)
     if not isinstance(item, dict | str | bytes):
         raise InvalidInput(
-            "an entry is a dict, a typed message, or the JSON text of either, "
+            "an entry is a dict, a typed message, the JSON text of either, or an Item of one, "
             f"not {type(item).__name__}"
         )
     return draft_decoded(
@@ -604,21 +629,41 @@ def _prepare(item: Item, idempotency_key: str | None, now_ms: int) -> tuple[Draf
     )
 
 
+def _prepare_item(
+    item: Item, idempotency_key: str | None, now_ms: int
+) -> tuple[Draft, dict[str, Any]]:
+    if item.key is not None and idempotency_key is not None:
+        raise InvalidInput(
+            "an Item with a key needs no idempotency_key beside it; give one of both"
+        )
+    _check_key(item.key)
+    if isinstance(item.message, Item):
+        raise InvalidInput("an Item holds a message or an entry, not another Item")
+    if item.at_ms is not None and not _is_time_ms(item.at_ms):
+        raise InvalidInput(
+            "an Item's at_ms is in milliseconds since 1970, up to the year 9999, "
+            f"not {item.at_ms!r}"
+        )
+    said_at_ms = item.at_ms if item.at_ms is not None else now_ms
+    return _prepare(item.message, item.key or idempotency_key, said_at_ms)
+
+
+def _is_time_ms(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value <= TIME_MS_MAX
+
+
 def formats_of(item: object) -> int:
     """Return the formats that an item may have by its class: a typed message is pi's."""
     return PI.bit if is_typed(item) else ANY
 
 
-async def prepare_all(
-    items: Sequence[Item], keys: Sequence[str | None] | None = None
-) -> list[Draft]:
+async def prepare_all(items: Sequence[Appendable]) -> list[Draft]:
     """Encode items to append together, off the event loop when they are many or large.
 
     Raises:
         InvalidInput: one of them cannot be stored. Its index is in the message.
     """
-    keys = keys if keys is not None else [None] * len(items)
-    prepare = partial(_prepare_all, items, keys, clock.stamp_ms())
+    prepare = partial(_prepare_all, items, clock.stamp_ms())
     return (
         await off_loop(prepare)
         if len(items) > LARGE_ITEMS or any(map(is_large, items))
@@ -626,15 +671,20 @@ async def prepare_all(
     )
 
 
-def _prepare_all(items: Sequence[Item], keys: Sequence[str | None], now_ms: int) -> list[Draft]:
-    drafts = []
-    for index, (item, key) in enumerate(zip(items, keys, strict=True)):
-        try:
-            _check_key(key)
-            drafts.append(_prepare(item, key, now_ms)[0])
-        except InvalidInput as error:
-            raise InvalidInput(f"item {index}: {error}") from error
-    return drafts
+def _prepare_all(items: Sequence[Appendable], now_ms: int) -> list[Draft]:
+    return [prepare_now(item, now_ms, index) for index, item in enumerate(items)]
+
+
+def prepare_now(item: Appendable, now_ms: int, index: int) -> Draft:
+    """Encode one of several items, on this thread.
+
+    Raises:
+        InvalidInput: it cannot be stored. Its index is in the message.
+    """
+    try:
+        return _prepare(item, None, now_ms)[0]
+    except InvalidInput as error:
+        raise InvalidInput(f"item {index}: {error}") from error
 
 
 def check_append(count: int, size: int) -> None:

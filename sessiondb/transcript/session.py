@@ -5,7 +5,7 @@ A `Session` holds nothing of its session, so it never disagrees with the databas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from sessiondb import events
@@ -16,6 +16,7 @@ from sessiondb.events import Audience
 from sessiondb.limits import COMPACTION_TIMEOUT_S, KEEP_RECENT_TOKENS
 from sessiondb.models import (
     ANY_HEAD,
+    AppendedHistory,
     ContextDiff,
     Entry,
     EntryRef,
@@ -26,10 +27,10 @@ from sessiondb.models import (
     SessionInfo,
 )
 
-from . import append, compaction, history, paths, registry, rewind
+from . import append, compaction, history, long_append, paths, registry, rewind
 from .compaction_job import CompactionJob
 from .context import Context, read_context
-from .entries import Draft, Item, check_append, prepare, prepare_all
+from .entries import Appendable, Draft, check_append, prepare, prepare_all
 from .keys import parse_key
 
 if TYPE_CHECKING:
@@ -73,7 +74,11 @@ class Session:
     # -- append and read ---------------------------------------------------------------
 
     async def append(
-        self, item: Item, *, idempotency_key: str | None = None, timeout_s: float | None = None
+        self,
+        item: Appendable,
+        *,
+        idempotency_key: str | None = None,
+        timeout_s: float | None = None,
     ) -> Receipt:
         """Append a message, a typed entry, or the JSON text of either, after the head.
 
@@ -97,16 +102,16 @@ class Session:
 
     async def append_many(
         self,
-        items: Sequence[Item],
+        items: Sequence[Appendable],
         *,
-        idempotency_keys: Sequence[str | None] | None = None,
         expect_head: ExpectedHead = ANY_HEAD,
         all_or_nothing: bool = False,
         timeout_s: float | None = None,
     ) -> list[Receipt]:
         """Append several in order, in one transaction. Otherwise like `append`.
 
-        With `expect_head` they are appended only if that entry is the head (None: if there is no
+        `Item(message, key=..., at_ms=...)` gives one its idempotency key and its own time. With
+        `expect_head` they are appended only if that entry is the head (None: if there is no
         entry yet). Items that were stored before, by their keys, are left out, and have their first
         receipts. With `all_or_nothing` this is so only if all of them were. A call that is
         repeated with keys returns the first receipts, wherever the head is by now.
@@ -119,21 +124,43 @@ class Session:
             StoreBusy, NotExecuted, NotFound, IdentityConflict, SessionEnded: as of `append`.
                 None was stored.
         """
-        drafts = await self._drafts(items, idempotency_keys)
+        drafts = await self._drafts(items)
         if not drafts:
             return []
         return await self._append(
             drafts, timeout_s, expect_head=expect_head, all_or_nothing=all_or_nothing
         )
 
-    async def _drafts(
-        self, items: Sequence[Item], keys: Sequence[str | None] | None = None
-    ) -> list[Draft]:
+    async def append_history(
+        self,
+        items: Iterable[Appendable],
+        *,
+        key: str,
+        expect_head: ExpectedHead = ANY_HEAD,
+    ) -> AppendedHistory:
+        """Append a history of any length, in steps that give way to other writers.
+
+        For what another store holds: `Item(message, at_ms=...)` with the time of each. Each step is
+        durable. When the call is interrupted, a beginning of the history is on disk, in whole
+        steps. The same call, with the same items and `key`, goes on from there: an item without a
+        key of its own has `key` and its number as its key. Nobody's entry gets between two items.
+        The items are taken in a worker thread, a step at a time, so they may come from a file.
+
+        Raises:
+            InvalidInput: an item cannot be stored. Its index is in the message. Those before its
+                step are on disk.
+            HeadMoved: the head is not `expect_head`, or somebody else has appended meanwhile.
+            PartlyStored: an item is stored already, and one before it is not.
+            IdentityConflict, SessionEnded, StoreBusy: as of `append`.
+        """
+        return await long_append.append_history(
+            self.db.backend, self.ref.session_no, items, key=key, expect_head=expect_head
+        )
+
+    async def _drafts(self, items: Sequence[Appendable]) -> list[Draft]:
         """Encode items that one transaction can take, in the name of this handle."""
         check_append(len(items), 0)
-        if keys is not None and len(keys) != len(items):
-            raise InvalidInput(f"{len(items)} entries but {len(keys)} idempotency keys")
-        drafts = await prepare_all(items, keys)
+        drafts = await prepare_all(items)
         check_append(len(drafts), sum(draft.size for draft in drafts))
         for draft in drafts:
             draft.asked_epoch = self.asked_epoch
@@ -410,7 +437,7 @@ class Session:
 
     async def replace_tail(
         self,
-        items: Sequence[Item],
+        items: Sequence[Appendable],
         *,
         after: EntryRef | None,
         expect_head: ExpectedHead = ANY_HEAD,

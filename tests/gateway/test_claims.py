@@ -451,7 +451,7 @@ async def test_the_idempotency_keys_of_claims_are_reserved(tmp_db: Path) -> None
         with pytest.raises(sessiondb.InvalidInput, match="reserved"):
             await session.append(own)
         with pytest.raises(sessiondb.InvalidInput, match=r"item 1: .*reserved"):
-            await session.append_many([user("a"), user("b")], idempotency_keys=[None, "inbox:007"])
+            await session.append_many([user("a"), sessiondb.Item(user("b"), key="inbox:007")])
         with pytest.raises(sessiondb.InvalidInput, match="reserved"):
             await db.accept(KEY, own, channel="web", event_id="e0")
         for free in ("inbox:", "inbox:1a", "my inbox:1"):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import sessiondb
-from sessiondb import InvalidInput, NotFound, SessionEnded
+from sessiondb import InvalidInput, Item, NotFound, SessionEnded
 from sessiondb.limits import (
     APPEND_BYTES_MAX,
     APPEND_ENTRIES_MAX,
@@ -68,7 +68,7 @@ async def test_a_used_key_with_other_content_is_an_error(tmp_db: Path, item: Any
         with pytest.raises(sessiondb.IdentityConflict, match=f"'k' is that of .*{first.entry_id}"):
             await session.append(item, idempotency_key="k")
         with pytest.raises(sessiondb.IdentityConflict):
-            await session.append_many([user("new"), item], idempotency_keys=["k2", "k"])
+            await session.append_many([Item(user("new"), key="k2"), Item(item, key="k")])
         assert await session.info() == before, "nothing was changed"
         assert not (await other.append(item, idempotency_key="k")).duplicate
 
@@ -122,10 +122,10 @@ async def test_a_repetition_after_the_end_gets_the_first_receipt(tmp_db: Path) -
         await session.end()
         again = await session.append(user("a"), idempotency_key="k1")
         assert (again.entry_id, again.duplicate) == (first.entry_id, True)
-        both = await session.append_many([user("a"), user("b")], idempotency_keys=["k1", "k2"])
+        both = await session.append_many([Item(user("a"), key="k1"), Item(user("b"), key="k2")])
         assert [receipt.duplicate for receipt in both] == [True, True]
         with pytest.raises(sessiondb.SessionEnded):
-            await session.append_many([user("a"), user("c")], idempotency_keys=["k1", "k3"])
+            await session.append_many([Item(user("a"), key="k1"), Item(user("c"), key="k3")])
         with pytest.raises(sessiondb.IdentityConflict):
             await session.append(user("not a"), idempotency_key="k1")
         with pytest.raises(sessiondb.SessionEnded):
@@ -149,10 +149,8 @@ async def test_a_message_can_carry_its_own_key_and_the_argument_wins(tmp_db: Pat
 async def test_a_retry_of_several_appends_only_what_is_missing(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.create_session("s")
-        await session.append_many([user("a"), user("b")], idempotency_keys=["a", "b"])
-        receipts = await session.append_many(
-            [user("a"), user("b"), user("c"), user("c")], idempotency_keys=["a", "b", "c", "c"]
-        )
+        await session.append_many([Item(user(text), key=text) for text in "ab"])
+        receipts = await session.append_many([Item(user(text), key=text) for text in "abcc"])
         assert [receipt.duplicate for receipt in receipts] == [True, True, False, True]
         assert texts(await session.context()) == ["a", "b", "c"]
         assert (await db.verify()).findings == ()
@@ -181,8 +179,6 @@ async def test_several_are_appended_all_or_none(tmp_db: Path) -> None:
             await session.append_many([user("a"), {"type": "custom", "parentId": "nowhere"}])
         with pytest.raises(InvalidInput, match="1,001 entries"):
             await session.append_many([user("a")] * (APPEND_ENTRIES_MAX + 1))
-        with pytest.raises(InvalidInput, match="2 entries but 1 idempotency keys"):
-            await session.append_many([user("a"), user("b")], idempotency_keys=["k"])
         assert (await session.info()).entries == 0
         assert await session.append_many([]) == []
         assert (

@@ -14,7 +14,15 @@ import pytest
 
 import sessiondb
 import sessiondb.sync
-from sessiondb import HeadMoved, IdentityConflict, InvalidInput, NotFound, PartlyStored, Session
+from sessiondb import (
+    HeadMoved,
+    IdentityConflict,
+    InvalidInput,
+    Item,
+    NotFound,
+    PartlyStored,
+    Session,
+)
 from sessiondb.limits import POP_MESSAGES_MAX, REWIND_SCAN_ROWS
 from tests.support.core import ids_of, reply, result, texts, user, whole_path
 
@@ -296,31 +304,28 @@ async def test_an_append_of_all_or_nothing_never_fills_in_what_is_missing(
     db: sessiondb.SessionDB,
 ) -> None:
     session, _ = await two(db)
-    await session.append_many([user("e")], idempotency_keys=["e"])
-    items, keys = [user("e"), user("f")], ["e", "f"]
+    await session.append_many([Item(user("e"), key="e")])
+    items = [Item(user(text), key=text) for text in "ef"]
     with pytest.raises(PartlyStored, match="1 of 2 items") as refused:
-        await session.append_many(items, idempotency_keys=keys, all_or_nothing=True)
+        await session.append_many(items, all_or_nothing=True)
     [head] = await session.entries(last=1)
     assert (refused.value.head, refused.value.stored) == (head.entry_id, [head.entry_id])
     assert await seen(session) == [*"abcde"]
-    both = ["g", "h"]
-    new = [user(text) for text in both]
-    first = await session.append_many(new, idempotency_keys=both, all_or_nothing=True)
+    new = [Item(user(text), key=text) for text in "gh"]
+    first = await session.append_many(new, all_or_nothing=True)
     await session.append(user("i"))
-    again = await session.append_many(
-        new, idempotency_keys=both, all_or_nothing=True, expect_head=head
-    )
+    again = await session.append_many(new, all_or_nothing=True, expect_head=head)
     assert [receipt.entry_no for receipt in again] == [receipt.entry_no for receipt in first]
     assert all(receipt.duplicate for receipt in again)
     assert await seen(session) == [*"abcdeghi"]
     with pytest.raises(IdentityConflict, match="says something else"):
-        await session.append_many([user("G")], idempotency_keys=["g"], all_or_nothing=True)
+        await session.append_many([Item(user("G"), key="g")], all_or_nothing=True)
 
 
 async def test_a_tail_that_was_replaced_is_not_replaced_again(db: sessiondb.SessionDB) -> None:
     session, _ = await two(db)
     b = (await whole_path(session))[1]
-    items = [{**user(text), "idempotencyKey": text} for text in ("C", "D")]
+    items = [Item(user(text), key=text) for text in "CD"]
     first = await session.replace_tail(items, after=b)
     await session.append(user("E"))
     again = await session.replace_tail(items, after=b, expect_head=b)

@@ -352,13 +352,11 @@ class Run:
         session = await self._session(CHATS[1])
         for at in range(5):
             marks = tuple(f"together {at}.{part}" for part in range(3))
-            messages = [marked(mark, "b" * 700) for mark in marks]
+            items = [sessiondb.Item(marked(mark, "b" * 700), key=mark) for mark in marks]
             await self.call(
                 "append_many",
                 marks,
-                lambda messages=messages, marks=marks: session.append_many(
-                    messages, idempotency_keys=marks
-                ),
+                lambda items=items: session.append_many(items),
             )
 
     async def _session(self, key: str) -> sessiondb.Session:

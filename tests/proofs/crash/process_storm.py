@@ -394,7 +394,9 @@ class WritingProcess(Process):
             async def append(items: list[Any] = items, keys: list[str] = keys) -> list[Receipt]:
                 if len(items) == 1:
                     return [await session.append(items[0], idempotency_key=keys[0])]
-                return await session.append_many(items, idempotency_keys=keys)
+                return await session.append_many(
+                    [sessiondb.Item(item, key=key) for item, key in zip(items, keys, strict=True)]
+                )
 
             receipts, refused = await self.patiently("append", append)
             self.board.acknowledge(self.number, number, count)

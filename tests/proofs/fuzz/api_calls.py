@@ -205,7 +205,7 @@ def calls(
         ),
         "append_many": lambda: talk.append_many([draw.item() for _ in range(listed)]),
         "append_many with keys": lambda: talk.append_many(
-            [draw.item(), draw.item()], idempotency_keys=[draw.text() for _ in range(listed)]
+            [sessiondb.Item(draw.item(), key=draw.text()) for _ in range(listed)]
         ),
         "entries": lambda: talk.entries(
             after=draw.chance.choice((None, draw.integer())),
