@@ -2007,6 +2007,8 @@ class VerifySession(NamedTuple):
     forked_epoch: int | None
     heard_at_ms: int | None
     formats: int
+    ordered_from_no: int | None
+    open_marks: str | None
     created_at_ms: int
     header_type: str | None
     header_at_ms: int | None
@@ -2017,6 +2019,7 @@ class VerifySession(NamedTuple):
     head_branch_no: int | None
     head_tokens_total: int | None
     head_boundary_no: int | None
+    head_open_calls: int | None
     after_head_no: int | None
     found_boundary_no: int | None
     boundary_type: str | None
@@ -2129,6 +2132,9 @@ class VerifyPayloads(NamedTuple):
 
     entry_no: int
     payload: bytes
+
+
+VerifyPathPayloads = VerifyPayloads  # verify.path_payloads
 
 
 class VerifyPlace(NamedTuple):
@@ -2853,6 +2859,8 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["verify.payloads"], /, *, low_no: SqlValue, high_no: SqlValue) -> VerifyPayloads | None: ...
     @overload
+    def first(self, statement: Literal["verify.path_payloads"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> VerifyPathPayloads | None: ...
+    @overload
     def first(self, statement: Literal["verify.place"], /, *, entry_no: SqlValue) -> VerifyPlace | None: ...
     @overload
     def first(self, statement: Literal["verify.named_before"], /, *, session_no: SqlValue, entry_id: SqlValue, before_no: SqlValue) -> VerifyNamedBefore | None: ...
@@ -3355,6 +3363,8 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["verify.payloads"], /, *, low_no: SqlValue, high_no: SqlValue) -> VerifyPayloads: ...
     @overload
+    def one(self, statement: Literal["verify.path_payloads"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> VerifyPathPayloads: ...
+    @overload
     def one(self, statement: Literal["verify.place"], /, *, entry_no: SqlValue) -> VerifyPlace: ...
     @overload
     def one(self, statement: Literal["verify.named_before"], /, *, session_no: SqlValue, entry_id: SqlValue, before_no: SqlValue) -> VerifyNamedBefore: ...
@@ -3856,6 +3866,8 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["verify.payloads"], /, *, low_no: SqlValue, high_no: SqlValue) -> list[VerifyPayloads]: ...
     @overload
+    def all(self, statement: Literal["verify.path_payloads"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> list[VerifyPathPayloads]: ...
+    @overload
     def all(self, statement: Literal["verify.place"], /, *, entry_no: SqlValue) -> list[VerifyPlace]: ...
     @overload
     def all(self, statement: Literal["verify.named_before"], /, *, session_no: SqlValue, entry_id: SqlValue, before_no: SqlValue) -> list[VerifyNamedBefore]: ...
@@ -4070,6 +4082,8 @@ class Reads(Protocol):
     def page(self, statement: Literal["verify.branches"], /, *, session_no: SqlValue, after_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[VerifyBranches]: ...
     @overload
     def page(self, statement: Literal["verify.entries"], /, *, low_no: SqlValue, high_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[VerifyEntries]: ...
+    @overload
+    def page(self, statement: Literal["verify.path_payloads"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[VerifyPathPayloads]: ...
     @overload
     def page(self, statement: Literal["verify.epochs"], /, *, session_no: SqlValue, low_epoch: SqlValue, high_epoch: SqlValue, limit: int, bytes_max: int = ...) -> Page[VerifyEpochs]: ...
     @overload

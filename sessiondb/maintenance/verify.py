@@ -111,6 +111,7 @@ ADVICE: Final[dict[str, str]] = {
     "payload": _RESTORE,
     "idempotency_key": _REBUILD,
     "usage": _REBUILD,
+    "order": _REBUILD,
     "name": _REBUILD,
     "head": _POINTERS,
     "pointers": _POINTERS,

@@ -14,6 +14,7 @@ from sessiondb.transcript.paths import entry_number
 from . import verify_steps
 from .verify_archives import archive_steps
 from .verify_epochs import EpochWalk
+from .verify_order import OrderCheck
 from .verify_steps import SessionFindings, Step, Steps, at, is_on_path, pages
 from .verify_text import TextCheck, check_open_calls, slices
 
@@ -42,6 +43,7 @@ class SessionWalk:
         self._low_no, self._high_no = entry_number(session_no, 0), entry_number(session_no, SEQ_MAX)
         self._row: statements.VerifySession  # of `_read_row`, if the session is there
         self._texts: TextCheck  # of the session's row
+        self._order: OrderCheck  # of the session's row
         self._was_heard = False  # a user's message is of the time when a person was last heard
         self._boundaries = 0  # compaction and reset entries that began a context
 
@@ -60,6 +62,8 @@ class SessionWalk:
             yield self._forked_at
         yield from self._usage()
         yield from self._branches()
+        if self.deep:
+            yield from self._order.steps()
         yield from self._entries()
         if self._row.heard_at_ms is not None and not self._was_heard:
             self.findings.add(
@@ -90,6 +94,7 @@ class SessionWalk:
             return
         self.exists, self.session_id, self._row = True, row.session_id, row
         self._texts = TextCheck(row, self.findings)
+        self._order = OrderCheck(row, self.findings)
         if row.archived_at_ms is not None:
             return
         self._header(row)
@@ -414,7 +419,8 @@ class SessionWalk:
                 for row in rows:
                     # Else it was deleted with its session: `_still_there` notices.
                     if row.entry_no in texts:
-                        self._texts.check(tx, row, texts[row.entry_no])
+                        draft = self._texts.check(tx, row, texts[row.entry_no])
+                        self._order.add(row.entry_no, row.branch_no, draft)
 
             return step
 
@@ -434,7 +440,10 @@ class SessionWalk:
             if len(page) < verify_steps.PAGE_ROWS:
                 break
             low_no = page[-1].entry_no + 1
-        if self.deep and self._texts.name != self._row.name:
+        if not self.deep:
+            return
+        self._order.end()
+        if self._texts.name != self._row.name:
             self.findings.add(
                 "name",
                 f"the session is named {self._row.name!r}, "

@@ -40,8 +40,8 @@ class TextCheck:
         self.name: str | None = None
         """The session's name by the last `session_info` entry so far."""
 
-    def check(self, tx: ReadTx, row: statements.VerifyEntries, payload: bytes) -> None:
-        """Check the text of one entry."""
+    def check(self, tx: ReadTx, row: statements.VerifyEntries, payload: bytes) -> Draft | None:
+        """Check the text of one entry. Return what it says, or None if it is damaged."""
         try:
             text = payload.decode()
             draft = parse_line(text, self._session.version, self._session.formats)
@@ -49,17 +49,18 @@ class TextCheck:
             self._findings.add(
                 "payload", f"the text of entry {at(row.entry_no)} is damaged: {error}"
             )
-            return
+            return None
         self._names(tx, row, draft, text)
         self._key(tx, row, draft)
         if draft.type == "session_info":
             self.name = draft.name
         if row.branch_no is None:
-            return
+            return draft
         self._projection(row, draft)
         self._counts(row, draft)
         if draft.type in BOUNDARY_TYPES:
             self._boundary(tx, row, draft)
+        return draft
 
     def _names(self, tx: ReadTx, row: statements.VerifyEntries, draft: Draft, text: str) -> None:
         """Compare the type, the role and the ids."""

@@ -589,17 +589,20 @@ def _note_order(
     Without that every context would have to be decoded, to see whether it is in order.
     """
     before = Open.from_columns(state.open_marks, state.open_calls)
+    if begins_context and first_kept_no is None:
+        # Only a context that begins here is free of what is open: an undo brings that back.
+        if before.is_open or state.ordered_from_no is None:
+            state.ordered_from_no = entry_no
+        state.open_marks = NOTHING_OPEN.column
+        return
     after, stands_well = before, True
-    if begins_context:
+    if first_kept_no is not None:
         stands_well = not _cuts_calls(tx, state, before, first_kept_no)
-        if first_kept_no is None:
-            after = NOTHING_OPEN
-        elif before.is_open and not stands_well:
+        if before.is_open and not stands_well:
             after = UNKNOWN
     elif draft.ties is not None:
-        after, stands_well = follow(before, draft.ties)
         # Until the format is decided, it is taken for the first: see `narrow_formats`.
-        stands_well = stands_well and bool(spoken(state.formats).bit & draft.ties.sendable_in)
+        after, stands_well = follow(before, draft.ties, spoken(state.formats).bit)
     # Disorder among calls and results ends when all of those calls have results.
     goes_on = before.is_open and state.ordered_from_no == (state.head_no or 0) + 1
     if state.ordered_from_no is None or goes_on or not stands_well:
@@ -607,10 +610,8 @@ def _note_order(
     state.open_marks = after.column
 
 
-def _cuts_calls(tx: ReadTx, state: State, before: Open, first_kept_no: int | None) -> bool:
+def _cuts_calls(tx: ReadTx, state: State, before: Open, first_kept_no: int) -> bool:
     """Tell whether a boundary may keep, or get, results of calls that it does not keep."""
-    if first_kept_no is None:
-        return False
     if before.is_open and PROMPTS[spoken(state.formats).name].calls_are_items:
         return True  # an entry counts the calls of its own item, and some may lie further back
     kept = tx.one("transcript.by_no", entry_no=first_kept_no)

@@ -45,7 +45,7 @@ from sessiondb.limits import (
 )
 from sessiondb.messages import is_typed, message_json
 
-from .formats import ANY, OPENAI_RESPONSES, PI, Format, is_item, recognise, spoken
+from .formats import ANY, OPENAI_RESPONSES, PI, is_item, recognise, spoken
 from .pairing import Ties, ties_of
 from .tokens import content_chars, text_tokens, tokens_of
 
@@ -318,17 +318,17 @@ def _describe(
             if isinstance(message, dict):
                 if formats & (formats - 1):
                     draft.formats = formats & recognise(message)
-                _describe_message(draft, message, version, spoken(draft.formats & formats))
+                _describe_message(draft, message, version, draft.formats & formats)
         case "custom_message":
             draft.projection, draft.formats = Projection.MADE, PI.bit
             draft.tokens = tokens_of(content_chars(fields.get("content")))
-            draft.ties = ties_of(PI, {"role": "custom", "content": fields.get("content")})
+            draft.ties = ties_of(PI.bit, {"role": "custom", "content": fields.get("content")})
         case "branch_summary":
             draft.formats = PI.bit
             if fields.get("summary"):
                 draft.projection = Projection.MADE
                 draft.tokens = text_tokens(str(fields["summary"]))
-                draft.ties = ties_of(PI, {"role": "branchSummary"})
+                draft.ties = ties_of(PI.bit, {"role": "branchSummary"})
         case "compaction":
             draft.tokens = text_tokens(str(fields.get("summary") or ""))
             draft.tokens_before = _int_or_zero(fields.get("tokensBefore"))
@@ -344,9 +344,8 @@ def _describe(
     return draft
 
 
-def _describe_message(
-    draft: Draft, message: dict[str, Any], version: int, message_format: Format
-) -> None:
+def _describe_message(draft: Draft, message: dict[str, Any], version: int, may_be: int) -> None:
+    message_format = spoken(may_be)
     role = message_format.role(message)
     renamed = version < 3 and role == "hookMessage"
     if renamed:  # in version 3
@@ -359,7 +358,7 @@ def _describe_message(
     if message.get("excludeFromContext") is True:
         draft.projection, draft.tokens = Projection.EXCLUDED, 0
     else:
-        draft.ties = ties_of(message_format, {**message, "role": role} if renamed else message)
+        draft.ties = ties_of(may_be, {**message, "role": role} if renamed else message)
     if draft.projection is Projection.BODY and role == "assistant":
         draft.usage_tokens = message_format.usage(message)
         draft.calls = len(message_format.opens(message))
@@ -524,7 +523,7 @@ def _draft_message(body: str, message: dict[str, Any], now_ms: int, formats: int
         body_bytes=len(body) if body.isascii() else len(body.encode()),
     )
     draft.formats = formats
-    _describe_message(draft, message, NATIVE_VERSION, spoken(formats))
+    _describe_message(draft, message, NATIVE_VERSION, formats)
     return draft
 
 

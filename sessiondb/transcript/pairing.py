@@ -28,7 +28,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from .formats import FORMATS, CallId, Format
+from .formats import FORMATS, CallId, spoken
 from .formats.prompt import PROMPTS, Call, Prompt
 
 Item = dict[str, Any]
@@ -52,16 +52,18 @@ class Ties:
     called: tuple[str, ...]
     answered: tuple[str, ...]
     """Marks of the calls that it makes, and of those whose results it holds."""
-    is_taken: bool
-    """The provider takes it, but for fields that are for others."""
-    sendable_in: int
-    """The bits of the formats in which it has no such fields."""
+    as_is_in: int
+    """The bits of the formats whose provider takes it as it is stored."""
     leads: bool
     by_model: bool
 
 
-def ties_of(message_format: Format, item: Item) -> Ties:
-    """Work out what ties an item to its neighbours."""
+def ties_of(may_be: int, item: Item) -> Ties:
+    """Work out what ties an item to its neighbours. `may_be` has the bits of its formats.
+
+    It is read in the first of them. All say the same of its calls and results.
+    """
+    message_format = spoken(may_be)
     prompt = PROMPTS[message_format.name]
     taken = prompt.taken(item)
     said = taken if taken is not None else item
@@ -69,8 +71,13 @@ def ties_of(message_format: Format, item: Item) -> Ties:
         prompt,
         called=tuple(_mark(call.key) for call in prompt.calls(said)),
         answered=tuple(_mark(key) for key, _ in prompt.results(item)),
-        is_taken=taken is item,
-        sendable_in=sum(each.bit for each in FORMATS if each.sendable(item) is item),
+        as_is_in=sum(
+            each.bit
+            for each in FORMATS
+            if each.bit & may_be
+            and each.sendable(item) is item
+            and (taken if each is message_format else PROMPTS[each.name].taken(item)) is item
+        ),
         leads=prompt.leads(item),
         by_model=prompt.by_model(item),
     )
@@ -110,15 +117,16 @@ NOTHING_OPEN: Final = Open()
 UNKNOWN: Final = Open(is_known=False)
 
 
-def follow(before: Open, ties: Ties) -> tuple[Open, bool]:
+def follow(before: Open, ties: Ties, bit: int) -> tuple[Open, bool]:
     """Return what is open after an item, and whether it stands where a prompt may have it.
 
-    If all items of a context do, and nothing is open at its end, `in_order` would change nothing.
+    `bit` is that of the prompt's format. If all items of a context stand well, and nothing is
+    open at its end, `in_order` would change nothing.
     """
     if not before.is_known:
         # Until the next call any result may be right, and any other item in between.
         return (Open(ties.called) if ties.called else UNKNOWN), False
-    fits = ties.is_taken
+    fits = bool(ties.as_is_in & bit)
     marks = list(before.marks)
     if _LEAD in marks and not ties.leads:
         fits = fits and ties.by_model

@@ -206,7 +206,7 @@ def _calls_before(tx: ReadTx, message_format: Format, reply_no: int | None) -> I
 
 @stored_text()
 def _marks(message_format: Format, item: bytes) -> set[str]:
-    return set(ties_of(message_format, loads(item)).called)
+    return set(ties_of(message_format.bit, loads(item)).called)
 
 
 def _since_reset(tx: ReadTx, state: State) -> Iterator[statements.TranscriptNewestInSpan]:

@@ -318,6 +318,20 @@ PLANTS = [
         "no message of a user is of that time",
         "live",
     ),
+    Plant(
+        "session.ordered_from_no",
+        session("live", "ordered_from_no = head_no + 2"),
+        "order",
+        "which lies behind its head",
+        "live",
+    ),
+    Plant(
+        "session.open_marks",
+        session("live", "open_marks = 'a-call'"),
+        "order",
+        "marks the calls 'a-call' as open at its head",
+        "live",
+    ),
     # -- binding
     Plant(
         "binding.session_no",
@@ -1314,7 +1328,6 @@ HISTORY = "it tells what was then, and nothing else records it"
 CLOCK = "the clock only labels, and nothing else records that moment"
 CHOICE = "it is a choice of the application's or an operator's, and any value is right"
 CHANNEL = "only the channel knows it"
-NOTE = "it saves decoding, and to compare it a context would be read in one piece"
 NOT_KNOWABLE = {
     "instance.host": HISTORY,
     "instance.boot_id": HISTORY,
@@ -1376,8 +1389,6 @@ NOT_KNOWABLE = {
     "event.text": "it is for people, and nothing derives it",
     "archive.reason": HISTORY,
     "archive.begun_at_ms": CLOCK,
-    "session.ordered_from_no": NOTE,
-    "session.open_marks": NOTE,
     "archive.bytes": "the size before compression is for people",
 }
 

@@ -237,6 +237,35 @@ async def test_a_foreign_cut_between_call_and_result_is_seen(tmp_db: Path) -> No
 
 
 @pytest.mark.anyio
+async def test_an_undo_brings_back_a_call_that_is_open(tmp_db: Path) -> None:
+    """A context that begins anew is in order. The one before it was not, and is back."""
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session("s")
+        await session.append_many([user("q"), reply("x")])
+        foreign = {"type": "compaction", "summary": "so far", "firstKeptEntryId": "nowhere"}
+        await session.append({**foreign, "tokensBefore": 9})
+        await session.append(user("go on"))
+        assert (await session.context()).prompt is None
+        await session.undo_compaction()
+        assert shown((await session.context()).messages) == ["u:q", "a:x", "R:x", "u:go on"]
+
+
+@pytest.mark.anyio
+async def test_a_text_that_says_nothing_is_left_out_whoever_could_have_said_it(
+    tmp_db: Path,
+) -> None:
+    """The item may be of three formats, and only Anthropic refuses its blank text."""
+    blank = [{"type": "text", "text": ""}, {"type": "text", "text": "q"}]
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session("s", format="anthropic")
+        await session.append(user(blank))
+        CHECKERS["anthropic"]((await session.context()).messages)
+        other = await db.create_session("t", format="openai-chat")
+        await other.append(user(blank))
+        assert (await other.context()).prompt is None
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("kept_at", range(1, 6))
 async def test_a_reset_between_parallel_calls_is_seen(tmp_db: Path, kept_at: int) -> None:
     """In OpenAI Responses each call is an item, and a reset may keep any of them."""
@@ -316,7 +345,7 @@ def _shares_calls(one: Message, other: Message) -> bool:
 def test_any_items_become_a_prompt(name: str) -> None:
     """And one whose items all stand where they may is left as it is."""
     source, prompt = random.Random(7), PROMPTS[name]
-    bits = {each.name: each for each in FORMATS}
+    bits = {each.name: each.bit for each in FORMATS}
     in_place = 0
     for _ in range(3_000):
         items = random_items(name, source)
@@ -328,7 +357,7 @@ def test_any_items_become_a_prompt(name: str) -> None:
         stands: Open = NOTHING_OPEN
         stand_well = True
         for item in items:
-            stands, fits = follow(stands, ties_of(bits[name], item))
+            stands, fits = follow(stands, ties_of(bits[name], item), bits[name])
             stand_well = stand_well and fits
         begins = bool(items) and prompt.user_first and prompt.by_model(items[0])
         if stand_well and not stands.is_open and not begins:

@@ -172,6 +172,7 @@ async def test_every_context_is_a_prompt(db: SessionDB, message_format: MessageF
             return sum((run(tx, message_format, seed) for seed in seeds), Counter())
 
         counts += await db.backend.write(write, op="test.talks")
+    assert (await db.verify()).findings == ()
     print(f"{message_format}: {TALKS} conversations, {dict(counts)}")
     assert counts["contexts"] > 5 * TALKS
     assert counts["as stored"] > counts["contexts"] / 10, "a fast way that is never taken"

@@ -153,14 +153,15 @@ ORDER BY entry_no LIMIT 1;
 SELECT s.session_no, s.session_id, s.origin, s.version, s.name, s.last_seq, s.epoch, s.head_no,
        s.branch_no, s.boundary_no, s.first_kept_no, s.context_tokens, s.tokens_fresh,
        s.forked_from_no, s.archived_at_ms, s.forked_at_no, s.forked_epoch, s.heard_at_ms,
-       s.formats, s.created_at_ms, z.type AS header_type, z.appended_at_ms AS header_at_ms,
+       s.formats, s.ordered_from_no, s.open_marks, s.created_at_ms, z.type AS header_type,
+       z.appended_at_ms AS header_at_ms,
        CASE WHEN json_type(iif(json_valid(z.payload), z.payload, 'null'), '$.version') = 'integer'
          THEN CAST(z.payload ->> '$.version' AS INTEGER) END AS header_version,
        (SELECT f.epoch FROM session AS f WHERE f.session_no = s.forked_from_no) AS origin_epoch,
        (SELECT max(n.entry_no) FROM entry AS n
         WHERE n.entry_no BETWEEN :low_no AND :high_no) AS last_no, h.entry_no AS found_head_no,
         h.branch_no AS head_branch_no, h.tokens_total AS head_tokens_total,
-        h.boundary_no AS head_boundary_no,
+        h.boundary_no AS head_boundary_no, h.open_calls AS head_open_calls,
        (SELECT n.entry_no FROM entry AS n
         WHERE n.entry_no BETWEEN max(s.head_no + 1, :low_no) AND :high_no
           AND n.branch_no = s.branch_no
@@ -254,6 +255,12 @@ WHERE e.entry_no BETWEEN :low_no AND :high_no ORDER BY e.entry_no LIMIT :limit;
 -- can be reported.
 SELECT entry_no, CAST(payload AS BLOB) AS payload FROM entry
 WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no;
+
+-- name: path_payloads
+-- Return the texts of one branch's range, as bytes, a page at a time.
+SELECT entry_no, CAST(payload AS BLOB) AS payload FROM entry
+WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
+ORDER BY entry_no LIMIT :limit;
 
 -- name: place
 -- Return where an entry is in the tree.

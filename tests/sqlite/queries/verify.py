@@ -54,6 +54,16 @@ INBOX = walk("inbox", "session_no", "turn_no", "entry_no", "state")
 TURNS = walk("turn", "state", "inbox_no")
 OUTBOX = walk("outbox", "session_no", "turn_no", "instance_no", "state")
 IMPORT_FILES = walk("import_file", "path", "lines", "quarantined")
+TEXTS_OF_PATH = Page(
+    "verify.path_payloads",
+    lambda w: {
+        **span("twin", 2, 13)(w),
+        "branch_no": w.row("entry twin/4")["branch_no"],
+    },
+    lambda row: {"low_no": row.entry_no + 1},
+    "entry_no",
+    [f"twin/{seq}" for seq in range(2, 14)],
+)
 BRANCHES = Page(
     "verify.branches",
     of_session("twin", after_no=0),
@@ -152,6 +162,7 @@ PAGES = [
     TURNS,
     OUTBOX,
     IMPORT_FILES,
+    TEXTS_OF_PATH,
     BRANCHES,
     ENTRIES_OF,
     EPOCHS,
@@ -891,6 +902,17 @@ READS = [
         lambda w: [
             {"entry_no": f"twin/{seq}", "payload": w.row(f"entry twin/{seq}")["payload"].encode()}
             for seq in (3, 4)
+        ],
+    ),
+    Read(
+        "verify.path_payloads",
+        "of one branch, both ends",
+        lambda w: {
+            **span("twin", 3, 17, limit=9)(w),
+            "branch_no": w.row("entry twin/17")["branch_no"],
+        },
+        lambda w: [
+            {"entry_no": "twin/17", "payload": w.row("entry twin/17")["payload"].encode()},
         ],
     ),
     Read(
