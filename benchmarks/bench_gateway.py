@@ -33,7 +33,7 @@ from measure import (
 import sessiondb
 from sessiondb import SessionDB
 from sessiondb.backend import Tx
-from sessiondb.clock import now_ms
+from sessiondb.clock import now_ms, stamp_ms
 from sessiondb.gateway import claims, outbox, turns
 from sessiondb.maintenance.retention import RetentionPolicy
 from sessiondb.transcript import append, registry
@@ -532,7 +532,7 @@ async def _claim(db: SessionDB, lane: str = "main") -> int:
     """Claim the next message as `run_lane` does. Return the turn."""
     candidate = await db.read("bench.peek", lambda tx: claims.peek(tx, lane, 2**62))
     assert candidate is not None
-    draft = await prepare(candidate.payload)
+    draft = await prepare(candidate.payload, now_ms=stamp_ms())
     started = await db.write(
         "bench.claim",
         lambda tx: claims.claim(tx, lane, candidate, draft, lease_ms=30_000, timeout_ms=600_000),
@@ -542,7 +542,7 @@ async def _claim(db: SessionDB, lane: str = "main") -> int:
 
 
 async def _complete(db: SessionDB, turn_no: int) -> None:
-    draft = await prepare(ASSISTANT_MESSAGE)
+    draft = await prepare(ASSISTANT_MESSAGE, now_ms=stamp_ms())
     replies = [("bench", REPLY)]
     await db.write(
         "bench.complete",
@@ -581,7 +581,7 @@ async def _build_start(path: Path, many: int, entries: int, interrupted: int) ->
     async with sessiondb.open(path, durability="normal") as db:
         for first in range(0, many, per_transaction):
             drafts = [
-                [await prepare(NEWS[entry % 2]) for entry in range(entries)]
+                [await prepare(NEWS[entry % 2], now_ms=stamp_ms()) for entry in range(entries)]
                 for _ in range(min(per_transaction, many - first))
             ]
             await db.write("bench.create", partial(create, drafts, first))

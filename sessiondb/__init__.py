@@ -56,6 +56,7 @@ from .errors import (
 )
 
 if typing.TYPE_CHECKING:
+    from .clock import Clock
     from .database import OpenOptions, SessionDB, open
     from .gateway.dispatcher import RefusedBySender
     from .gateway.recovery import Decision, Recovered, ResumePolicy
@@ -111,6 +112,7 @@ __all__ = [
     "Appendable",
     "AppendedHistory",
     "Batch",
+    "Clock",
     "CompactionCoolDown",
     "CompactionInfo",
     "CompactionJob",
@@ -197,6 +199,7 @@ __all__ = [
 # The names that are imported when they are first used, by module. Type checkers read the
 # imports above instead. A test compares the two.
 _MODULES = {
+    "sessiondb.clock": ("Clock",),
     "sessiondb.database": ("OpenOptions", "SessionDB", "open"),
     "sessiondb.gateway.dispatcher": ("RefusedBySender",),
     "sessiondb.gateway.recovery": ("Decision", "Recovered", "ResumePolicy"),

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NewType, Protocol, TypeVar
 
+from .clock import Clock
 from .limits import PAGE_BYTES
 from .paging import Page
 from .process import Registered
@@ -222,6 +223,9 @@ class Backend(Protocol):
     async def close(self) -> None:
         """Finish queued writes, checkpoint, and close. May be repeated."""
 
+    def close_now(self) -> None:
+        """As `close`. This thread waits meanwhile."""
+
 
 class Database(Protocol):
     """An open database, as handles and loops use it. `SessionDB` is one."""
@@ -229,6 +233,10 @@ class Database(Protocol):
     @property
     def backend(self) -> Backend:
         """The engine. Its commits wake the loops."""
+
+    @property
+    def clock(self) -> Clock:
+        """What rules, turns, leases and loops go by. To move it wakes the loops, too."""
 
     async def read(self, op: str, fn: Callable[[ReadTx], T]) -> T:
         """As `SessionDB.read`."""

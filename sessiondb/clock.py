@@ -11,6 +11,10 @@ those in the text of an entry, when a session was created, changed or last heard
 with a stopped clock finds them stopped, and may move them by a day.
 
 Nothing is ordered by a wall clock: it may be set back or forward.
+
+A database has a `Clock`, which is the kernel's unless its application's tests brought one
+(`open(clock=)`). Rules, turns, leases and loops go by it. What concerns the machine does not: a
+busy disk, a lock of another process, a read that takes too long, an id.
 """
 
 from __future__ import annotations
@@ -21,8 +25,9 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 # Linux's wall clock as of the last tick, 1 to 10 ms ago. Python has no name for it.
 _REALTIME_COARSE = 5 if sys.platform == "linux" else None
@@ -30,6 +35,41 @@ _COARSE_NS_MAX = 50_000_000
 
 # Seeded by the kernel. The module's own generator is the application's, which may seed it.
 _random = random.SystemRandom()
+
+
+class Timer(Protocol):
+    """A call that is to be made at its time, once."""
+
+    def cancel(self) -> None:
+        """Make it never be made, unless it is made just now. May be repeated."""
+
+
+class Clock(Protocol):
+    """The time of one open database. `sessiondb.testing.ManualClock` is one that tests move.
+
+    Any thread may call.
+    """
+
+    def monotonic(self) -> float:
+        """Return seconds since some moment. Never less than before."""
+
+    def now_ms(self) -> int:
+        """Return milliseconds since 1970: for leases, deadlines and pauses."""
+
+    def stamp_ms(self) -> int:
+        """Return milliseconds since 1970: for the times of transcripts."""
+
+    def start(self, seconds: float, call: Callable[[], object]) -> Timer:
+        """Make a call after some seconds, on any thread. Infinite: never.
+
+        The call neither waits nor takes long.
+        """
+
+    def on_move(self, call: Callable[[], object]) -> Callable[[], None]:
+        """Make a call, as of `start`, whenever somebody has moved the clock.
+
+        Return what ends that.
+        """
 
 
 # -- the library's own -------------------------------------------------------------------------

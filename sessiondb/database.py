@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -29,14 +29,14 @@ from pydantic import BaseModel
 
 from . import events, threads
 from .backend import Backend, ReadTx, Tx
-from .clock import now_ms, stamp_ms
+from .clock import Clock
 from .errors import InvalidInput, before_the_write
 from .gateway import consumer as consuming
 from .gateway import dispatcher, draining, inbox, lanes, outbox, recovery, stopping, turns, worker
 from .gateway.dispatcher import Sender
 from .gateway.recovery import Decision, Recovered, ResumePolicy
 from .gateway.running_turn import Handler, LaneSettings
-from .limits import QUERY_TIMEOUT_S, Limits
+from .limits import QUERY_TIMEOUT_S, REPLY_PAUSES_S, Limits
 from .maintenance import archive, retention, status, verify
 from .maintenance.archive import Restored
 from .maintenance.retention import RetentionReport
@@ -65,6 +65,7 @@ from .models import (
 from .paging import read_pages
 from .salvage import pipeline as salvaging
 from .salvage.report import SalvageReport
+from .timers import SYSTEM
 from .transcript import compaction, formats, registry, reset_policy
 from .transcript.batch import Batch
 from .transcript.compaction import GivenUp
@@ -96,6 +97,7 @@ class OpenOptions(TypedDict, total=False):
     guard: bool | Literal["raise"]
     allow_unsafe_filesystem: bool
     program: str | None
+    clock: Clock | None
 
 
 class SessionDB:
@@ -112,11 +114,14 @@ class SessionDB:
         guard: bool | Literal["raise"] = True,
         allow_unsafe_filesystem: bool = False,
         program: str | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.path = os.fspath(path)
+        self.clock = clock or SYSTEM
+        """What rules, turns, leases and loops go by. `sessiondb.testing` has one for tests."""
         self._backend: Backend | None = None
         self._loops = draining.Loops()  # that this object runs
-        self._resume_memory = recovery.ResumeMemory()
+        self._resume_memory = recovery.ResumeMemory(self.clock)
         self._options: dict[str, Any] = {
             "durability": durability,
             "limits": limits or Limits(),
@@ -125,17 +130,12 @@ class SessionDB:
             "guard": guard,
             "allow_unsafe_filesystem": allow_unsafe_filesystem,
             "program": program,
+            "clock": self.clock,
         }
 
     async def __aenter__(self) -> Self:
-        from .sqlite import SqliteBackend
-
-        if self._backend is not None:
-            raise InvalidInput(
-                f"{self.path} was opened with this object before; "
-                "make another with sessiondb.open()"
-            )
-        self._backend = await SqliteBackend.open(self.path, **self._options)
+        self._refuse_second_opening()
+        self._backend = await self._open()
         return self
 
     async def __aexit__(
@@ -146,11 +146,55 @@ class SessionDB:
     ) -> None:
         await self.close()
 
+    def open_now(self) -> Self:
+        """Open on this thread, which waits meanwhile. Return this object.
+
+        For constructors that cannot await. Any event loop and any thread may use the database
+        then. Whoever opens it so closes it: with `close_now`, or with `close`.
+
+        Raises:
+            InvalidInput: this object was opened before.
+            OpenError, StoreBusy, StoreFailed, StoreFull, StoreDamaged: as of `open`.
+        """
+        self._refuse_second_opening()
+        self._backend = self._open_now()
+        return self
+
     async def close(self) -> None:
         """Finish queued writes, checkpoint and close. May be repeated."""
         if self._backend is not None:
             with anyio.CancelScope(shield=True):
-                await self._backend.close()
+                await self._close(self._backend)
+
+    def close_now(self) -> None:
+        """Close on this thread, which waits meanwhile. Otherwise like `close`."""
+        if self._backend is not None:
+            self._close_now(self._backend)
+
+    def _refuse_second_opening(self) -> None:
+        if self._backend is not None:
+            raise InvalidInput(
+                f"{self.path} was opened with this object before; "
+                "make another with sessiondb.open()"
+            )
+
+    # How it is opened and closed. `lifecycle.py` has other ways.
+
+    async def _open(self) -> Backend:
+        from .sqlite import SqliteBackend
+
+        return await SqliteBackend.open(self.path, **self._options)
+
+    def _open_now(self) -> Backend:
+        from .sqlite import SqliteBackend
+
+        return SqliteBackend.open_now(self.path, **self._options)
+
+    async def _close(self, backend: Backend) -> None:
+        await backend.close()
+
+    def _close_now(self, backend: Backend) -> None:
+        backend.close_now()
 
     def unsigned(self) -> list[str]:
         """Name what a stop could not sign off, each with the reason. Empty after an orderly one.
@@ -371,7 +415,7 @@ class SessionDB:
             InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
         """
         parsed = parse_key(key)
-        chosen, at_ms = policy.for_key(parsed), stamp_ms()
+        chosen, at_ms = policy.for_key(parsed), self.clock.stamp_ms()
         with before_the_write():
             due = await self.read(
                 "reset.look", lambda tx: reset_policy.stale(tx, parsed, chosen, at_ms)
@@ -654,6 +698,7 @@ class SessionDB:
         lease_s: float = 30.0,
         at_once: int = 32,
         at_once_per_channel: int | None = None,
+        retry_pauses_s: Sequence[float] = REPLY_PAUSES_S,
     ) -> None:
         """Send replies until it is cancelled, or `drain` lets it return.
 
@@ -664,9 +709,11 @@ class SessionDB:
         `lease_s`. Replies of one session to one channel keep their order. Others are sent
         side by side: `at_once` at most, and of those `at_once_per_channel` to one channel (by
         default a quarter). So a channel that is slow or down does not hold up the others. The
-        channel is what stands before the first colon of a reply's target.
+        channel is what stands before the first colon of a reply's target. A refused reply is
+        tried again after `retry_pauses_s`, a minute each at most. The last one repeats.
 
         Raises:
+            InvalidInput: `retry_pauses_s` has none, or one that is no such time.
             StrayCancellation: a cancellation that nobody asked for ended the loop.
         """
         await dispatcher.run_outbox(
@@ -675,6 +722,7 @@ class SessionDB:
             lease_s=lease_s,
             at_once=at_once,
             at_once_per_channel=at_once_per_channel,
+            pauses_s=retry_pauses_s,
             loops=self._loops,
         )
 
@@ -880,7 +928,9 @@ class SessionDB:
             StoreFull: the disk is full. Completed steps stay. A failure that concerns one
                 session only is in the report.
         """
-        return await retention.gc(self.backend, policy, dry_run=dry_run, every=every)
+        return await retention.gc(
+            self.backend, policy, dry_run=dry_run, every=every, now_ms=self.clock.stamp_ms()
+        )
 
     async def unarchive(self, session_id: str) -> Restored:
         """Bring an archived session back exactly as it was. Durable.
@@ -944,7 +994,7 @@ class SessionDB:
         All of it is one snapshot, so its turns agree with its list of holders. The kernel is
         asked afterwards which processes live.
         """
-        stats, at_ms = self.backend.stats(), now_ms()
+        stats, at_ms = self.backend.stats(), self.clock.now_ms()
         read = partial(
             status.read_status,
             path=self.path,
@@ -977,6 +1027,8 @@ def open(  # noqa: A001  # as `gzip.open`
     WAL mode loses data.
     `program`: the name of this process in `held`, in `status` and in errors that name a
     holder. By default the script's name.
+    `clock`: what rules, turns, leases and loops go by. By default the kernel's. Tests pass a
+    `sessiondb.testing.ManualClock`, and move it.
 
     Raises (on entering):
         OpenError: not a sessiondb file, a newer one, or one that cannot be used safely here.

@@ -6,6 +6,9 @@ part of the format or of the design, and are not settings.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
 
 KIB, MIB = 1024, 1024 * 1024
@@ -125,7 +128,7 @@ OUTBOX_CHANNEL_MAX = 2 * OUTBOX_WAITING_MAX
 # one-minute outage of the model delays the answer. A longer one dead-letters the
 # message and notifies people.
 INBOX_ATTEMPTS_MAX = 5
-INBOX_PAUSE_GROWTH = 4
+INBOX_PAUSES_S = (1.0, 4.0, 16.0, 60.0)
 # A turn that was interrupted (most likely its process died) or cut off counts more. A
 # message that kills its process, or hangs for all of its time while its session waits,
 # is not tried for long. One that an orderly stop interrupted does not count.
@@ -141,7 +144,7 @@ RESUME_TIME_GROWTH = 2
 # the first refusal.
 REPLY_RETRY_MS_MAX = 24 * 60 * 60 * 1000
 REPLY_ATTEMPTS_MIN = 8
-REPLY_PAUSE_GROWTH = 2
+REPLY_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 # A channel that says when to try again is not called before. At most so long: a gateway
 # whose channel said a week is back a day after the channel is. At least so long, doubled at
 # each pause in a row up to a minute, because some channels say 0 (all of a day: 1,500 calls).
@@ -152,6 +155,9 @@ CHANNEL_PAUSE_GROWTH = 2
 CHANNEL_QUIET_MS = 10 * 60 * 1000
 RETRY_PAUSE_MS = 1_000
 RETRY_PAUSE_MS_MAX = 60_000
+RetryPauses = Annotated[
+    tuple[Annotated[float, Field(ge=0, le=RETRY_PAUSE_MS_MAX / 1000)], ...], Field(min_length=1)
+]
 # Resumes older than this do not count against the budget of resumes any more. The
 # budget is there against the storm after a start, which is over in minutes. A process
 # that lives for weeks meets interruptions one by one, and must not run out of it.
@@ -216,13 +222,9 @@ QUERY_TIMEOUT_S = 60.0
 QUERY_STOP_S = 5.0
 
 
-def retry_pause_ms(attempt: int, growth: int) -> int:
-    """Return the pause after failed attempt number `attempt`, from 1.
-
-    Each is `growth` times as long as the one before it, a minute at most.
-    """
-    grown: int = RETRY_PAUSE_MS * growth ** min(attempt - 1, 16)
-    return min(grown, RETRY_PAUSE_MS_MAX)
+def retry_pause_ms(attempt: int, pauses_s: Sequence[float]) -> int:
+    """Return the pause after failed attempt number `attempt`, from 1. The last one repeats."""
+    return round(pauses_s[min(attempt, len(pauses_s)) - 1] * 1000)
 
 
 def pauses_over(now_ms: int) -> tuple[tuple[int, int], ...]:

@@ -29,6 +29,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
+from . import clock
 from .clock import monotonic
 
 logger = logging.getLogger("sessiondb")
@@ -138,3 +139,26 @@ def start(seconds: float, call: Callable[[], object]) -> Timer:
     The call must neither wait nor take long. To be called from any thread.
     """
     return _timers.start(seconds, call)
+
+
+class SystemClock:
+    """The clock of a database that was given none: the kernel's, and these timers."""
+
+    def monotonic(self) -> float:
+        return clock.monotonic()
+
+    def now_ms(self) -> int:
+        return clock.now_ms()
+
+    def stamp_ms(self) -> int:
+        return clock.stamp_ms()
+
+    def start(self, seconds: float, call: Callable[[], object]) -> Timer:
+        return start(seconds, call)
+
+    def on_move(self, _call: Callable[[], object]) -> Callable[[], None]:
+        """Nobody moves it: who waits for a time of it has a timer."""
+        return lambda: None
+
+
+SYSTEM = SystemClock()

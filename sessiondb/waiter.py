@@ -41,7 +41,8 @@ from typing import Any, Protocol, Self
 import anyio
 import anyio.lowlevel
 
-from . import clock, timers
+from .clock import Clock, Timer
+from .timers import SYSTEM
 
 
 class Waiter(Protocol):
@@ -60,8 +61,10 @@ class Waiter(Protocol):
     def notify(self) -> None:
         """Note that the request is done. On the event loop's thread."""
 
-    async def wait(self, timeout_s: float, try_cancel: Callable[[], bool]) -> bool:
-        """Wait until notified, out of time or cancelled (see the module)."""
+    async def wait(
+        self, timeout_s: float, try_cancel: Callable[[], bool], *, by: Clock = SYSTEM
+    ) -> bool:
+        """Wait until notified, out of time or cancelled (see the module). `by` tells the time."""
 
 
 def new_waiter() -> Waiter:
@@ -90,12 +93,12 @@ def name_library(name: str | None) -> None:
         sniffio.current_async_library_cvar.set(name)
 
 
-async def sleep(seconds: float) -> None:
-    """Sleep, by a clock that nobody stops. Yields once if it is not for longer."""
+async def sleep(seconds: float, *, by: Clock = SYSTEM) -> None:
+    """Sleep, by a clock that no host stops. Yields once if it is not for longer."""
     if seconds <= 0:
         await anyio.lowlevel.checkpoint()
         return
-    await new_waiter().wait(seconds, lambda: True)
+    await new_waiter().wait(seconds, lambda: True, by=by)
 
 
 class Home:
@@ -116,16 +119,17 @@ class Home:
 
 
 class Deadline:
-    """A block that is cancelled at its time, by a clock that nobody stops. Infinite: never.
+    """A block that is cancelled at its time, by a clock that no host stops. Infinite: never.
 
     It can be moved inside the block. Everything in it happens on the event loop's thread.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self.at = clock.monotonic() + seconds
+    def __init__(self, seconds: float, *, by: Clock = SYSTEM) -> None:
+        self._clock = by
+        self.at = by.monotonic() + seconds
         self._scope: anyio.CancelScope | None = None
         self._home: Home | None = None
-        self._timer: timers.Timer | None = None
+        self._timer: Timer | None = None
 
     def __enter__(self) -> Self:
         self._home, self._scope = Home(), anyio.CancelScope()
@@ -151,7 +155,7 @@ class Deadline:
         self.at = at
         if self._timer is not None and self._scope is not None:
             self._start()
-            if at <= clock.monotonic():
+            if at <= self._clock.monotonic():
                 self._scope.cancel()
 
     @property
@@ -175,7 +179,7 @@ class Deadline:
             if self._timer is timer:
                 scope.cancel()
 
-        timer = timers.start(self.at - clock.monotonic(), lambda: home.send(cancel))
+        timer = self._clock.start(self.at - self._clock.monotonic(), lambda: home.send(cancel))
         self._timer = timer
 
     def _stop(self) -> None:
@@ -232,8 +236,10 @@ class AsyncioWaiter:
         self._future = self.loop.create_future()
         await self._future
 
-    async def wait(self, timeout_s: float, try_cancel: Callable[[], bool]) -> bool:
-        timer = timers.start(timeout_s, partial(self.loop.call_soon_threadsafe, self._resume))
+    async def wait(
+        self, timeout_s: float, try_cancel: Callable[[], bool], *, by: Clock = SYSTEM
+    ) -> bool:
+        timer = by.start(timeout_s, partial(self.loop.call_soon_threadsafe, self._resume))
         try:
             await self._pause()
             if not self._notified and try_cancel():
@@ -282,7 +288,9 @@ class TrioWaiter:
         if task is not None:
             self._trio.lowlevel.reschedule(task)
 
-    async def wait(self, timeout_s: float, try_cancel: Callable[[], bool]) -> bool:
+    async def wait(
+        self, timeout_s: float, try_cancel: Callable[[], bool], *, by: Clock = SYSTEM
+    ) -> bool:
         trio = self._trio
 
         def give_up(_raise_cancel: object) -> Any:
@@ -292,7 +300,7 @@ class TrioWaiter:
             return trio.lowlevel.Abort.SUCCEEDED
 
         with trio.CancelScope() as scope:
-            timer = timers.start(timeout_s, partial(self.loop.run_sync_soon, scope.cancel))
+            timer = by.start(timeout_s, partial(self.loop.run_sync_soon, scope.cancel))
             try:
                 self._task = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(give_up)

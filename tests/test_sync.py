@@ -41,11 +41,13 @@ PAIRS = [
     (sessiondb.CompactionJob, sync.CompactionJob),
     (sessiondb.Batch, sync.Batch),
 ]
-# A transaction on the event loop (scripts have db.read and db.write), and the loops of
-# a gateway.
+# A transaction on the event loop (scripts have db.read and db.write), the loops of a gateway,
+# and opening without a loop.
 ASYNC_ONLY = {
     "SessionDB.backend",
     "SessionDB.change_session",
+    "SessionDB.close_now",
+    "SessionDB.open_now",
     "SessionDB.run_lane",
     "SessionDB.run_outbox",
     "SessionDB.run_recovery",

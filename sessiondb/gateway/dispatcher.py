@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 
-from sessiondb import clock
 from sessiondb.backend import Database, ReadTx, Tx
+from sessiondb.clock import Clock
 from sessiondb.errors import InvalidInput, OutcomeUnknown, SessionDBError, outcome_of
 from sessiondb.limits import CHANNEL_PAUSE_MS_MAX
 from sessiondb.models import Reply
@@ -60,11 +60,13 @@ async def run_outbox(
     lease_s: float,
     at_once: int,
     at_once_per_channel: int | None,
+    pauses_s: Sequence[float],
     loops: draining.Loops,
 ) -> None:
     """Send replies until it is cancelled, or its process drains. See `SessionDB.run_outbox`."""
+    pauses_s = retry.checked_pauses(pauses_s)
     room = anyio.Semaphore(at_once)
-    calls = _Calls(at_once_per_channel or max(1, at_once // CHANNELS_SIDE_BY_SIDE))
+    calls = _Calls(at_once_per_channel or max(1, at_once // CHANNELS_SIDE_BY_SIDE), db.clock)
     name = "outbox"
     backoff = retry.Backoff(name)
     watch = cancellation.Watch(loops.unsigned)
@@ -79,7 +81,7 @@ async def run_outbox(
     async def work(reply: outbox.Sending) -> None:
         del taken[reply.outbox_no]
         try:
-            await _send(db, reply, sender, lease_s, calls, watch)
+            await _send(db, reply, sender, lease_s, pauses_s, calls, watch)
         except anyio.get_cancelled_exc_class() as cancelled:
             if watch.is_asked():
                 raise
@@ -128,7 +130,8 @@ class _Calls:
     that become `unknown`, and the calls into a ban that goes on.
     """
 
-    def __init__(self, at_once: int) -> None:
+    def __init__(self, at_once: int, clock: Clock) -> None:
+        self._clock = clock
         self._at_once = at_once
         self._calls: Counter[str] = Counter()
         self._probed: set[str] = set()
@@ -152,7 +155,7 @@ class _Calls:
         By a clock that nobody sets, from when this loop saw the pause first. By the clock of
         the rows they would go on, because that was set back meanwhile.
         """
-        now = clock.monotonic()
+        now = self._clock.monotonic()
         self._ends = {
             row: self._ends.get(row, now + (row.until_ms - now_ms) / 1000) for row in pauses
         }
@@ -198,7 +201,7 @@ async def _next_reply(
             own_no = db.backend.stats()["instance_no"] if ends else None
             work = await db.read(
                 "outbox.look",
-                partial(_due_work, full=full, examined=calls.examined, own_no=own_no),
+                partial(_due_work, db.clock, full=full, examined=calls.examined, own_no=own_no),
             )
             await _do_upkeep(db, work, calls.note_pauses(work.pauses, work.now_ms))
             if not work.outwaited:
@@ -240,7 +243,8 @@ async def give_up_overdue(db: Database) -> int:
         return await db.write("outbox.overdue", outbox.give_up_overdue)
     except damage.OF_ONE_SESSION:
         given_up = 0
-        for row in await db.read("outbox.overdue", lambda tx: outbox.overdue(tx, clock.now_ms())):
+        now_ms = db.clock.now_ms()
+        for row in await db.read("outbox.overdue", lambda tx: outbox.overdue(tx, now_ms)):
             given_up += await damage.lose_reply(
                 db, row.outbox_no, row.session_no, row.attempts, outbox.LATE
             )
@@ -280,6 +284,7 @@ class _DueWork:
 
 
 def _due_work(
+    clock: Clock,
     tx: ReadTx,
     full: list[str],
     examined: frozenset[statements.ChannelsInForce],
@@ -352,13 +357,14 @@ async def _send(
     reply: outbox.Sending,
     sender: Sender,
     lease_s: float,
+    pauses_s: Sequence[float],
     calls: _Calls,
     watch: cancellation.Watch,
 ) -> None:
     """Call the channel. Record its answer. Anything but a clear answer is `unknown`."""
     outcome = None
     try:
-        outcome = await _call(db, reply, sender, lease_s, watch)
+        outcome = await _call(db, reply, sender, lease_s, pauses_s, watch)
         if outcome.waits:  # before the call counts as ended: none may begin in between
             await _settle(db, reply, outcome.settle, lease_s, watch)
     finally:
@@ -372,6 +378,7 @@ async def _call(
     reply: outbox.Sending,
     sender: Sender,
     lease_s: float,
+    pauses_s: Sequence[float],
     watch: cancellation.Watch,
 ) -> _Outcome:
     """Call the channel. Return what is to be recorded."""
@@ -383,12 +390,12 @@ async def _call(
         raise
     lost = partial(outbox.lost, reply=reply, reason=_WHILE_SENDING)
     try:
-        with Deadline(lease_s) as deadline:
+        with Deadline(lease_s, by=db.clock) as deadline:
             receipt = _checked_receipt(await cancellation.call(sender, reply, watch))
         if deadline.cancelled_caught:
             raise TimeoutError
     except RefusedBySender as error:
-        return _refused(reply, error)
+        return _refused(reply, error, pauses_s)
     except anyio.get_cancelled_exc_class():
         await _settle(db, reply, lost, lease_s, watch)
         raise
@@ -403,7 +410,7 @@ async def _call(
     return _Outcome(partial(outbox.sent, reply=reply, receipt=receipt), answered=True)
 
 
-def _refused(reply: outbox.Sending, error: RefusedBySender) -> _Outcome:
+def _refused(reply: outbox.Sending, error: RefusedBySender, pauses_s: Sequence[float]) -> _Outcome:
     """Return what a refusal comes to.
 
     A `retry_after_s` that is no time is a mistake of the sender. It is said and not used: that
@@ -411,7 +418,7 @@ def _refused(reply: outbox.Sending, error: RefusedBySender) -> _Outcome:
     """
     why = retry.text_of(error)
     said: object = error.retry_after_s
-    refuse = partial(outbox.refused, reply=reply, retry=error.retry)
+    refuse = partial(outbox.refused, reply=reply, retry=error.retry, pauses_s=pauses_s)
     if said is None:
         return _Outcome(partial(refuse, reason=why), answered=True)
     if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said < math.inf:

@@ -27,7 +27,7 @@ from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sessiondb import clock, events
+from sessiondb import events
 from sessiondb.backend import Database, Tx
 from sessiondb.errors import SessionDBError
 from sessiondb.waiter import Deadline
@@ -126,9 +126,9 @@ async def drain(db: Database, loops: Loops, instance_no: int | None, timeout_s: 
 
 async def pause(db: Database, loops: Loops, stage: Stage, pause_s: float) -> None:
     """Sleep, but no longer than until the loops of a stage are to return."""
-    over = clock.monotonic() + pause_s
+    over = db.clock.monotonic() + pause_s
     while True:
-        seen, left_s = db.backend.change_count, over - clock.monotonic()
+        seen, left_s = db.backend.change_count, over - db.clock.monotonic()
         if left_s <= 0 or loops.ends(stage):
             return
         await db.backend.wait_change(seen, left_s)

@@ -34,7 +34,7 @@ from sessiondb.limits import (
     ENTRY_BYTES_MAX,
     LEASE_GRACE_MS,
     REPLY_ATTEMPTS_MIN,
-    REPLY_PAUSE_GROWTH,
+    REPLY_PAUSES_S,
     REPLY_RETRY_MS_MAX,
     SESSION_KEY_CHARS_MAX,
     pauses_over,
@@ -283,7 +283,13 @@ def sent(tx: Tx, reply: Sending, receipt: str | None) -> bool:
 
 
 def refused(
-    tx: Tx, reply: Sending, reason: str, *, retry: bool, retry_after_ms: int | None = None
+    tx: Tx,
+    reply: Sending,
+    reason: str,
+    *,
+    retry: bool,
+    retry_after_ms: int | None = None,
+    pauses_s: Sequence[float] = REPLY_PAUSES_S,
 ) -> bool:
     """Record that the channel did not send a reply: retry it after a pause, or fail it for good.
 
@@ -299,7 +305,7 @@ def refused(
     elif retry and (
         reply.tries < REPLY_ATTEMPTS_MIN or tx.now_ms - reply.asked_at_ms < REPLY_RETRY_MS_MAX
     ):
-        return release(tx, reply, reason, pause_ms=retry_pause_ms(reply.tries, REPLY_PAUSE_GROWTH))
+        return release(tx, reply, reason, pause_ms=retry_pause_ms(reply.tries, pauses_s))
     if not _settle(tx, reply, "failed", receipt=None, reason=reason):
         return False
     events.emit(

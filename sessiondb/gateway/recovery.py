@@ -42,10 +42,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sessiondb import clock, events, process, threads
+from sessiondb import events, process, threads
 from sessiondb.backend import Database, ReadTx, Tx
+from sessiondb.clock import Clock
 from sessiondb.errors import SessionDBError
 from sessiondb.limits import INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS, RESUME_BUDGET_S
+from sessiondb.timers import SYSTEM
 from sessiondb.transcript import compaction
 
 from . import (
@@ -148,7 +150,7 @@ async def recover(db: Database) -> Recovered:
 async def release_expired(db: Database) -> Recovered:
     """Take over every turn and give up every reply whose lease ran out. See `SessionDB`."""
     total = Recovered()
-    while taken := await worker.take_over(db, "[]"):
+    while taken := await worker.take_over(db, lambda: "[]"):
         total = total.plus(Recovered(turns=taken))
     while given_up := await dispatcher.give_up_overdue(db):
         total = total.plus(Recovered(replies=given_up))
@@ -273,7 +275,7 @@ def _close_idle(tx: Tx, *, numbers: str) -> None:
 
 async def _expire_all(db: Database) -> Recovered:
     total = Recovered()
-    while await db.read("recover.overdue", lambda tx: overdue_compactions(tx, clock.now_ms())):
+    while await db.read("recover.overdue", lambda tx: overdue_compactions(tx, db.clock.now_ms())):
         part = await db.write("recover.overdue", expire_compactions)
         if not part.compactions:  # another process was faster, or the clock was set back meanwhile
             break
@@ -377,25 +379,26 @@ class ResumeMemory:
     It is not stored: the next start has a budget of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
         self._queued: list[tuple[float, int]] = []  # when (monotonic clock), and how many
         self.breaker_announced = False
 
     def add(self, resumes: int) -> None:
         """Count resumes that were queued now."""
         if resumes:
-            self._queued.append((clock.monotonic(), resumes))
+            self._queued.append((self._clock.monotonic(), resumes))
 
     def spent(self) -> int:
         """Return how many resumes were queued in the last hour. Forget those before."""
-        since = clock.monotonic() - RESUME_BUDGET_S
+        since = self._clock.monotonic() - RESUME_BUDGET_S
         self._queued = [(at, resumes) for at, resumes in self._queued if at > since]
         return sum(resumes for _, resumes in self._queued)
 
 
 async def plan_resumes(db: Database, policy: ResumePolicy, memory: ResumeMemory) -> list[Decision]:
     """Decide about every interrupted message. Changes nothing. See `SessionDB.plan_resumes`."""
-    at_ms, dead = clock.now_ms(), await dead_processes(db)
+    at_ms, dead = db.clock.now_ms(), await dead_processes(db)
     instance_no = db.backend.stats()["instance_no"]
     decisions: list[Decision] = []
     before_no = 2**62

@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterable
 
 import anyio
 import anyio.lowlevel
+from pydantic import TypeAdapter, ValidationError
 
 from sessiondb.backend import Database, Tx
 from sessiondb.clock import monotonic
-from sessiondb.errors import ReadTooLong, SessionDBError, StoreDamaged, outcome_of
+from sessiondb.errors import InvalidInput, ReadTooLong, SessionDBError, StoreDamaged, outcome_of
+from sessiondb.limits import RetryPauses
 from sessiondb.waiter import sleep
 
 from .cancellation import Watch
@@ -37,6 +39,24 @@ def sleep_s(now_ms: int, due_ms: Iterable[int | None]) -> float:
     """Return how long a loop may sleep until the first of some times, None meaning never."""
     due_s = [(at_ms - now_ms) / 1000 for at_ms in due_ms if at_ms is not None]
     return min(SLEEP_S_MAX, max(SLEEP_S_MIN, min(due_s, default=SLEEP_S_MAX)))
+
+
+_PAUSES: TypeAdapter[tuple[float, ...]] = TypeAdapter(RetryPauses)
+
+
+def checked_pauses(pauses_s: object) -> tuple[float, ...]:
+    """Return the pauses between attempts.
+
+    Raises:
+        InvalidInput: none, or one that is no time of a minute at most.
+    """
+    try:
+        return _PAUSES.validate_python(pauses_s)
+    except ValidationError as error:
+        raise InvalidInput(
+            f"retry_pauses_s is {pauses_s!r:.80}, and must be one or more numbers of seconds "
+            "from 0 to 60"
+        ) from error
 
 
 class Backoff:

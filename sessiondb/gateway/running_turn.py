@@ -21,7 +21,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from sessiondb import clock
 from sessiondb.backend import Database, Tx
 from sessiondb.errors import InvalidInput, SessionDBError, StoreClosed, TurnLost
-from sessiondb.limits import INBOX_ATTEMPTS_MAX, INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS
+from sessiondb.limits import (
+    INBOX_ATTEMPTS_MAX,
+    INBOX_PAUSES_S,
+    INTERRUPTED_ATTEMPTS_MAX,
+    LEASE_GRACE_MS,
+    RetryPauses,
+)
 from sessiondb.models import Receipt
 from sessiondb.transcript.entries import (
     LARGE_ITEMS,
@@ -65,8 +71,10 @@ class LaneSettings(BaseModel):
     attempts_max: int = Field(default=INBOX_ATTEMPTS_MAX, ge=1)
     """A message whose turn fails is tried this often. Then it is a dead letter.
 
-    The pauses are 1, 4, 16 and then 60 s. A message whose turn is cut off or interrupted is
-    tried three times at most. A turn that an orderly stop interrupted does not count."""
+    A message whose turn is cut off or interrupted is tried three times at most. A turn that an
+    orderly stop interrupted does not count."""
+    retry_pauses_s: RetryPauses = INBOX_PAUSES_S
+    """The pauses between the attempts, a minute each at most. The last one repeats."""
 
 
 @dataclass(slots=True)
@@ -103,7 +111,7 @@ class Turn:
     _alive_until: float = field(init=False)
     """Until then the lease holds in this process, whatever the wall clock says.
 
-    By the monotonic clock, which nobody sets."""
+    By the machine's clock. A process whose test moves the clock far is still alive."""
     _ending: bool = False
     """True: its work is over, and its end is being written.
 
@@ -127,19 +135,19 @@ class Turn:
     def _begin_time(self) -> Deadline:
         """Return the block that cuts the handler off: at its time's end, or without progress."""
         timeout_s = self._started.timeout_ms / 1000
-        self._time_up = clock.monotonic() + timeout_s
-        self._deadline = Deadline(timeout_s)
+        self._time_up = self._db.clock.monotonic() + timeout_s
+        self._deadline = Deadline(timeout_s, by=self._db.clock)
         self._note_progress()
         return self._deadline
 
     def _note_progress(self) -> None:
         if self._deadline is not None and self._started.progress_ms is not None:
-            soon = clock.monotonic() + self._started.progress_ms / 1000
+            soon = self._db.clock.monotonic() + self._started.progress_ms / 1000
             self._deadline.move(min(soon, self._time_up))
 
     def _cut_off_reason(self) -> str:
         progress_ms, timeout_ms = self._started.progress_ms, self._started.timeout_ms
-        if progress_ms is not None and clock.monotonic() < self._time_up:
+        if progress_ms is not None and self._db.clock.monotonic() < self._time_up:
             return f"cut off after {progress_ms / 1000:g} s without progress"
         return f"cut off at its deadline of {timeout_ms / 1000:g} s"
 
@@ -218,7 +226,7 @@ class Turn:
         Raises:
             TurnLost: the turn was taken over. Nothing was written.
         """
-        draft = await prepare(item)
+        draft = await prepare(item, now_ms=self._db.clock.stamp_ms())
         draft.asked_epoch = self.session.asked_epoch
         receipts = await self._db.write(
             "turn.append", lambda tx: turns.append(tx, self.turn_no, [draft]), size=draft.size
@@ -392,7 +400,7 @@ async def _work(turn: Turn, handler: Handler) -> None:
 async def _keep_lease(turn: Turn) -> None:
     """Renew a turn's lease until cancelled. Stop the turn when this process has lost it."""
     while True:
-        await sleep(turn._settings.lease_s / 3)
+        await sleep(turn._settings.lease_s / 3, by=turn._db.clock)
         try:
             await turn._renew_lease()
         except (TurnLost, StoreClosed) as error:
@@ -410,8 +418,9 @@ async def _notify_delay(turn: Turn) -> None:
     The time counts from when the message was accepted.
     """
     delayed_after_s = turn._settings.delayed_after_s
-    waited_s = (clock.now_ms() - turn._started.accepted_at_ms) / 1000
-    await sleep(min(max(0.0, delayed_after_s - waited_s), delayed_after_s))
+    waited_s = (turn._db.clock.now_ms() - turn._started.accepted_at_ms) / 1000
+    left_s = min(max(0.0, delayed_after_s - waited_s), delayed_after_s)
+    await sleep(left_s, by=turn._db.clock)
     backoff = retry.Backoff(f"{turn}: its sender cannot be notified of the delay")
     while True:
         try:
@@ -431,7 +440,7 @@ async def _complete(turn: Turn, returned: object) -> None:
     """Write a turn's answer and its end. If the answer cannot be stored, the turn has failed."""
     try:
         answer = _checked_answer(returned)
-        drafts, replies, size = await _encoded_answer(answer)
+        drafts, replies, size = await _encoded_answer(answer, turn._db.clock.stamp_ms())
     except Exception as error:  # noqa: BLE001  # a handler's own objects may raise anything
         await _refuse_answer(turn, error)
         return
@@ -479,7 +488,9 @@ def _shown(value: object) -> str:
     return f"{name} {value!r:.80}" if isinstance(value, str | int | float) else name
 
 
-async def _encoded_answer(answer: Answer) -> tuple[list[Draft], list[tuple[str, str]], int]:
+async def _encoded_answer(
+    answer: Answer, now_ms: int
+) -> tuple[list[Draft], list[tuple[str, str]], int]:
     """Encode an answer, off the event loop when it is large.
 
     Return its entries, its replies and their bytes.
@@ -489,7 +500,7 @@ async def _encoded_answer(answer: Answer) -> tuple[list[Draft], list[tuple[str, 
     """
     entries, messages = list(answer.entries), list(answer.replies)
     check_append(len(entries) + len(messages), 0)
-    drafts = await prepare_all(entries)
+    drafts = await prepare_all(entries, now_ms=now_ms)
     large = len(messages) > LARGE_ITEMS or any(is_large(message) for _, message in messages)
     encoded = (
         await off_loop(partial(_encoded_replies, messages)) if large else _encoded_replies(messages)
@@ -523,6 +534,7 @@ async def _fail(
         reason=reason,
         retry=retry,
         attempts_max=attempts_max,
+        pauses_s=turn._settings.retry_pauses_s,
         cut_off=cut_off,
     )
     refused = await _record(turn, end)

@@ -29,7 +29,7 @@ from sessiondb.clock import iso_from_ms
 from sessiondb.errors import NotFound, TurnLost
 from sessiondb.limits import (
     INBOX_ATTEMPTS_MAX,
-    INBOX_PAUSE_GROWTH,
+    INBOX_PAUSES_S,
     INTERRUPTED_ATTEMPTS_MAX,
     RESUME_TIME_GROWTH,
     retry_pause_ms,
@@ -164,6 +164,7 @@ def fail(
     *,
     retry: bool,
     attempts_max: int = INBOX_ATTEMPTS_MAX,
+    pauses_s: Sequence[float] = INBOX_PAUSES_S,
     cut_off: bool = False,
 ) -> None:
     """End a turn that failed. Its message is retried after a pause, or dead after the last attempt.
@@ -181,7 +182,7 @@ def fail(
     _finish(tx, turn, "failed", reason)
     strikes = tx.one("inbox.notified", inbox_no=turn.inbox_no).strikes
     again = retry and strikes < attempts_max
-    at_ms = tx.now_ms + retry_pause_ms(strikes, INBOX_PAUSE_GROWTH)
+    at_ms = tx.now_ms + retry_pause_ms(strikes, pauses_s)
     after = f"tried again after {(at_ms - tx.now_ms) / 1000:g} s" if again else "given up"
     events.emit(
         tx,

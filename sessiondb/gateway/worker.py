@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import anyio
 
-from sessiondb import clock
 from sessiondb.backend import Database, ReadTx, Tx
+from sessiondb.clock import Clock
 from sessiondb.errors import (
     InvalidInput,
     OutcomeUnknown,
@@ -144,13 +145,20 @@ async def _next_turn(
         NotFound: there is no such lane.
     """
     owned = _owned(loops.running)
-    look = partial(_due_work, lane=lane, settings=settings, owned=owned, working=loops.working())
+    look = partial(
+        _due_work,
+        clock=db.clock,
+        lane=lane,
+        settings=settings,
+        owned=owned,
+        working=loops.working(),
+    )
     work = await db.read("lane.look", look)
     for turn_no in work.ended:
         loops.stop(turn_no)
     damaged: StoreDamaged | None = None
     try:
-        await _do_upkeep(db, lane, work, settings, owned)
+        await _do_upkeep(db, lane, work, settings, partial(_owned, loops.running))
     except StoreDamaged as error:
         damaged = error  # it may be of one session, so the others go first
     try:
@@ -193,7 +201,13 @@ class _DueWork:
 
 
 def _due_work(
-    tx: ReadTx, *, lane: str, settings: LaneSettings, owned: str, working: list[int]
+    tx: ReadTx,
+    *,
+    clock: Clock,
+    lane: str,
+    settings: LaneSettings,
+    owned: str,
+    working: list[int],
 ) -> _DueWork:
     now_ms = clock.now_ms()
     expiry_ms = tx.one("turns.next_expiry", alive=owned).at_ms
@@ -216,7 +230,7 @@ def _due_work(
 
 
 async def _do_upkeep(
-    db: Database, lane: str, work: _DueWork, settings: LaneSettings, owned: str
+    db: Database, lane: str, work: _DueWork, settings: LaneSettings, owned: Callable[[], str]
 ) -> None:
     """Take over turns whose lease ran out, and notify senders of delays. Write only if needed."""
     if work.has_expired:
@@ -226,15 +240,18 @@ async def _do_upkeep(
         await db.write("lane.delayed", lambda tx: inbox.notify_delayed(tx, lane, after_ms=after_ms))
 
 
-async def take_over(db: Database, owned: str) -> int:
-    """Interrupt turns of any lane whose lease ran out. Return how many. A bounded part of them."""
+async def take_over(db: Database, owned: Callable[[], str]) -> int:
+    """Interrupt turns of any lane whose lease ran out. Return how many. A bounded part of them.
+
+    `owned` is asked when the write begins. A turn that was claimed a moment before is known then.
+    """
     try:
         return await db.write(
-            "lane.take_over", lambda tx: leases.take_over_expired(tx, alive=owned)
+            "lane.take_over", lambda tx: leases.take_over_expired(tx, alive=owned())
         )
     except StoreDamaged:
         expired = await db.read(
-            "lane.expired", partial(leases.expired, now_ms=clock.now_ms(), alive=owned)
+            "lane.expired", partial(leases.expired, now_ms=db.clock.now_ms(), alive=owned())
         )
         taken = 0
         for row in expired:
@@ -254,7 +271,7 @@ async def _claim(
     watch: cancellation.Watch,
 ) -> Turn | None:
     try:
-        draft, message = await prepare_decoded(candidate.payload)
+        draft, message = await prepare_decoded(candidate.payload, now_ms=db.clock.stamp_ms())
     except InvalidInput as error:
         # `accept` would have refused it, so another program wrote it. It must not stop its lane.
         reason = f"not a message: {error}"

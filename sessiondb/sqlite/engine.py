@@ -18,14 +18,14 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import anyio.lowlevel
 import apsw
 
 from sessiondb import threads
 from sessiondb.backend import ReadTx, Step, Tx
-from sessiondb.clock import monotonic
+from sessiondb.clock import Clock, monotonic
 from sessiondb.errors import (
     NotExecuted,
     ReadTooLong,
@@ -34,15 +34,15 @@ from sessiondb.errors import (
     before_the_write,
     mark_outcome,
 )
-from sessiondb.limits import Limits
 from sessiondb.process import Registered
+from sessiondb.timers import SYSTEM
 from sessiondb.waiter import new_waiter
 
 from . import alive_file, backup
 from . import guard as guarding
 from .backup import MaintenanceTask
-from .connection import Durability, close_quietly, connect_reader, log
-from .opening import Settings, program_name, resolve, start
+from .connection import close_quietly, connect_reader, log
+from .opening import Settings, SettingsOptions, resolve, settings_of, start, start_here
 from .parts import Parts, end_with
 from .permissions import concerns
 from .readers import ReadRequest
@@ -60,8 +60,11 @@ MAINTENANCE_S_MAX = 24 * 3600.0
 class SqliteBackend:
     """One open SQLite database. Made by `open`."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, clock: Clock = SYSTEM) -> None:
         self._parts = parts
+        self._clock = clock
+        # A loop that waits looks again, so a time that it waits for is noticed.
+        self._clock_ends = clock.on_move(parts.changes.notify)
         end_with(self, parts)
 
     # -- opening and closing -----------------------------------------------------------
@@ -71,13 +74,8 @@ class SqliteBackend:
         cls,
         path: str | os.PathLike[str],
         *,
-        limits: Limits | None = None,
-        durability: Durability = "full",
-        readonly: bool = False,
-        create: bool = True,
         guard: bool | guarding.Mode = True,
-        program: str = "",
-        allow_unsafe_filesystem: bool = False,
+        **options: Unpack[SettingsOptions],
     ) -> Self:
         """Open a database: create a new one, migrate an older one.
 
@@ -91,24 +89,38 @@ class SqliteBackend:
             StoreFailed, StoreFull, StoreDamaged: the disk failed, the disk is full, or the
                 file is damaged.
         """
-        settings = Settings(
-            limits=limits or Limits(),
-            durability=durability,
-            program=program or program_name(),
-            readonly=readonly,
-            create=create,
-            allow_unsafe_filesystem=allow_unsafe_filesystem,
-        )
+        settings = settings_of(**options)
         parts = await start(path, settings)
         try:
-            if not readonly:
-                _warn_of_concerns(parts.path)
-                parts.watch(guard)
-            return cls(parts)
+            return cls._begun(parts, settings, guard)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await threads.run(parts.close)
             raise
+
+    @classmethod
+    def open_now(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        guard: bool | guarding.Mode = True,
+        **options: Unpack[SettingsOptions],
+    ) -> Self:
+        """Open a database on this thread, which waits meanwhile. Otherwise as `open`."""
+        settings = settings_of(**options)
+        parts = start_here(path, settings)
+        try:
+            return cls._begun(parts, settings, guard)
+        except BaseException:
+            parts.close()
+            raise
+
+    @classmethod
+    def _begun(cls, parts: Parts, settings: Settings, guard: bool | guarding.Mode) -> Self:
+        if not settings.readonly:
+            _warn_of_concerns(parts.path)
+            parts.watch(guard)
+        return cls(parts, settings.clock)
 
     async def close(self) -> None:
         """Finish queued writes, fold the WAL into the database, and close.
@@ -117,7 +129,13 @@ class SqliteBackend:
         """
         self._refuse_after_fork()
         with anyio.CancelScope(shield=True):
-            await threads.run(self._parts.close)
+            await threads.run(self.close_now)
+
+    def close_now(self) -> None:
+        """Close on this thread, which waits meanwhile. Otherwise as `close`."""
+        self._refuse_after_fork()
+        self._clock_ends()
+        self._parts.close()
 
     # -- the seam ----------------------------------------------------------------------
 
@@ -132,7 +150,9 @@ class SqliteBackend:
         with before_the_write():
             await anyio.lowlevel.checkpoint_if_cancelled()
         timeout_s = writer.limits.write_timeout_s if timeout_s is None else timeout_s
-        request = Request(fn, op, size, monotonic() + timeout_s, new_waiter())
+        request = Request(
+            fn, op, size, monotonic() + timeout_s, new_waiter(), stamp_ms=self._clock.stamp_ms()
+        )
         writer.queue.put(request)
         return await self._outcome(writer, request, timeout_s)  # type: ignore[no-any-return]
 
@@ -142,7 +162,15 @@ class SqliteBackend:
         with before_the_write():
             await anyio.lowlevel.checkpoint_if_cancelled()
         timeout_s = writer.limits.write_timeout_s
-        request = Request(fn, op, size, monotonic() + timeout_s, new_waiter(), in_background=True)
+        request = Request(
+            fn,
+            op,
+            size,
+            monotonic() + timeout_s,
+            new_waiter(),
+            in_background=True,
+            stamp_ms=self._clock.stamp_ms(),
+        )
         writer.queue.put(request)
         return Step(await self._outcome(writer, request, timeout_s), request.held_ms)
 

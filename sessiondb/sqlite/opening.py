@@ -18,12 +18,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import apsw
 
 from sessiondb import threads
+from sessiondb.clock import Clock
 from sessiondb.errors import NewerSchema, NotASessionDB, OpenError
 from sessiondb.limits import Limits
+from sessiondb.timers import SYSTEM
 
 from .connection import (
     Durability,
@@ -58,6 +61,7 @@ class Settings:
     readonly: bool
     create: bool
     allow_unsafe_filesystem: bool
+    clock: Clock
 
     def __post_init__(self) -> None:
         if self.durability not in ("full", "normal"):
@@ -65,6 +69,40 @@ class Settings:
                 f"durability is {self.durability!r}. Choose 'full' (survives a power cut) or "
                 "'normal' (may lose the last commits)."
             )
+
+
+class SettingsOptions(TypedDict, total=False):
+    """What `settings_of` takes."""
+
+    limits: Limits | None
+    durability: Durability
+    program: str | None
+    readonly: bool
+    create: bool
+    allow_unsafe_filesystem: bool
+    clock: Clock
+
+
+def settings_of(
+    *,
+    limits: Limits | None = None,
+    durability: Durability = "full",
+    program: str | None = None,
+    readonly: bool = False,
+    create: bool = True,
+    allow_unsafe_filesystem: bool = False,
+    clock: Clock = SYSTEM,
+) -> Settings:
+    """Return the settings of an opening: the defaults, but for what is said."""
+    return Settings(
+        limits=limits or Limits(),
+        durability=durability,
+        program=program or program_name(),
+        readonly=readonly,
+        create=create,
+        allow_unsafe_filesystem=allow_unsafe_filesystem,
+        clock=clock,
+    )
 
 
 async def start(path: str | os.PathLike[str], settings: Settings) -> Parts:
@@ -172,6 +210,7 @@ def _start_writing(path: str, settings: Settings, note: Note | None) -> Parts:
         settings.program,
         lambda: changes.notify(),
         without_lock=settings.allow_unsafe_filesystem,
+        now_ms=None if settings.clock is SYSTEM else settings.clock.now_ms,
     )
     changes = Notifier(lambda: connect_reader(path), writer.files)
     readers = Readers(path, settings.limits, connect_reader, writer.files)

@@ -64,7 +64,7 @@ class Request:
     waiter: Waiter
     in_background: bool = field(default=False, kw_only=True)
     """A step of background work, not a write of a caller."""
-    stamp_ms: int = field(default_factory=lambda: clock.stamp_ms(), init=False)
+    stamp_ms: int = field(default_factory=lambda: clock.stamp_ms(), kw_only=True)
     """The application's wall clock, read in its task (`clock.py`)."""
     enqueued: float = field(default=0.0, init=False)
     state: str = field(default=PENDING, init=False)

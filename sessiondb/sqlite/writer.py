@@ -74,8 +74,10 @@ class Writer:
         on_change: Callable[[], None] = lambda: None,
         *,
         without_lock: bool = False,
+        now_ms: Callable[[], int] | None = None,
     ) -> None:
         self.path = path
+        self._now_ms = now_ms or (lambda: _now_ms())
         self._on_change = on_change
         self.limits = limits
         self.stats = WriterStats()
@@ -86,7 +88,7 @@ class Writer:
             durability,
             program,
             self.stats,
-            now_ms=lambda: _now_ms(),
+            now_ms=self._now_ms,
             on_loss=self._drop_running_tasks,
             without_lock=without_lock,
         )
@@ -205,7 +207,7 @@ class Writer:
         # runs once, and its changes are in the transaction wholly or not at all. No caller is
         # woken inside.
         self._batch = batch = Batch(
-            monotonic(), _now_ms(), in_background=pending is self.queue.steps
+            monotonic(), self._now_ms(), in_background=pending is self.queue.steps
         )
         while (request := self._take(batch, pending)) is not None:
             self._execute(connection, request, batch)

@@ -221,7 +221,7 @@ class Batch:
         """Encode all items, before the transaction. Return their size."""
         items = [item for change in self._changes for item in change.items]
         check_append(len(items), 0)
-        drafts = await prepare_all(items)
+        drafts = await prepare_all(items, now_ms=self._db.clock.stamp_ms())
         size = sum(draft.size for draft in drafts)
         check_append(len(drafts), size)
         for change in self._changes:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 
 import anyio
 
-from sessiondb import clock, threads
+from sessiondb import threads
 from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import (
@@ -141,7 +141,7 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
                 else:
                     await self._give_up("failed", f"it could not begin: {error!r}", error)
             raise
-        self._deadline = Deadline(self._timeout_s)
+        self._deadline = Deadline(self._timeout_s, by=self.session.db.clock)
         self._deadline.__enter__()
         return self
 
@@ -226,6 +226,7 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
         deadline_ms = await self.session.db.write(
             "compaction.renew", lambda tx: compaction.renew(tx, self.id, round(timeout_s * 1000))
         )
+        clock = self.session.db.clock
         self._deadline.move(clock.monotonic() + (deadline_ms - clock.now_ms()) / 1000)
 
     async def commit(

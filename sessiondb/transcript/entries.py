@@ -577,22 +577,22 @@ def _draft_typed(text: str, fields: dict[str, Any], now_ms: int) -> Draft:
 # -- preparing -------------------------------------------------------------------------
 
 
-async def prepare(item: Appendable, idempotency_key: str | None = None) -> Draft:
-    """Encode an item to append, off the event loop when it is large.
+async def prepare(item: Appendable, idempotency_key: str | None = None, *, now_ms: int) -> Draft:
+    """Encode an item to append, off the event loop when it is large. `now_ms` is its time.
 
     Raises:
         InvalidInput: it cannot be stored, or the idempotency key is too long.
     """
-    draft, _ = await prepare_decoded(item, idempotency_key)
+    draft, _ = await prepare_decoded(item, idempotency_key, now_ms=now_ms)
     return draft
 
 
 async def prepare_decoded(
-    item: Appendable, idempotency_key: str | None = None
+    item: Appendable, idempotency_key: str | None = None, *, now_ms: int
 ) -> tuple[Draft, dict[str, Any]]:
     """As `prepare`. Also return the decoded item, so that its text is decoded once."""
     _check_key(idempotency_key)
-    prepare = partial(_prepare, item, idempotency_key, clock.stamp_ms())
+    prepare = partial(_prepare, item, idempotency_key, now_ms)
     return await off_loop(prepare) if is_large(item) else prepare()
 
 
@@ -656,13 +656,13 @@ def formats_of(item: object) -> int:
     return PI.bit if is_typed(item) else ANY
 
 
-async def prepare_all(items: Sequence[Appendable]) -> list[Draft]:
+async def prepare_all(items: Sequence[Appendable], *, now_ms: int) -> list[Draft]:
     """Encode items to append together, off the event loop when they are many or large.
 
     Raises:
         InvalidInput: one of them cannot be stored. Its index is in the message.
     """
-    prepare = partial(_prepare_all, items, clock.stamp_ms())
+    prepare = partial(_prepare_all, items, now_ms)
     return (
         await off_loop(prepare)
         if len(items) > LARGE_ITEMS or any(map(is_large, items))

@@ -13,8 +13,8 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice, takewhile
 
-from sessiondb import clock, threads
-from sessiondb.backend import Backend, Tx
+from sessiondb import threads
+from sessiondb.backend import Database, Tx
 from sessiondb.errors import before_the_write
 from sessiondb.limits import IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES
 from sessiondb.models import AppendedHistory, ExpectedHead, Receipt
@@ -32,7 +32,7 @@ from .entries import Appendable, Draft, prepare_now
 
 
 async def append_history(
-    backend: Backend,
+    db: Database,
     session_no: int,
     items: Iterable[Appendable],
     *,
@@ -46,11 +46,12 @@ async def append_history(
     try:
         while True:
             with before_the_write():
-                drafts = await threads.run(partial(_take, numbered, key, clock.stamp_ms()))
+                take = partial(_take, numbered, key, db.clock.stamp_ms())
+                drafts = await threads.run(take)
             if not drafts:
                 return AppendedHistory(entries, stored, last)
             size = sum(draft.size for draft in drafts)
-            step = await backend.step(
+            step = await db.backend.step(
                 _appending(session_no, drafts, head), op="append.history", size=size
             )
             receipts = step.value

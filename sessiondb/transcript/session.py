@@ -95,7 +95,7 @@ class Session:
             IdentityConflict: the key is that of an entry that says something else.
             SessionEnded: the session has ended: fork it. As SessionArchived: restore it first.
         """
-        draft = await prepare(item, idempotency_key)
+        draft = await prepare(item, idempotency_key, now_ms=self.db.clock.stamp_ms())
         check_append(1, draft.size)
         draft.asked_epoch = self.asked_epoch
         return (await self._append([draft], timeout_s))[0]
@@ -154,13 +154,13 @@ class Session:
             IdentityConflict, SessionEnded, StoreBusy: as of `append`.
         """
         return await long_append.append_history(
-            self.db.backend, self.ref.session_no, items, key=key, expect_head=expect_head
+            self.db, self.ref.session_no, items, key=key, expect_head=expect_head
         )
 
     async def _drafts(self, items: Sequence[Appendable]) -> list[Draft]:
         """Encode items that one transaction can take, in the name of this handle."""
         check_append(len(items), 0)
-        drafts = await prepare_all(items)
+        drafts = await prepare_all(items, now_ms=self.db.clock.stamp_ms())
         check_append(len(drafts), sum(draft.size for draft in drafts))
         for draft in drafts:
             draft.asked_epoch = self.asked_epoch

@@ -4,8 +4,7 @@ import logging
 
 import pytest
 
-from sessiondb import limits
-from sessiondb.gateway import retry
+from sessiondb.gateway import outbox, retry, turns
 from tests.support.engine import set_clock
 from tests.support.gateway import Clock
 
@@ -14,7 +13,8 @@ from tests.support.gateway import Clock
 def quick_retries(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Failures are on purpose: they fill no log, and are retried at once."""
     caplog.set_level(logging.CRITICAL, "sessiondb")
-    monkeypatch.setattr(limits, "RETRY_PAUSE_MS", 1)
+    for module in (turns, outbox):
+        monkeypatch.setattr(module, "retry_pause_ms", lambda *_: 1)
     monkeypatch.setattr(retry, "BUSY_PAUSE_S", 0.01)
 
 

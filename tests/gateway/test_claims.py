@@ -11,6 +11,7 @@ import pytest
 
 import sessiondb
 from sessiondb.backend import Tx
+from sessiondb.clock import stamp_ms
 from sessiondb.gateway import claims
 from sessiondb.limits import PRIORITY_WAIT_MS_MAX
 from sessiondb.sqlite import transaction, writer
@@ -346,7 +347,7 @@ async def test_a_message_that_was_edited_since_it_was_read_is_not_claimed_with_i
             await say(db, f"e{number}", f"agent:main:web:{number}", text="old")
         seen = await db.read("peek", lambda tx: claims.peek(tx, "main", writer._now_ms()))
         assert seen is not None
-        draft = await prepare(seen.payload)
+        draft = await prepare(seen.payload, now_ms=stamp_ms())
         edited = await db.edit(
             "agent:main:web:1", user("new"), channel="web", event_id="e1", version=1
         )
@@ -394,7 +395,7 @@ async def test_the_claim_looks_again_at_what_was_seen(tmp_db: Path) -> None:
         seen = await db.read("peek", lambda tx: claims.peek(tx, "main", writer._now_ms()))
         assert seen is not None
         await claimed(db)
-        draft = await prepare(seen.payload)
+        draft = await prepare(seen.payload, now_ms=stamp_ms())
         assert (
             await db.write(
                 "claim", lambda tx: claims.claim(tx, "main", seen, draft, lease_ms=1, timeout_ms=1)
@@ -404,7 +405,7 @@ async def test_the_claim_looks_again_at_what_was_seen(tmp_db: Path) -> None:
         seen_cron = await db.read("peek", lambda tx: claims.peek(tx, "cron", writer._now_ms()))
         assert seen_cron is not None
         await say(db, "e2", "agent:main:web:2")
-        draft_cron = await prepare(seen_cron.payload)
+        draft_cron = await prepare(seen_cron.payload, now_ms=stamp_ms())
         late = await db.write(
             "claim",
             lambda tx: claims.claim(tx, "cron", seen_cron, draft_cron, lease_ms=1, timeout_ms=1),

@@ -13,7 +13,6 @@ import anyio
 import pytest
 
 import sessiondb
-from sessiondb import limits
 from sessiondb.errors import StoreDamaged
 from sessiondb.gateway import outbox
 from sessiondb.limits import (
@@ -313,7 +312,7 @@ async def test_the_loop_records_the_answer_of_the_channel(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL, "sessiondb")
-    monkeypatch.setattr(limits, "RETRY_PAUSE_MS", 1)
+    monkeypatch.setattr(outbox, "retry_pause_ms", lambda *_: 1)
     tries: list[str] = []
 
     async def sender(reply: sessiondb.Reply) -> str | None:

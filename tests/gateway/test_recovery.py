@@ -230,7 +230,7 @@ async def test_an_overdue_compaction_of_any_process_is_ended(
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(writer, "_now_ms", clock)
-    monkeypatch.setattr(recovery.clock, "now_ms", clock)
+    monkeypatch.setattr("sessiondb.clock.now_ms", clock)
     monkeypatch.setattr(recovery, "RECOVER_AT_ONCE", 2)
     async with sessiondb.open(tmp_db) as db:
         for number in range(3):
@@ -316,7 +316,7 @@ async def test_the_pages_of_a_recovery_make_no_difference(
 ) -> None:
     """Two died, holding several of each kind. Others live, or nothing is known of them."""
     world = make_world()
-    monkeypatch.setattr(recovery.clock, "now_ms", lambda: world.now_ms)
+    monkeypatch.setattr("sessiondb.clock.now_ms", lambda: world.now_ms)
 
     def judged(rows: Sequence[Any]) -> list[bool | None]:
         known = {"dying": False, "dying-too": False, "remote": None}

@@ -331,7 +331,7 @@ async def test_interruptions_four_minutes_apart_are_within_the_budget(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Time()
-    monkeypatch.setattr(recovery.clock, "monotonic", clock.monotonic)
+    monkeypatch.setattr("sessiondb.clock.monotonic", clock.monotonic)
     async with sessiondb.open(tmp_db) as db:
         for number in range(ResumePolicy().budget_per_start + 1):
             await held_message(db, f"e{number}", f"agent:main:web:{number}")
@@ -348,7 +348,7 @@ async def test_a_burst_is_bounded_by_the_budget_for_an_hour(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Time()
-    monkeypatch.setattr(recovery.clock, "monotonic", clock.monotonic)
+    monkeypatch.setattr("sessiondb.clock.monotonic", clock.monotonic)
     policy = ResumePolicy(max_concurrent_resumes=9, budget_per_start=2)
     async with sessiondb.open(tmp_db) as db:
         for number in range(5):

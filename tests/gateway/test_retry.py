@@ -25,6 +25,7 @@ import sessiondb
 from sessiondb.errors import OutcomeUnknown, StoreBusy
 from sessiondb.gateway import claims, dispatcher, retry, worker
 from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
+from sessiondb.timers import SYSTEM
 from tests.support.cancellation import WHERE, Gate, by_scope, by_task, cancelled_at
 from tests.support.core import reply
 from tests.support.gateway import claimed, complete, eventually, inbox_states, look, running, say
@@ -382,6 +383,8 @@ async def test_a_write_that_was_cancelled_is_tried_again_at_once(
 
 class _Bodies:
     """A database whose write runs its body, and then ends with an error."""
+
+    clock = SYSTEM
 
     def __init__(self, error: BaseException) -> None:
         self.error = error

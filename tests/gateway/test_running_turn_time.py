@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from sessiondb.clock import Clock
 from sessiondb.errors import InvalidInput, StoreBusy, TurnLost
 from sessiondb.gateway import claims, running_turn
 from sessiondb.gateway.running_turn import LaneSettings, Turn
 from sessiondb.limits import INBOX_ATTEMPTS_MAX, LEASE_GRACE_MS
+from sessiondb.timers import SYSTEM
 
 pytestmark = pytest.mark.anyio
 
@@ -35,10 +37,11 @@ def a_turn(*, lease_s: float, timeout_ms: int, progress_ms: int | None = None) -
         notified=False,
     )
     nothing: Any = None
+    db: Any = SimpleNamespace(clock=SYSTEM)
     session: Any = SimpleNamespace(id="s")
     origin = claims.Origin("web", "e1", "main", "agent:main:web:1", "main", {})
     settings = LaneSettings(lease_s=lease_s)
-    return Turn(session, {}, started, origin, nothing, settings, nothing)
+    return Turn(session, {}, started, origin, db, settings, nothing)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +115,7 @@ def test_a_lane_without_settings_has_those_that_are_documented() -> None:
         "timeout_s": 600.0,
         "delayed_after_s": 10.0,
         "attempts_max": INBOX_ATTEMPTS_MAX,
+        "retry_pauses_s": (1.0, 4.0, 16.0, 60.0),
     }
 
 
@@ -124,7 +128,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return the seconds that are slept. The first sleep raises Over."""
     found: list[float] = []
 
-    async def sleep(seconds: float) -> None:
+    async def sleep(seconds: float, *, by: Clock = SYSTEM) -> None:
         found.append(seconds)
         raise Over
 
@@ -160,6 +164,8 @@ async def test_a_lease_is_renewed_for_the_length_that_is_set(
         asked.append((turn_no, lease_ms, operation))
 
     class _Db:
+        clock = SYSTEM
+
         async def write(self, op: str, body: Any) -> None:
             body(None)
 
@@ -178,6 +184,8 @@ async def test_a_notice_is_tried_again_after_errors_that_pass(
     slept: list[float] = []
 
     class _Db:
+        clock = SYSTEM
+
         def __init__(self, *ends: Exception | None) -> None:
             self.ends = [*ends]
 
@@ -186,7 +194,7 @@ async def test_a_notice_is_tried_again_after_errors_that_pass(
             if end is not None:
                 raise end
 
-    async def sleep(seconds: float) -> None:
+    async def sleep(seconds: float, *, by: Clock = SYSTEM) -> None:
         slept.append(seconds)
 
     monkeypatch.setattr(running_turn.clock, "now_ms", lambda: 0)

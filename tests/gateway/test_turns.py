@@ -11,6 +11,7 @@ import pytest
 
 import sessiondb
 from sessiondb.backend import Tx
+from sessiondb.clock import stamp_ms
 from sessiondb.gateway import leases, turns
 from sessiondb.sqlite import schema
 from sessiondb.sqlite.connection import drain
@@ -47,7 +48,7 @@ async def test_a_turn_that_was_taken_over_can_write_nothing(tmp_db: Path, clock:
             "compare-and-set: once"
         )
         assert not await interrupt(db, old.turn_no)
-        draft = await prepare(user("late"))
+        draft = await prepare(user("late"), now_ms=stamp_ms())
         writes = [
             lambda tx: turns.append(tx, old.turn_no, [draft]),
             lambda tx: turns.reset(tx, old.turn_no, reason="new", keep_from=None),

@@ -12,6 +12,7 @@ import pytest
 
 import sessiondb
 from sessiondb.backend import Tx
+from sessiondb.clock import stamp_ms
 from sessiondb.gateway import claims, turns
 from sessiondb.gateway.running_turn import Answer, Turn
 from sessiondb.sqlite import transaction, writer
@@ -115,7 +116,7 @@ async def claim(
     candidate = await db.read("peek", lambda tx: claims.peek(tx, lane, writer._now_ms()))
     if candidate is None:
         return None
-    draft = await prepare(candidate.payload)
+    draft = await prepare(candidate.payload, now_ms=stamp_ms())
     return await db.write(
         "claim",
         lambda tx: claims.claim(
@@ -139,7 +140,7 @@ async def complete(
     incomplete: str | None = None,
 ) -> None:
     """End a turn with assistant messages and replies."""
-    drafts = [await prepare(reply(text)) for text in texts]
+    drafts = [await prepare(reply(text), now_ms=stamp_ms()) for text in texts]
     encoded = [(target, json.dumps(payload)) for target, payload in replies or []]
     await db.write(
         "complete",

@@ -27,6 +27,7 @@ from sessiondb.gateway.outbox import Sending
 from sessiondb.maintenance import archive
 from sessiondb.sqlite.schema import schema_text
 from sessiondb.sqlite.transaction import WriteTransaction
+from sessiondb.timers import SYSTEM
 from sessiondb.transcript import append, compaction, registry
 from sessiondb.transcript.compaction import Summary
 from sessiondb.transcript.content import digest
@@ -49,6 +50,7 @@ class Direct:
     """A `Backend` and a `Database` that run each body at once, on one connection."""
 
     is_busy = False
+    clock = SYSTEM
 
     def __init__(self, tx: Callable[[], WriteTransaction], stop_before: str | None = None) -> None:
         self.tx = tx
