@@ -1,7 +1,7 @@
 """Dependencies point down, one library touches the file, and SQL stays in `.sql` files.
 
     doors      cli, server, adapters            may import anything but an engine
-    front      sessiondb, sync                  what a program imports
+    front      sessiondb, sync, testing         what a program or its tests import
     façade     database                         one asynchronous class: it alone names the engine
     above      salvage, openclaw_settings       uses the packages below, for façade and doors
     packages   gateway, transfer, maintenance   never import one another
@@ -54,7 +54,7 @@ FLOORS: list[set[str]] = [
     {"gateway", "transfer", "maintenance"},
     {"salvage", "openclaw_settings"},
     {"database"},
-    {"sync", ""},  # "": sessiondb/__init__.py, the front door
+    {"sync", "testing", "pytest_plugin", ""},  # "": sessiondb/__init__.py, the front door
     {"cli", "server", "adapters", "__main__"},
 ]
 PLANNED = {"server", "adapters"}
