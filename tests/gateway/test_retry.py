@@ -405,7 +405,17 @@ async def test_nothing_is_released_where_another_process_was_faster(
     monkeypatch.setattr(claims, "claim", lambda *_, **__: None)
     monkeypatch.setattr(dispatcher.outbox, "begin_sending", lambda *_, **__: None)
     payload = json.dumps({"role": "user", "content": "hello"})
-    candidate: Any = SimpleNamespace(inbox_no=1, session_no=1, payload=payload)
+    candidate: Any = SimpleNamespace(
+        inbox_no=1,
+        session_no=1,
+        channel="web",
+        event_id="e1",
+        lane="main",
+        lane_before=None,
+        session_key=None,
+        details=None,
+        payload=payload,
+    )
     with pytest.raises(type(error)):
         await worker._claim(db, "main", candidate, LaneSettings(), nothing)
     with pytest.raises(type(error)):
