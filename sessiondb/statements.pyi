@@ -1444,6 +1444,32 @@ class SalvageChunk(NamedTuple):
     content: bytes
 
 
+class SessionListByUpdate(NamedTuple):
+    """session_list.by_update: Return the numbers of sessions, last changed first, a page at a time. A checkpoint is a copy of a session that OpenClaw made beside it."""
+
+    session_no: int
+    place: int
+
+
+SessionListByValue = SessionListByUpdate  # session_list.by_value
+
+
+class SessionListAbout(NamedTuple):
+    """session_list.about: Return what a session does, the first message of a person among its first entries, and the last message before its head. Messages of programs (cron, sub-agents, hooks) have the role of a person, and the inbox knows better."""
+
+    is_running: int
+    is_waiting: int
+    first_message_no: int | None
+    last_message_no: int | None
+
+
+class SessionListText(NamedTuple):
+    """session_list.text: Return the beginning of what an entry says, as the view `transcript` shows it, and whose it is. A damaged text may not be UTF-8."""
+
+    content: bytes | None
+    role: str | None
+
+
 class StatusFile(NamedTuple):
     """status.file: Return what SQLite keeps about the file itself. These figures are the engine's own."""
 
@@ -2719,6 +2745,14 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["salvage.chunk"], /, *, archive_no: SqlValue, after: SqlValue) -> SalvageChunk | None: ...
     @overload
+    def first(self, statement: Literal["session_list.by_update"], /, *, before: SqlValue, before_no: SqlValue, since_ms: SqlValue, agent_id: SqlValue, checkpoints: SqlValue, state: SqlValue, limit: SqlValue) -> SessionListByUpdate | None: ...
+    @overload
+    def first(self, statement: Literal["session_list.by_value"], /, *, sort: SqlValue, before: SqlValue, before_no: SqlValue, since_ms: SqlValue, agent_id: SqlValue, checkpoints: SqlValue, state: SqlValue, limit: SqlValue) -> SessionListByValue | None: ...
+    @overload
+    def first(self, statement: Literal["session_list.about"], /, *, look: SqlValue, session_no: SqlValue) -> SessionListAbout | None: ...
+    @overload
+    def first(self, statement: Literal["session_list.text"], /, *, chars: SqlValue, entry_no: SqlValue) -> SessionListText | None: ...
+    @overload
     def first(self, statement: Literal["status.file"], /) -> StatusFile | None: ...
     @overload
     def first(self, statement: Literal["status.totals"], /) -> StatusTotals | None: ...
@@ -3223,6 +3257,14 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["salvage.chunk"], /, *, archive_no: SqlValue, after: SqlValue) -> SalvageChunk: ...
     @overload
+    def one(self, statement: Literal["session_list.by_update"], /, *, before: SqlValue, before_no: SqlValue, since_ms: SqlValue, agent_id: SqlValue, checkpoints: SqlValue, state: SqlValue, limit: SqlValue) -> SessionListByUpdate: ...
+    @overload
+    def one(self, statement: Literal["session_list.by_value"], /, *, sort: SqlValue, before: SqlValue, before_no: SqlValue, since_ms: SqlValue, agent_id: SqlValue, checkpoints: SqlValue, state: SqlValue, limit: SqlValue) -> SessionListByValue: ...
+    @overload
+    def one(self, statement: Literal["session_list.about"], /, *, look: SqlValue, session_no: SqlValue) -> SessionListAbout: ...
+    @overload
+    def one(self, statement: Literal["session_list.text"], /, *, chars: SqlValue, entry_no: SqlValue) -> SessionListText: ...
+    @overload
     def one(self, statement: Literal["status.file"], /) -> StatusFile: ...
     @overload
     def one(self, statement: Literal["status.totals"], /) -> StatusTotals: ...
@@ -3726,6 +3768,14 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["salvage.chunk"], /, *, archive_no: SqlValue, after: SqlValue) -> list[SalvageChunk]: ...
     @overload
+    def all(self, statement: Literal["session_list.by_update"], /, *, before: SqlValue, before_no: SqlValue, since_ms: SqlValue, agent_id: SqlValue, checkpoints: SqlValue, state: SqlValue, limit: SqlValue) -> list[SessionListByUpdate]: ...
+    @overload
+    def all(self, statement: Literal["session_list.by_value"], /, *, sort: SqlValue, before: SqlValue, before_no: SqlValue, since_ms: SqlValue, agent_id: SqlValue, checkpoints: SqlValue, state: SqlValue, limit: SqlValue) -> list[SessionListByValue]: ...
+    @overload
+    def all(self, statement: Literal["session_list.about"], /, *, look: SqlValue, session_no: SqlValue) -> list[SessionListAbout]: ...
+    @overload
+    def all(self, statement: Literal["session_list.text"], /, *, chars: SqlValue, entry_no: SqlValue) -> list[SessionListText]: ...
+    @overload
     def all(self, statement: Literal["status.file"], /) -> list[StatusFile]: ...
     @overload
     def all(self, statement: Literal["status.totals"], /) -> list[StatusTotals]: ...
@@ -4040,6 +4090,10 @@ class Reads(Protocol):
     def page(self, statement: Literal["salvage.import_files"], /, *, after: SqlValue, limit: int, bytes_max: int = ...) -> Page[SalvageImportFiles]: ...
     @overload
     def page(self, statement: Literal["salvage.archives"], /, *, after: SqlValue, limit: int, bytes_max: int = ...) -> Page[SalvageArchives]: ...
+    @overload
+    def page(self, statement: Literal["session_list.by_update"], /, *, before: SqlValue, before_no: SqlValue, since_ms: SqlValue, agent_id: SqlValue, checkpoints: SqlValue, state: SqlValue, limit: int, bytes_max: int = ...) -> Page[SessionListByUpdate]: ...
+    @overload
+    def page(self, statement: Literal["session_list.by_value"], /, *, sort: SqlValue, before: SqlValue, before_no: SqlValue, since_ms: SqlValue, agent_id: SqlValue, checkpoints: SqlValue, state: SqlValue, limit: int, bytes_max: int = ...) -> Page[SessionListByValue]: ...
     @overload
     def page(self, statement: Literal["status.channels"], /, *, now_ms: SqlValue, limit: int, bytes_max: int = ...) -> Page[StatusChannels]: ...
     @overload

@@ -51,6 +51,7 @@ EXPRESSIONS = {
     "status.stuck.until": "str | None",
     "status.stuck.why": "str",
     "status.stuck.next_step": "str",
+    "session_list.text.content": "bytes | None",
     "status.relations.name": "str",  # of sqlite_schema
     "status.relations.type": "str",
     "verify.broken_rules.rule": "str",

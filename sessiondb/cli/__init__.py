@@ -8,7 +8,8 @@
     gateway.py    held, stuck, resume
     events.py     events
     retention.py  gc, unarchive, pin, unpin
-    overview.py   sessions, context, compactions, status, verify
+    sessions.py   sessions
+    overview.py   context, compactions, status, verify
     show.py       show, tail: transcripts for people
     history.py    epochs, diff, undo, reset, branch, fork
     transfer.py   import, export, append
@@ -38,7 +39,7 @@ __all__ = ["COMMANDS", "TASKS", "program"]
 TASKS = {
     "Look": {
         "status": LazyCommand("overview", "Show counts, jobs, processes and space."),
-        "sessions": LazyCommand("overview", "List sessions, last changed first."),
+        "sessions": LazyCommand("sessions", "List sessions, last changed first."),
         "show": LazyCommand("show", "Print a transcript for people to read."),
         "tail": LazyCommand("show", "Print the last entries, and follow new ones with -f."),
         "context": LazyCommand("overview", "Print the context that is sent to the model."),

@@ -1,4 +1,4 @@
-"""Commands that show a database as a whole: sessions, context, compactions, verify, status."""
+"""Commands that show a database as a whole: context, compactions, verify, status."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sessiondb.maintenance.status import (
     Work,
     condition,
 )
-from sessiondb.models import CompactionInfo, SessionInfo, VerifyReport
+from sessiondb.models import CompactionInfo, VerifyReport
 
 from .findings import print_findings
 from .program import (
@@ -47,68 +47,6 @@ from .terminal import (
 )
 
 STUCK_SHOWN = 5
-
-
-@command(
-    examples=(
-        "sessiondb sessions gateway.db",
-        "sessiondb sessions gateway.db --all -n 20",
-    ),
-)
-@database_argument
-@click.option(
-    "--all", "with_ended", is_flag=True, help="Include sessions that have ended, archived ones too."
-)
-@click.option("--agent", metavar="ID", help="Only sessions of this agent.")
-@click.option("-n", "--limit", type=click.IntRange(min=1), help="At most this many.")
-@json_option("Print a JSON array.")
-@debug_option
-def sessions(
-    db: str, with_ended: bool, agent: str | None, limit: int | None, as_json: bool
-) -> None:
-    """List sessions, last changed first.
-
-    A terminal shows as much of each id as names its session. Every command accepts that.
-    """
-    with look_into(db) as opened:
-        found = opened.sessions(agent_id=agent, with_ended=with_ended)
-        if limit is not None:
-            found = (info for info, _ in zip(found, range(limit), strict=False))
-        if as_json:
-            print_json_array(to_json(info) for info in found)
-            return
-        rows = [_session_row(info, with_ended=with_ended) for info in found]
-        ids = session_column(opened, (str(row[0]) for row in rows))
-    columns = [
-        ids,
-        Column("key or name", cut="middle", width_min=12),
-        Column("format"),
-        Column("entries", "right"),
-        Column("epoch", "right"),
-        Column("tokens", "right"),
-        Column("updated (UTC)"),
-    ]
-    empty = (
-        "no sessions. `sessiondb import DB PATH` imports some"
-        if with_ended
-        else "no live sessions. --all shows ended ones too"
-    )
-    print_table([*columns, Column("ended (UTC)")] if with_ended else columns, rows, empty=empty)
-
-
-def _session_row(info: SessionInfo, *, with_ended: bool) -> list[object]:
-    about = "" if info.tokens_fresh else "~"
-    row: list[object] = [
-        info.session_id,
-        ", ".join(info.keys) or info.name,
-        info.format,
-        f"{info.entries:,}",
-        info.epoch,
-        f"{about}{info.context_tokens:,}",
-        at(info.updated_at_ms)[:16],
-    ]
-    ended = at(info.ended_at_ms)[:10] + (" archived" if info.archived_at_ms is not None else "")
-    return [*row, ended] if with_ended else row
 
 
 @command(

@@ -1,4 +1,4 @@
-"""The commands that list, check and count: sessions, context, compactions, verify, status."""
+"""The commands that list, check and count: context, compactions, verify, status."""
 
 from __future__ import annotations
 
@@ -13,20 +13,6 @@ from sessiondb.maintenance import status
 from tests.support.command_line import KEY, ok, run, session_id
 from tests.support.core import change
 from tests.support.gateway_commands import accept, dead_letter
-
-
-def test_sessions_lists_live_ones_and_with_all_the_ended_too(db: Path) -> None:
-    assert KEY in ok("sessions", db)
-    assert "ended-one" not in ok("sessions", db)
-    assert "ended-one" in ok("sessions", db, "--all")
-    found = json.loads(ok("sessions", db, "--all", "--json"))
-    assert {info["session_id"] for info in found} == {
-        session_id(db),
-        session_id(db, "agent:main:evil"),
-        "ended-one",
-    }
-    assert len(json.loads(ok("sessions", db, "--json", "-n", "1"))) == 1
-    assert json.loads(ok("sessions", db, "--json", "--agent", "nobody")) == []
 
 
 def test_a_list_of_nothing_is_an_empty_array_or_a_hint(tmp_db: Path) -> None:

@@ -46,6 +46,8 @@ ENTRIES = {
     "fork_no",
     "forked_at_no",
     "first_no",
+    "first_message_no",
+    "last_message_no",
     "closed_head_no",
     "cut_no",
     "model_no",
