@@ -315,6 +315,7 @@ CREATE INDEX turn_by_start ON turn (started_at_ms);
 -- The inbox: a message that was accepted is a row here, whatever happens next.
 --   queued -> claimed -> done | dead
 --   interrupted: its turn was interrupted, and the resume plan decides
+--   heard -> done: not for the agent. The next claim appends it
 -- A message ends answered by a completed turn, or with an event that its sender can see.
 CREATE TABLE inbox (
   inbox_no          INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -330,8 +331,10 @@ CREATE TABLE inbox (
                                                 -- message that it edits, whose row may be pruned
   lane              TEXT    NOT NULL REFERENCES lane (lane),
   by_person         INTEGER NOT NULL DEFAULT 0, -- 1: a person sent it. 0: cron, a sub-agent, a hook
+  heard             INTEGER NOT NULL DEFAULT 0, -- 1: it is not for the agent. The next claim of its
+                                                -- session appends it, and no turn answers it
   state             TEXT    NOT NULL CONSTRAINT inbox_state_known
-                    CHECK (state IN ('queued', 'claimed', 'interrupted', 'done', 'dead')),
+                    CHECK (state IN ('queued', 'claimed', 'interrupted', 'done', 'dead', 'heard')),
   accepted_at_ms    INTEGER NOT NULL,
   available_at_ms   INTEGER NOT NULL,           -- a retry waits until then. 0: it waits for no time
   queued_at_ms      INTEGER NOT NULL DEFAULT 0, -- when it was queued last, or its pause ends. Lanes
@@ -364,7 +367,9 @@ CREATE TABLE inbox (
   payload           TEXT    NOT NULL,           -- the message, as JSON
   CONSTRAINT inbox_event_once UNIQUE (channel, event_id),
   CONSTRAINT inbox_end_is_told
-  CHECK (told_no IS NOT NULL OR (state <> 'dead' AND superseded_by IS NULL))
+  CHECK (told_no IS NOT NULL OR (state <> 'dead' AND superseded_by IS NULL)),
+  CONSTRAINT inbox_heard_never_runs
+  CHECK (iif(heard, state IN ('heard', 'done') AND turn_no IS NULL, state <> 'heard'))
 ) STRICT;
 -- A message that may run is found by a search in this index, not by reading those that wait.
 CREATE INDEX inbox_waiting ON inbox (lane, available_at_ms) WHERE state = 'queued' AND waits = 0;
@@ -374,6 +379,7 @@ WHERE state IN ('queued', 'claimed', 'interrupted');
 CREATE INDEX inbox_untold ON inbox (lane, inbox_no) WHERE state = 'queued' AND delayed = 0;
 CREATE INDEX inbox_interrupted ON inbox (state, inbox_no) WHERE state IN ('interrupted', 'dead');
 CREATE INDEX inbox_edits ON inbox (edit_of) WHERE edit_of IS NOT NULL;
+CREATE INDEX inbox_heard ON inbox (session_no, inbox_no) WHERE state = 'heard';
 CREATE INDEX inbox_told ON inbox (told_no) WHERE told_no IS NOT NULL;
 -- A person asks for the messages of a session, or of the last hour.
 CREATE INDEX inbox_by_session ON inbox (session_no, accepted_at_ms);

@@ -32,7 +32,18 @@ from .backend import Backend, ReadTx, Tx
 from .clock import Clock
 from .errors import InvalidInput, before_the_write
 from .gateway import consumer as consuming
-from .gateway import dispatcher, draining, inbox, lanes, outbox, recovery, stopping, turns, worker
+from .gateway import (
+    dispatcher,
+    draining,
+    heard,
+    inbox,
+    lanes,
+    outbox,
+    recovery,
+    stopping,
+    turns,
+    worker,
+)
 from .gateway.dispatcher import Sender
 from .gateway.recovery import Decision, Recovered, ResumePolicy
 from .gateway.running_turn import Handler, LaneSettings
@@ -475,6 +486,7 @@ class SessionDB:
         event_id: str,
         lane: str = "main",
         by_person: bool | None = None,
+        answer: bool = True,
         details: Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
     ) -> Accepted:
@@ -485,7 +497,12 @@ class SessionDB:
         conversation the message belongs to. Its session is created when new. `message` is a
         dict, a typed message, or JSON text, with a role. `by_person` says whether a person
         sent it. None: as the lane's messages are (`set_lane`). Only a person's message
-        supersedes an interrupted one, and only if its turn had that in its context. `details`
+        supersedes an interrupted one, and only if its turn had that in its context.
+
+        With `answer=False` the message is heard and not answered: what others say in a group.
+        It is in no queue. The claim of the session's next message appends it in front of that.
+
+        `details`
         is for your handler and sender, and never for a model: `turn.details`, `reply.details`.
         An address, say. A JSON object of at most 16 KiB.
 
@@ -505,9 +522,10 @@ class SessionDB:
             NotExecuted: `timeout_s` passed before the transaction began.
         """
         incoming = await inbox.prepare_incoming(
-            channel, event_id, key, message, lane, by_person, details
+            channel, event_id, key, message, lane, by_person, details, answer=answer
         )
-        return await self.write(
+        return await heard.with_room(
+            self,
             "inbox.accept",
             lambda tx: inbox.accept(tx, incoming),
             size=len(incoming.payload),
@@ -547,7 +565,8 @@ class SessionDB:
         incoming = await inbox.prepare_incoming(
             channel, event_id, key, message, lanes.MAIN_LANE, details=details
         )
-        return await self.write(
+        return await heard.with_room(
+            self,
             "inbox.edit",
             lambda tx: inbox.edit(tx, incoming, checked),
             size=len(incoming.payload),

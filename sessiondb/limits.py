@@ -110,6 +110,11 @@ DETAILS_BYTES_MAX = 16 * KIB
 # and its senders had better know.
 SESSION_WAITING_MAX = 100
 LANE_WAITING_MAX = 10_000
+# Messages of one session that nobody addressed to the agent and that wait to be appended, and
+# their bytes: some milliseconds of the transaction that appends them. Beyond that `accept`
+# appends them itself, unless a turn runs.
+HEARD_WAITING_MAX = 100
+HEARD_BYTES_MAX = 4 * MIB
 # `Accepted.ahead` counts the messages of a session that a new one waits for, up to this.
 AHEAD_MAX = 1_000
 # A sender that is refused is told how long the queue needs for one message: what its last

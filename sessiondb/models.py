@@ -26,7 +26,7 @@ CompactionState = Literal[
     "expired",
     "abandoned",
 ]
-MessageState = Literal["queued", "claimed", "interrupted", "done", "dead"]
+MessageState = Literal["queued", "claimed", "interrupted", "done", "dead", "heard"]
 TurnState = Literal["running", "completed", "failed", "aborted", "interrupted"]
 ReplyState = Literal["pending", "sending", "unknown", "failed", "sent"]
 Audience = Literal["operator", "user"]
@@ -402,7 +402,10 @@ class Accepted:
     inbox_no: int
     session_id: str
     state: MessageState
-    """`queued` for a new message. For a duplicate, the state of the first."""
+    """`queued` for a new message, `heard` for one that is not for the agent.
+
+    For a duplicate, the state of the first.
+    """
     accepted_at_ms: int
     ahead: int
     """Messages of the same session that go before it."""
@@ -462,7 +465,7 @@ class Event:
 class OpenMessage:
     """A message that was accepted and is not done.
 
-    It is `queued`, `claimed` by a turn, or `interrupted` (the resume plan decides).
+    It is `queued`, `claimed` by a turn, `interrupted` (the resume plan decides), or `heard`.
     """
 
     inbox_no: int
@@ -470,7 +473,7 @@ class OpenMessage:
     event_id: str
     session_id: str
     lane: str
-    state: Literal["queued", "claimed", "interrupted"]
+    state: Literal["queued", "claimed", "interrupted", "heard"]
     accepted_at_ms: int
     available_at_ms: int
     """When the pause of its retry ends. 0: it waits for no time."""

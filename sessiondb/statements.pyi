@@ -698,7 +698,7 @@ class InboxByEvent(NamedTuple):
 
     inbox_no: int
     session_id: str
-    state: Literal["queued", "claimed", "interrupted", "done", "dead"]
+    state: Literal["queued", "claimed", "interrupted", "done", "dead", "heard"]
     accepted_at_ms: int
     session_key: str | None
     digest: str | None
@@ -707,6 +707,7 @@ class InboxByEvent(NamedTuple):
     lane_before: str | None
     by_person: int
     turn_no: int | None
+    heard: int
 
 
 class InboxAccept(NamedTuple):
@@ -715,13 +716,31 @@ class InboxAccept(NamedTuple):
     inbox_no: int
 
 
+InboxHear = InboxAccept  # inbox.hear
+
+
+class InboxHeard(NamedTuple):
+    """inbox.heard: Return the messages that a session has heard and that are not appended yet, oldest first, of those before another message. Without their texts."""
+
+    inbox_no: int
+    digest: str | None
+    by_person: int
+
+
+class InboxHeardWeight(NamedTuple):
+    """inbox.heard_weight: Return how many such messages a session has, up to a limit, and their bytes."""
+
+    messages: int
+    bytes: int
+
+
 class InboxNewestText(NamedTuple):
     """inbox.newest_text: Return the message that has the newest text of an edited one: its last edit that a turn reads on its own or, without one, itself."""
 
     inbox_no: int
     session_no: int
     session_id: str
-    state: Literal["queued", "claimed", "interrupted", "done", "dead"]
+    state: Literal["queued", "claimed", "interrupted", "done", "dead", "heard"]
     digest: str | None
     turn_no: int | None
     details: str | None
@@ -860,7 +879,7 @@ class InboxNotified(NamedTuple):
     session_no: int
     accepted_at_ms: int
     delayed: int
-    state: Literal["queued", "claimed", "interrupted", "done", "dead"]
+    state: Literal["queued", "claimed", "interrupted", "done", "dead", "heard"]
     turn_no: int | None
     strikes: int
 
@@ -888,14 +907,14 @@ class InboxDead(NamedTuple):
 
 
 class InboxOpen(NamedTuple):
-    """inbox.open: Return the messages that are neither done nor dead, oldest first, a page at a time. The partial index holds exactly these."""
+    """inbox.open: Return the messages that are neither done nor dead, oldest first, a page at a time. The partial indexes hold exactly these."""
 
     inbox_no: int
     channel: str
     event_id: str
     session_id: str
     lane: str
-    state: Literal["queued", "claimed", "interrupted", "done", "dead"]
+    state: Literal["queued", "claimed", "interrupted", "done", "dead", "heard"]
     accepted_at_ms: int
     available_at_ms: int
     attempts: int
@@ -1328,7 +1347,7 @@ class SalvageTurns(NamedTuple):
     found_lane: str | None
     found_instance_no: int | None
     found_inbox_no: int | None
-    inbox_state: Literal["queued", "claimed", "interrupted", "done", "dead"] | None
+    inbox_state: Literal["queued", "claimed", "interrupted", "done", "dead", "heard"] | None
     inbox_turn_no: int | None
     inbox_session_no: int | None
 
@@ -1339,7 +1358,8 @@ class SalvageInbox(NamedTuple):
     inbox_no: int
     session_no: int
     lane: str
-    state: Literal["queued", "claimed", "interrupted", "done", "dead"]
+    heard: int
+    state: Literal["queued", "claimed", "interrupted", "done", "dead", "heard"]
     attempts: int
     turn_no: int | None
     entry_no: int | None
@@ -1614,7 +1634,7 @@ class StoppingTexts(NamedTuple):
 
     inbox_no: int
     session_no: int
-    state: Literal["queued", "claimed", "interrupted", "done", "dead"]
+    state: Literal["queued", "claimed", "interrupted", "done", "dead", "heard"]
     turn_no: int | None
 
 
@@ -2339,7 +2359,7 @@ class VerifyInbox(NamedTuple):
     session_no: int
     session_id: str | None
     archived_at_ms: int | None
-    state: Literal["queued", "claimed", "interrupted", "done", "dead"]
+    state: Literal["queued", "claimed", "interrupted", "done", "dead", "heard"]
     attempts: int
     turn_no: int | None
     waits_in_vain: int
@@ -2356,6 +2376,7 @@ class VerifyInbox(NamedTuple):
     turn_inbox_no: int | None
     turn_session_no: int | None
     turn_attempt: int | None
+    heard: int
     stops: int
     lane: str
     lane_before: str | None
@@ -2371,7 +2392,7 @@ class VerifySuccessor(NamedTuple):
     """verify.successor: Return the message that superseded another one, with its last turn, and its entry: where the context began for it, and what that kept."""
 
     session_no: int
-    state: Literal["queued", "claimed", "interrupted", "done", "dead"]
+    state: Literal["queued", "claimed", "interrupted", "done", "dead", "heard"]
     turn_no: int | None
     entry_no: int | None
     turn_state: Literal["running", "completed", "failed", "aborted", "interrupted"] | None
@@ -2392,7 +2413,7 @@ class VerifyTurns(NamedTuple):
     inbox_no: int
     expires_at_ms: int
     deadline_ms: int
-    inbox_state: Literal["queued", "claimed", "interrupted", "done", "dead"] | None
+    inbox_state: Literal["queued", "claimed", "interrupted", "done", "dead", "heard"] | None
     inbox_turn_no: int | None
     inbox_session_no: int | None
     running: int
@@ -2578,6 +2599,12 @@ class Reads(Protocol):
     def first(self, statement: Literal["inbox.by_event"], /, *, channel: SqlValue, event_id: SqlValue) -> InboxByEvent | None: ...
     @overload
     def first(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, now_ms: SqlValue, details: SqlValue, payload: SqlValue) -> InboxAccept | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.hear"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, now_ms: SqlValue, details: SqlValue, payload: SqlValue) -> InboxHear | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.heard"], /, *, session_no: SqlValue, before_no: SqlValue, limit: SqlValue) -> InboxHeard | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.heard_weight"], /, *, session_no: SqlValue, limit: SqlValue) -> InboxHeardWeight | None: ...
     @overload
     def first(self, statement: Literal["inbox.newest_text"], /, *, inbox_no: SqlValue) -> InboxNewestText | None: ...
     @overload
@@ -3091,6 +3118,12 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, now_ms: SqlValue, details: SqlValue, payload: SqlValue) -> InboxAccept: ...
     @overload
+    def one(self, statement: Literal["inbox.hear"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, now_ms: SqlValue, details: SqlValue, payload: SqlValue) -> InboxHear: ...
+    @overload
+    def one(self, statement: Literal["inbox.heard"], /, *, session_no: SqlValue, before_no: SqlValue, limit: SqlValue) -> InboxHeard: ...
+    @overload
+    def one(self, statement: Literal["inbox.heard_weight"], /, *, session_no: SqlValue, limit: SqlValue) -> InboxHeardWeight: ...
+    @overload
     def one(self, statement: Literal["inbox.newest_text"], /, *, inbox_no: SqlValue) -> InboxNewestText: ...
     @overload
     def one(self, statement: Literal["inbox.waiting_in_session"], /, *, session_no: SqlValue, lane: SqlValue, limit: SqlValue) -> InboxWaitingInSession: ...
@@ -3602,6 +3635,12 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, now_ms: SqlValue, details: SqlValue, payload: SqlValue) -> list[InboxAccept]: ...
     @overload
+    def all(self, statement: Literal["inbox.hear"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, now_ms: SqlValue, details: SqlValue, payload: SqlValue) -> list[InboxHear]: ...
+    @overload
+    def all(self, statement: Literal["inbox.heard"], /, *, session_no: SqlValue, before_no: SqlValue, limit: SqlValue) -> list[InboxHeard]: ...
+    @overload
+    def all(self, statement: Literal["inbox.heard_weight"], /, *, session_no: SqlValue, limit: SqlValue) -> list[InboxHeardWeight]: ...
+    @overload
     def all(self, statement: Literal["inbox.newest_text"], /, *, inbox_no: SqlValue) -> list[InboxNewestText]: ...
     @overload
     def all(self, statement: Literal["inbox.waiting_in_session"], /, *, session_no: SqlValue, lane: SqlValue, limit: SqlValue) -> list[InboxWaitingInSession]: ...
@@ -4017,6 +4056,10 @@ class Reads(Protocol):
     @overload
     def page(self, statement: Literal["import_file.shared_entries"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[ImportFileSharedEntries]: ...
     @overload
+    def page(self, statement: Literal["inbox.heard"], /, *, session_no: SqlValue, before_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[InboxHeard]: ...
+    @overload
+    def page(self, statement: Literal["inbox.heard_weight"], /, *, session_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[InboxHeardWeight]: ...
+    @overload
     def page(self, statement: Literal["inbox.waiting_in_session"], /, *, session_no: SqlValue, lane: SqlValue, limit: int, bytes_max: int = ...) -> Page[InboxWaitingInSession]: ...
     @overload
     def page(self, statement: Literal["inbox.ahead"], /, *, session_no: SqlValue, lane: SqlValue, limit: int, bytes_max: int = ...) -> Page[InboxAhead]: ...
@@ -4256,6 +4299,12 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, now_ms: SqlValue, details: SqlValue, payload: SqlValue) -> int: ...
     @overload
+    def run(self, statement: Literal["inbox.hear"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, now_ms: SqlValue, details: SqlValue, payload: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["inbox.append_heard"], /, *, entry_no: SqlValue, inbox_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["inbox.drop_heard"], /, *, reason: SqlValue, inbox_no: SqlValue) -> int: ...
+    @overload
     def run(self, statement: Literal["inbox.line_up"], /, *, session_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["inbox.wait_behind"], /, *, session_no: SqlValue) -> int: ...
@@ -4374,7 +4423,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_turn"], /, *, turn_no: SqlValue, session_no: SqlValue, lane: SqlValue, kind: SqlValue, state: SqlValue, inbox_no: SqlValue, attempt: SqlValue, operation: SqlValue, instance_no: SqlValue, started_at_ms: SqlValue, renewed_at_ms: SqlValue, expires_at_ms: SqlValue, deadline_ms: SqlValue, finished_at_ms: SqlValue, incomplete: SqlValue, reason: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_inbox"], /, *, inbox_no: SqlValue, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edited: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, state: SqlValue, accepted_at_ms: SqlValue, available_at_ms: SqlValue, queued_at_ms: SqlValue, waits: SqlValue, attempts: SqlValue, stops: SqlValue, turn_no: SqlValue, entry_no: SqlValue, superseded_by: SqlValue, told_no: SqlValue, delayed: SqlValue, restored: SqlValue, timeout_ms: SqlValue, lane_before: SqlValue, reason: SqlValue, details: SqlValue, payload: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_inbox"], /, *, inbox_no: SqlValue, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edited: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, heard: SqlValue, state: SqlValue, accepted_at_ms: SqlValue, available_at_ms: SqlValue, queued_at_ms: SqlValue, waits: SqlValue, attempts: SqlValue, stops: SqlValue, turn_no: SqlValue, entry_no: SqlValue, superseded_by: SqlValue, told_no: SqlValue, delayed: SqlValue, restored: SqlValue, timeout_ms: SqlValue, lane_before: SqlValue, reason: SqlValue, details: SqlValue, payload: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_outbox"], /, *, outbox_no: SqlValue, session_no: SqlValue, turn_no: SqlValue, target: SqlValue, channel: SqlValue, state: SqlValue, attempts: SqlValue, attempts_before: SqlValue, instance_no: SqlValue, expires_at_ms: SqlValue, created_at_ms: SqlValue, available_at_ms: SqlValue, waits: SqlValue, asked_at_ms: SqlValue, finished_at_ms: SqlValue, event_no: SqlValue, consumer: SqlValue, receipt: SqlValue, reason: SqlValue, details: SqlValue, payload: SqlValue) -> int: ...
     @overload

@@ -16,7 +16,7 @@ What keeps one message from being claimed, and no other, is CannotBegin. Its lan
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,6 +34,7 @@ from sessiondb.transcript.entries import Draft
 from sessiondb.transcript.keys import parse_key
 
 from . import changes, dead_letters
+from . import heard as heard_rules
 from .details import decoded_details
 from .lanes import RESUME_LANE, require_lane
 
@@ -80,6 +81,8 @@ class Candidate:
     session_key: str | None
     details: str | None
     payload: str
+    heard: tuple[heard_rules.Heard, ...]
+    """What its session has heard before it, and is appended in front of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,8 @@ def peek(tx: ReadTx, lane: str, now_ms: int) -> Candidate | None:
         return None
     with _damage_of(row.inbox_no, None, only=StoreDamaged):
         payload = tx.one("inbox.payload", inbox_no=row.inbox_no).payload
-    return Candidate(**row._asdict(), payload=payload)
+        heard = heard_rules.peek(tx, row.session_no, row.inbox_no)
+    return Candidate(**row._asdict(), payload=payload, heard=heard)
 
 
 def _choose(tx: ReadTx, lane: str, now_ms: int) -> statements.InboxCandidate | None:
@@ -196,9 +200,18 @@ def _is_held_back(tx: ReadTx, lane: str, found: statements.InboxNext, now_ms: in
 
 
 def claim(
-    tx: Tx, lane: str, candidate: Candidate, draft: Draft, *, lease_ms: int, timeout_ms: int
+    tx: Tx,
+    lane: str,
+    candidate: Candidate,
+    draft: Draft,
+    heard: Sequence[heard_rules.Prepared] = (),
+    *,
+    lease_ms: int,
+    timeout_ms: int,
 ) -> Started | None:
     """Claim a message: append it to its transcript and start the turn. None if it must not run now.
+
+    `heard` is what its session has heard before it. That goes in front.
 
     Another process may have been faster. Or its session has ended meanwhile: then the
     message is dead, with events. A message that a turn had appended before is not appended
@@ -213,6 +226,8 @@ def claim(
     now = _choose(tx, lane, tx.now_ms)
     if now is None or (now.inbox_no, now.digest) != (candidate.inbox_no, candidate.digest):
         return None  # another message is next, or its sender has edited this one
+    if not heard_rules.is_current(tx, now.session_no, now.inbox_no, heard):
+        return None  # likewise of those in front of it
     if now.ended_at_ms is not None:
         dead_letters.dead_letter(tx, now.inbox_no, now.session_no, "its session has ended")
         return None
@@ -233,6 +248,7 @@ def claim(
         deadline_ms=deadline_ms,
     )
     with _damage_of(candidate.inbox_no, candidate.session_no):
+        heard_rules.append(tx, now.session_no, heard)
         entry_no, entry_id = _place_message(tx, now, draft, turn.turn_no)
     claimed = tx.run(
         "inbox.claim", inbox_no=candidate.inbox_no, turn_no=turn.turn_no, entry_no=entry_no

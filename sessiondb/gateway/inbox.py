@@ -10,6 +10,7 @@
                                               Or withdrawn: its sender took it back
     queued | claimed | interrupted --> dead   it is given up. An operator decides
     dead --> queued | done                    by an operator
+    heard --> done                            it is not for the agent: appended (`heard.py`)
 
 An adapter calls `accept` before it acknowledges a message to its channel. The same
 (channel, event_id) again gets the first receipt, so a channel may deliver as often as
@@ -47,6 +48,8 @@ from sessiondb.errors import (
 from sessiondb.json_text import dumps
 from sessiondb.limits import (
     AHEAD_MAX,
+    HEARD_BYTES_MAX,
+    HEARD_WAITING_MAX,
     LANE_WAITING_MAX,
     OUTBOX_WAITING_MAX,
     PACE_TURNS,
@@ -70,6 +73,14 @@ if TYPE_CHECKING:
     from sessiondb import statements
 
 
+class HeardFull(Exception):
+    """A session has heard as much as may wait. What waits is to be appended before more."""
+
+    def __init__(self, session_no: int) -> None:
+        super().__init__(f"session number {session_no} has heard as much as may wait")
+        self.session_no = session_no
+
+
 @dataclass(frozen=True, slots=True)
 class Incoming:
     """A message on its way in, checked and encoded."""
@@ -84,6 +95,7 @@ class Incoming:
     details: str | None = None
     edit_of: int | None = None
     by_person: bool | None = None  # as the lane's messages are
+    heard: bool = False  # it is not for the agent
     formats: int = ANY  # the message formats that it may have
 
 
@@ -95,6 +107,8 @@ async def prepare_incoming(
     lane: str,
     by_person: bool | None = None,
     details: Mapping[str, Any] | None = None,
+    *,
+    answer: bool = True,
 ) -> Incoming:
     """Check and encode a message on its way in, off the event loop when it is large.
 
@@ -118,6 +132,7 @@ async def prepare_incoming(
         registry.new_session_id(),
         details=encoded_details(details) if details is not None else None,
         by_person=by_person,
+        heard=not answer,
         formats=may_be,
     )
 
@@ -170,6 +185,7 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
         SessionBusy: too many messages of this session, or in this lane, are waiting, or too
             many replies of this channel.
         SessionEnded: the key is bound to a session that has ended, and takes no message.
+        HeardFull: what the session has heard has to be appended first (`heard.make_room`).
         NotFound: no such lane.
         InvalidInput: the lane is for resumes, or the session has another message format.
     """
@@ -198,6 +214,9 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
         may_be=incoming.formats,
         asked="this message",
     )
+    by_person = bool(lane.people) if incoming.by_person is None else incoming.by_person
+    if incoming.heard:
+        return _hear(tx, ref, incoming, by_person=by_person)
     ahead = _refuse_when_full(tx, ref, incoming)
     row = tx.one(
         "inbox.accept",
@@ -208,12 +227,40 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
         digest=incoming.digest,
         edit_of=incoming.edit_of,
         lane=incoming.lane,
-        by_person=bool(lane.people) if incoming.by_person is None else incoming.by_person,
+        by_person=by_person,
         now_ms=tx.now_ms,
         details=incoming.details,
         payload=incoming.payload,
     )
     return Accepted(row.inbox_no, ref.session_id, "queued", tx.now_ms, ahead, duplicate=False)
+
+
+def _hear(tx: Tx, ref: registry.Ref, incoming: Incoming, *, by_person: bool) -> Accepted:
+    """Store a message that is not for the agent, in no lane's queue.
+
+    Raises:
+        HeardFull: the session has heard as much as may wait.
+    """
+    waiting = tx.one("inbox.heard_weight", session_no=ref.session_no, limit=HEARD_WAITING_MAX)
+    if waiting.messages >= HEARD_WAITING_MAX or (
+        waiting.messages and waiting.bytes + len(incoming.payload) > HEARD_BYTES_MAX
+    ):
+        raise HeardFull(ref.session_no)
+    row = tx.one(
+        "inbox.hear",
+        channel=incoming.channel,
+        event_id=incoming.event_id,
+        session_no=ref.session_no,
+        session_key=incoming.key.text,
+        digest=incoming.digest,
+        edit_of=incoming.edit_of,
+        lane=incoming.lane,
+        by_person=by_person,
+        now_ms=tx.now_ms,
+        details=incoming.details,
+        payload=incoming.payload,
+    )
+    return Accepted(row.inbox_no, ref.session_id, "heard", tx.now_ms, 0, duplicate=False)
 
 
 def edit(tx: Tx, incoming: Incoming, version: int) -> Edited:
@@ -263,6 +310,7 @@ def edit(tx: Tx, incoming: Incoming, version: int) -> Edited:
         lane=known.lane_before or known.lane,
         by_person=bool(known.by_person),
         details=incoming.details or newest.details,
+        heard=bool(known.heard),
         edit_of=known.inbox_no,
     )
     queued = accept(tx, follower)

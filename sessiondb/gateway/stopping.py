@@ -1,6 +1,6 @@
 """What a person stops: a turn, a message that waits, or a turn in the way of a change.
 
-    queued | interrupted --> done    withdrawn: its sender took it back, with an event
+    queued | interrupted | heard --> done    withdrawn: its sender took it back, with an event
 
 A turn is stopped in the database, by whichever process, and can write no more (`turns.abort`).
 The process that runs it sees that at once: its lanes look after every commit.
@@ -24,6 +24,10 @@ from . import changes, inbox, turns
 
 if TYPE_CHECKING:
     from sessiondb import statements
+
+
+WAITING = ("queued", "interrupted", "heard")
+"""The states of a message that may be taken back."""
 
 
 def end_running(
@@ -79,7 +83,7 @@ def withdraw(tx: Tx, channel: str, event_id: str) -> Withdrawn:
     if known is None:
         return Withdrawn("unknown", None, None, None)
     texts = tx.all("stopping.texts", inbox_no=known.inbox_no)
-    taken = [row for row in texts if row.state in ("queued", "interrupted")]
+    taken = [row for row in texts if row.state in WAITING]
     for row in taken:
         _withdraw(tx, row)
     turn_no = next((row.turn_no for row in texts if row.state == "claimed"), None)
@@ -96,7 +100,7 @@ def withdraw_one(tx: Tx, inbox_no: int) -> None:
         NotFound: it does not wait.
     """
     row = tx.first("stopping.text", inbox_no=inbox_no)
-    if row is None or row.state not in ("queued", "interrupted"):
+    if row is None or row.state not in WAITING:
         raise NotFound(
             f"inbox item {inbox_no} does not wait (it is {row.state if row else 'not there'}); "
             "list those that do with `sessiondb inbox DB`",
@@ -106,14 +110,16 @@ def withdraw_one(tx: Tx, inbox_no: int) -> None:
 
 
 def _withdraw(tx: Tx, row: statements.StoppingTexts | statements.StoppingText) -> None:
-    told_no = events.emit(
-        tx,
-        "message_withdrawn",
-        "user",
-        "Your message was taken back. It will not be answered.",
-        session_no=row.session_no,
-        inbox_no=row.inbox_no,
-    )
+    told_no = None
+    if row.state != "heard":  # nobody waits for an answer to that
+        told_no = events.emit(
+            tx,
+            "message_withdrawn",
+            "user",
+            "Your message was taken back. It will not be answered.",
+            session_no=row.session_no,
+            inbox_no=row.inbox_no,
+        )
     withdrawn = tx.run("stopping.withdraw", inbox_no=row.inbox_no, told_no=told_no)
     changes.require_one(withdrawn, f"inbox item {row.inbox_no} waited")
     changes.line_up(tx, row.session_no)

@@ -38,6 +38,7 @@ from . import (
     damage,
     dead_letters,
     draining,
+    heard,
     inbox,
     leases,
     retry,
@@ -281,6 +282,7 @@ async def _claim(
         )
         return None
     origin = claims.origin(candidate)
+    in_front = await heard.prepare_all(candidate.heard, now_ms=db.clock.stamp_ms())
 
     created: claims.Started | None = None
 
@@ -293,6 +295,7 @@ async def _claim(
             lane,
             candidate,
             draft,
+            in_front,
             lease_ms=round(settings.lease_s * 1000),
             timeout_ms=round(settings.timeout_s * 1000),
         )
@@ -303,7 +306,9 @@ async def _claim(
     # task.cancel() passes through the shield, and takes the result with it.
     try:
         with anyio.CancelScope(shield=True):
-            started = await db.write("lane.claim", claim, size=draft.size)
+            started = await db.write(
+                "lane.claim", claim, size=draft.size + sum(one.size for one in in_front)
+            )
     except anyio.get_cancelled_exc_class() as cancelled:
         if created is not None and outcome_of(cancelled) != "not_executed":
             await _release(db, created, settings, watch)

@@ -4,6 +4,7 @@ The rule that all of it serves: every accepted message ends answered, or dead wi
 that its sender can see, or superseded by a turn whose context contains it, with an event.
 
 * Answered: a turn of it completed.
+* Heard (`accept(answer=False)`): nobody waits for an answer, so no event tells of its end.
 * Dead, dropped, withdrawn or stopped: `told_no` is an event for its sender, of the kind that
   belongs to that end, and the event exists. Pruning keeps such events as long as their
   messages.
@@ -104,8 +105,10 @@ class _Message:
 
     def _check_entry(self) -> None:
         row = self.row
-        if not row.is_json and row.state in OPEN:
+        if not row.is_json and row.state in (*OPEN, "heard"):
             self.add("its text is not JSON, so no turn can work on it")
+        if row.state == "heard" and (row.entry_no is not None or row.attempts):
+            self.add("it was appended before, or a turn worked on it")
         begun = row.state == "claimed" or (row.state == "interrupted" and not row.restored)
         if begun and (row.entry_no is None or row.attempts < 1):
             self.add("it counts no attempt, or has no entry")
@@ -132,7 +135,9 @@ class _Message:
                 self.add("its session is archived, so no turn can work on it", "unanswered")
         elif row.state == "dead" and row.archived_at_ms is not None and row.told_no:
             self.add("its session is archived, so nobody can requeue it", "unanswered")
-        if row.told_no is not None or row.state in OPEN:
+        if row.heard and (row.told_no is not None or row.superseded_by is not None):
+            self.add("it is not for the agent, and its sender was told of an end", "unanswered")
+        if row.told_no is not None or row.state in OPEN or row.heard:
             return
         if row.state == "dead":
             self.add("no event told its sender", "unanswered")

@@ -295,6 +295,10 @@ def _settle_message(work: Workspace, row: Row) -> None:
     unusable = not row.is_json and state in ("queued", "claimed", "interrupted")
     if unusable:
         state, turn_no = "queued", None
+    if state == "heard" and not row.is_json:
+        state = "done"
+    if state == "heard":
+        entry_no = None
     if (state, turn_no, entry_no) != (row.state, row.turn_no, row.entry_no):
         work.change(
             "set_inbox",
@@ -331,7 +335,7 @@ def _settle_end(work: Workspace, row: Row) -> None:
     The rest of its story may be lost: the entries, the turn, or the session that it was in.
     """
     told_no, other_no = row.told_no, row.superseded_by
-    if row.state in dead_letters.OPEN:
+    if row.state in dead_letters.OPEN or row.heard:
         told_no = other_no = None
     else:
         is_answered = row.state == "done" and row.turn_state == "completed"

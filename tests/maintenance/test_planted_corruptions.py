@@ -1092,6 +1092,21 @@ PLANTS = [
         "its text is not JSON",
         "slow-session",
     ),
+    Plant("inbox.heard", inbox("running", "heard = 1"), "rule", "inbox_heard_never_runs"),
+    Plant(
+        "inbox.heard inbox.state inbox.entry_no",
+        inbox("cut", "heard = 1, state = 'heard', turn_no = NULL"),
+        "inbox turn",
+        "it was appended before, or a turn worked on it",
+        "cut",
+    ),
+    Plant(
+        "inbox.heard inbox.told_no",
+        inbox("dead", "heard = 1, state = 'done', turn_no = NULL"),
+        "unanswered inbox",
+        "it is not for the agent, and its sender was told of an end",
+        "dead",
+    ),
     Plant("inbox.details", inbox("slow-next", "details = '{'"), "rule", "inbox_details_object"),
     # -- outbox, channel_pause
     Plant("outbox.details", reply("web:sent", "details = '[]'"), "rule", "outbox_details_object"),

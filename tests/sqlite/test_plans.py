@@ -63,6 +63,8 @@ ALLOWED = {
     "verify.odd_pauses": "channels that refused with a time, and took no reply since: few",
     "verify.wal_link": "one row",
     "verify.cursors": "consumers of events: a handful of rows; a person asked",
+    "inbox.heard_weight": "what one session has heard and waits, up to a limit: 100",
+    "inbox.open_of_session": "the numbers of one page, which are found in two indexes",
     "turns.lanes_before": "lanes: a handful of rows, made by hand",
     "turns.of_instance": "the partial index of running turns, once for each process that died",
 }
@@ -305,6 +307,8 @@ INDEXES = {
     "recovery.open_instances": ["instance_open"],
     "recovery.unclean_starts": ["instance_unclean"],
     "inbox.newest_text": ["inbox_edits"],
+    "inbox.heard": ["inbox_heard"],
+    "inbox.heard_weight": ["inbox_heard"],
     "turns.lane": ["turn_running"],
     "inbox.waiting_in_session": ["inbox_of_session"],
     "inbox.open_in_session": ["inbox_of_session"],

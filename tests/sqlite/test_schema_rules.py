@@ -143,12 +143,34 @@ CHECKS = [
         [{"state": "running"}, {"finished_at_ms": None}],
         [{"state": "running", "finished_at_ms": None}],
     ),
-    one_of("inbox_state_known", "inbox dead", "state", "queued claimed interrupted done dead"),
+    Rule(
+        "inbox_state_known",
+        "inbox dead",
+        [{"state": "other"}, {"state": ""}],
+        [
+            *({"state": name} for name in ("queued", "claimed", "interrupted", "done", "dead")),
+            {"state": "heard", "heard": 1, "turn_no": None},
+        ],
+    ),
     Rule(
         "inbox_end_is_told",
         "inbox dead",
         [{"told_no": None}, {"state": "queued", "superseded_by": 1, "told_no": None}],
         [{"state": "queued", "told_no": None}, {"superseded_by": 1}],
+    ),
+    Rule(
+        "inbox_heard_never_runs",
+        "inbox dead",
+        [
+            {"heard": 1},
+            {"state": "heard"},
+            {"heard": 1, "state": "heard"},
+            {"heard": 1, "state": "done"},
+        ],
+        [
+            {"heard": 1, "state": "heard", "turn_no": None},
+            {"heard": 1, "state": "done", "turn_no": None},
+        ],
     ),
     *(
         Rule(

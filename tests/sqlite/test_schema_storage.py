@@ -34,6 +34,7 @@ PARTIAL = {
     "inbox_untold": "state = 'queued' AND delayed = 0",
     "inbox_interrupted": "state IN ('interrupted', 'dead')",
     "inbox_edits": "edit_of IS NOT NULL",
+    "inbox_heard": "state = 'heard'",
     "inbox_told": "told_no IS NOT NULL",
     "outbox_unsent": "state IN ('pending', 'sending', 'unknown', 'failed')",
     "outbox_of_session": "state IN ('pending', 'sending')",
@@ -48,6 +49,10 @@ PARTIAL = {
 ADDED = (
     "UPDATE import_file SET inode = NULL WHERE name LIKE '%.link'",
     "UPDATE inbox SET edit_of = 1 WHERE inbox_no > 50",
+    (
+        "UPDATE inbox SET heard = 1, state = 'heard', turn_no = NULL "
+        "WHERE inbox_no IN (SELECT inbox_no FROM inbox WHERE state = 'done' LIMIT 2)"
+    ),
     "UPDATE outbox SET turn_no = NULL WHERE outbox_no > 20",
 )
 
@@ -98,6 +103,7 @@ DEFAULTS = {
     "inbox": {
         "edited": 0,
         "by_person": 0,
+        "heard": 0,
         "queued_at_ms": 0,
         "waits": 0,
         "attempts": 0,

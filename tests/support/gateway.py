@@ -13,7 +13,7 @@ import pytest
 import sessiondb
 from sessiondb.backend import Tx
 from sessiondb.clock import stamp_ms
-from sessiondb.gateway import claims, turns
+from sessiondb.gateway import claims, heard, turns
 from sessiondb.gateway.running_turn import Answer, Turn
 from sessiondb.sqlite import transaction, writer
 from sessiondb.sqlite.transaction import Prepared
@@ -117,10 +117,11 @@ async def claim(
     if candidate is None:
         return None
     draft = await prepare(candidate.payload, now_ms=stamp_ms())
+    in_front = await heard.prepare_all(candidate.heard, now_ms=stamp_ms())
     return await db.write(
         "claim",
         lambda tx: claims.claim(
-            tx, lane, candidate, draft, lease_ms=lease_ms, timeout_ms=timeout_ms
+            tx, lane, candidate, draft, in_front, lease_ms=lease_ms, timeout_ms=timeout_ms
         ),
     )
 

@@ -12,6 +12,7 @@
 -- `waits` marks messages that a look need not read: they wait for another one of their session.
 -- `restored` marks what was open in a backup that was restored: a person decides about it.
 -- `stops` counts the attempts that an orderly stop ended: no reason to give a message up.
+-- `heard` marks messages that are not for the agent: no turn answers them.
 -- `details` is what an adapter keeps with a message. Its replies have it, too.
 --
 -- Rewritten is inbox (a row per message that was not pruned). It takes about a second for 100 MB
@@ -44,8 +45,9 @@ CREATE TABLE inbox (
   edit_of           INTEGER,
   lane              TEXT    NOT NULL REFERENCES lane (lane),
   by_person         INTEGER NOT NULL DEFAULT 0,
+  heard             INTEGER NOT NULL DEFAULT 0,
   state             TEXT    NOT NULL CONSTRAINT inbox_state_known
-                    CHECK (state IN ('queued', 'claimed', 'interrupted', 'done', 'dead')),
+                    CHECK (state IN ('queued', 'claimed', 'interrupted', 'done', 'dead', 'heard')),
   accepted_at_ms    INTEGER NOT NULL,
   available_at_ms   INTEGER NOT NULL,
   queued_at_ms      INTEGER NOT NULL DEFAULT 0,
@@ -67,7 +69,9 @@ CREATE TABLE inbox (
   payload           TEXT    NOT NULL,
   CONSTRAINT inbox_event_once UNIQUE (channel, event_id),
   CONSTRAINT inbox_end_is_told
-  CHECK (told_no IS NOT NULL OR (state <> 'dead' AND superseded_by IS NULL))
+  CHECK (told_no IS NOT NULL OR (state <> 'dead' AND superseded_by IS NULL)),
+  CONSTRAINT inbox_heard_never_runs
+  CHECK (iif(heard, state IN ('heard', 'done') AND turn_no IS NULL, state <> 'heard'))
 ) STRICT;
 INSERT INTO inbox (inbox_no, channel, event_id, session_no, lane, by_person, state, accepted_at_ms,
   available_at_ms, queued_at_ms, attempts, stops, turn_no, entry_no, superseded_by, told_no,
@@ -107,6 +111,7 @@ WHERE state = 'queued' AND lane <> 'resume' AND (
 CREATE INDEX inbox_untold ON inbox (lane, inbox_no) WHERE state = 'queued' AND delayed = 0;
 CREATE INDEX inbox_interrupted ON inbox (state, inbox_no) WHERE state IN ('interrupted', 'dead');
 CREATE INDEX inbox_edits ON inbox (edit_of) WHERE edit_of IS NOT NULL;
+CREATE INDEX inbox_heard ON inbox (session_no, inbox_no) WHERE state = 'heard';
 CREATE INDEX inbox_told ON inbox (told_no) WHERE told_no IS NOT NULL;
 
 -- Accepted messages that are not done: queued, claimed, interrupted or dead.

@@ -75,7 +75,7 @@ FROM entry AS e LEFT JOIN entry AS p ON p.entry_no = e.parent_no WHERE e.entry_n
 SELECT e.entry_no, e.type, e.role, e.open_calls AS calls,
        coalesce(e.role = 'user' AND e.idempotency_key GLOB 'inbox:[0-9]*'
          AND coalesce(i.state, 'done') IN ('done', 'dead'), 0) AS has_ended,
-       coalesce(e.role = 'user' AND (i.state = 'dead' OR (i.state = 'done'
+       coalesce(e.role = 'user' AND (i.state = 'dead' OR i.heard OR (i.state = 'done'
          AND i.superseded_by IS NULL AND (i.told_no IS NOT NULL OR t.incomplete = 1))), 0)
          AS given_up
 FROM entry AS e
@@ -92,7 +92,7 @@ ORDER BY e.entry_no LIMIT :limit;
 -- weighs, and which messages of the inbox were given up. Reads no payload.
 SELECT e.entry_no, e.type, e.role, e.projection, e.tokens,
        CASE WHEN e.role = 'assistant' THEN e.open_calls ELSE 0 END AS calls,
-       coalesce(e.role = 'user' AND (i.state = 'dead' OR (i.state = 'done'
+       coalesce(e.role = 'user' AND (i.state = 'dead' OR i.heard OR (i.state = 'done'
          AND i.superseded_by IS NULL AND (i.told_no IS NOT NULL OR t.incomplete = 1))), 0)
          AS given_up
 FROM entry AS e

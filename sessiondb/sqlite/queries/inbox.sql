@@ -1,7 +1,7 @@
 -- name: by_event
 -- Return the receipt of a message that was accepted before, and what makes it that one.
 SELECT i.inbox_no, s.session_id, i.state, i.accepted_at_ms, i.session_key, i.digest, i.edited,
-       i.lane, i.lane_before, i.by_person, i.turn_no
+       i.lane, i.lane_before, i.by_person, i.turn_no, i.heard
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
 WHERE i.channel = :channel AND i.event_id = :event_id;
 
@@ -19,6 +19,37 @@ VALUES (:channel, :event_id, :session_no, :session_key, :digest, :edit_of, :lane
                      AND o.session_no = :session_no),
         :details, :payload)
 RETURNING inbox_no;
+
+-- name: hear, one row
+-- Accept a message that is not for the agent. It waits for the next claim of its session.
+INSERT INTO inbox (channel, event_id, session_no, session_key, digest, edit_of, lane, by_person,
+                   heard, state, accepted_at_ms, available_at_ms, details, payload)
+VALUES (:channel, :event_id, :session_no, :session_key, :digest, :edit_of, :lane, :by_person,
+        1, 'heard', :now_ms, 0, :details, :payload)
+RETURNING inbox_no;
+
+-- name: heard
+-- Return the messages that a session has heard and that are not appended yet, oldest first, of
+-- those before another message. Without their texts.
+SELECT inbox_no, digest, by_person FROM inbox INDEXED BY inbox_heard
+WHERE session_no = :session_no AND state = 'heard' AND inbox_no < :before_no
+ORDER BY inbox_no LIMIT :limit;
+
+-- name: heard_weight
+-- Return how many such messages a session has, up to a limit, and their bytes.
+SELECT count(*) AS messages, coalesce(sum(bytes), 0) AS bytes FROM (
+  SELECT octet_length(payload) AS bytes FROM inbox INDEXED BY inbox_heard
+  WHERE session_no = :session_no AND state = 'heard' LIMIT :limit
+);
+
+-- name: append_heard, one row
+-- Record the entry of a message that was heard: -> done.
+UPDATE inbox SET state = 'done', entry_no = :entry_no
+WHERE inbox_no = :inbox_no AND state = 'heard';
+
+-- name: drop_heard, one row
+-- Give up a message that was heard and cannot be read: -> done. Nobody waits for an answer.
+UPDATE inbox SET state = 'done', reason = :reason WHERE inbox_no = :inbox_no AND state = 'heard';
 
 -- name: line_up, any rows
 -- Mark the first message that waits in each lane of a session: whether it waits for the
@@ -77,7 +108,7 @@ WHERE i.inbox_no = (SELECT coalesce(max(e.inbox_no), :inbox_no) FROM inbox AS e
 -- name: replace_text, one row or none
 -- Replace the text of a message that no turn has read, and its details if there are new ones.
 UPDATE inbox SET payload = :payload, digest = :digest, details = coalesce(:details, details)
-WHERE inbox_no = :inbox_no AND state = 'queued' AND entry_no IS NULL;
+WHERE inbox_no = :inbox_no AND state IN ('queued', 'heard') AND entry_no IS NULL;
 
 -- name: note_edit, one row
 -- Record the version of a message's newest edit.
@@ -316,18 +347,32 @@ ORDER BY i.inbox_no DESC LIMIT :limit;
 
 -- name: open
 -- Return the messages that are neither done nor dead, oldest first, a page at a time.
--- The partial index holds exactly these.
+-- The partial indexes hold exactly these.
 SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.state, i.accepted_at_ms,
        i.available_at_ms, i.attempts, i.turn_no, i.reason
-FROM inbox AS i INDEXED BY inbox_of_session JOIN session AS s ON s.session_no = i.session_no
-WHERE i.state IN ('queued', 'claimed', 'interrupted') AND i.inbox_no > :after_no
-ORDER BY i.inbox_no LIMIT :limit;
+FROM (
+  SELECT o.inbox_no FROM inbox AS o INDEXED BY inbox_of_session
+  WHERE o.state IN ('queued', 'claimed', 'interrupted') AND o.inbox_no > :after_no
+  UNION ALL
+  SELECT h.inbox_no FROM inbox AS h INDEXED BY inbox_heard
+  WHERE h.state = 'heard' AND h.inbox_no > :after_no
+  ORDER BY 1 LIMIT :limit
+) AS found CROSS JOIN inbox AS i ON i.inbox_no = found.inbox_no
+JOIN session AS s ON s.session_no = i.session_no
+ORDER BY i.inbox_no;
 
 -- name: open_of_session
 -- Return the same of one session.
 SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.state, i.accepted_at_ms,
        i.available_at_ms, i.attempts, i.turn_no, i.reason
-FROM inbox AS i INDEXED BY inbox_of_session JOIN session AS s ON s.session_no = i.session_no
-WHERE i.session_no = :session_no AND i.state IN ('queued', 'claimed', 'interrupted')
-  AND i.inbox_no > :after_no
-ORDER BY i.inbox_no LIMIT :limit;
+FROM (
+  SELECT o.inbox_no FROM inbox AS o INDEXED BY inbox_of_session
+  WHERE o.session_no = :session_no AND o.state IN ('queued', 'claimed', 'interrupted')
+    AND o.inbox_no > :after_no
+  UNION ALL
+  SELECT h.inbox_no FROM inbox AS h INDEXED BY inbox_heard
+  WHERE h.session_no = :session_no AND h.state = 'heard' AND h.inbox_no > :after_no
+  ORDER BY 1 LIMIT :limit
+) AS found CROSS JOIN inbox AS i ON i.inbox_no = found.inbox_no
+JOIN session AS s ON s.session_no = i.session_no
+ORDER BY i.inbox_no;

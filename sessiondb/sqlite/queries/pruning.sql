@@ -16,15 +16,17 @@ FROM outbox AS o WHERE o.outbox_no > :after_no ORDER BY o.outbox_no LIMIT :limit
 DELETE FROM outbox WHERE outbox_no IN (SELECT value FROM json_each(:numbers)) AND state = 'sent';
 
 -- name: inbox
--- Return the next messages by number, likewise for done ones. Dead letters wait for a
--- person, whatever their age.
-SELECT inbox_no AS no, state = 'done' AND accepted_at_ms < :before_ms AS prunable,
+-- Return the next messages by number, likewise for done ones, and for those that were heard
+-- and after which nobody addressed the agent. Dead letters wait for a person, whatever their
+-- age.
+SELECT inbox_no AS no, state IN ('done', 'heard') AND accepted_at_ms < :before_ms AS prunable,
        accepted_at_ms >= :before_ms AS young
 FROM inbox WHERE inbox_no > :after_no ORDER BY inbox_no LIMIT :limit;
 
 -- name: delete_inbox, any rows
--- Delete done messages.
-DELETE FROM inbox WHERE inbox_no IN (SELECT value FROM json_each(:numbers)) AND state = 'done';
+-- Delete done messages, and such ones.
+DELETE FROM inbox WHERE inbox_no IN (SELECT value FROM json_each(:numbers))
+  AND state IN ('done', 'heard');
 
 -- name: turn
 -- Return the next turns by number, likewise for ended ones whose message is pruned

@@ -102,11 +102,11 @@ ON CONFLICT DO NOTHING;
 -- name: put_inbox, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO inbox (inbox_no, channel, event_id, session_no, session_key, digest, edited, edit_of,
-                   lane, by_person, state, accepted_at_ms, available_at_ms, queued_at_ms, waits,
-                   attempts, stops, turn_no, entry_no, superseded_by, told_no, delayed, restored,
-                   timeout_ms, lane_before, reason, details, payload)
+                   lane, by_person, heard, state, accepted_at_ms, available_at_ms, queued_at_ms,
+                   waits, attempts, stops, turn_no, entry_no, superseded_by, told_no, delayed,
+                   restored, timeout_ms, lane_before, reason, details, payload)
 VALUES (:inbox_no, :channel, :event_id, :session_no, :session_key, :digest, :edited, :edit_of,
-        :lane, :by_person, :state, :accepted_at_ms, :available_at_ms,
+        :lane, :by_person, coalesce(:heard, 0), :state, :accepted_at_ms, :available_at_ms,
         coalesce(:queued_at_ms, :available_at_ms), coalesce(:waits, 0), :attempts, :stops,
         :turn_no, :entry_no, :superseded_by, :told_no, :delayed, coalesce(:restored, 0),
         :timeout_ms, :lane_before, :reason,
@@ -381,7 +381,7 @@ DELETE FROM turn WHERE turn_no = :turn_no;
 
 -- name: inbox
 -- Return messages with everything that they must agree with, a page at a time.
-SELECT i.inbox_no, i.session_no, i.lane, i.state, i.attempts, i.turn_no, i.entry_no,
+SELECT i.inbox_no, i.session_no, i.lane, i.heard, i.state, i.attempts, i.turn_no, i.entry_no,
        s.session_no AS found_session_no, s.archived_at_ms, l.lane AS found_lane,
        t.turn_no AS found_turn_no, t.state AS turn_state, t.inbox_no AS turn_inbox_no,
        t.session_no AS turn_session_no, e.entry_no AS found_entry_no, e.role AS found_role,

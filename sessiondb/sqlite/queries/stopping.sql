@@ -13,7 +13,7 @@ SELECT inbox_no, session_no, state, turn_no FROM inbox WHERE inbox_no = :inbox_n
 -- name: withdraw, one row or none
 -- Withdraw a message that waits: -> done, with the event that tells its sender.
 UPDATE inbox SET state = 'done', told_no = :told_no, reason = 'its sender took it back'
-WHERE inbox_no = :inbox_no AND state IN ('queued', 'interrupted');
+WHERE inbox_no = :inbox_no AND state IN ('queued', 'interrupted', 'heard');
 
 -- name: ended
 -- Return the turns of a JSON array that run no more.

@@ -106,9 +106,11 @@ WHERE state NOT IN ('running', 'completed', 'failed', 'aborted', 'interrupted')
 UNION ALL SELECT 'turn_finished_when_not_running', 'turn ' || turn_no FROM turn
 WHERE (state = 'running') <> (finished_at_ms IS NULL)
 UNION ALL SELECT 'inbox_state_known', 'inbox item ' || inbox_no FROM inbox
-WHERE state NOT IN ('queued', 'claimed', 'interrupted', 'done', 'dead')
+WHERE state NOT IN ('queued', 'claimed', 'interrupted', 'done', 'dead', 'heard')
 UNION ALL SELECT 'inbox_end_is_told', 'inbox item ' || inbox_no FROM inbox
 WHERE told_no IS NULL AND (state = 'dead' OR superseded_by IS NOT NULL)
+UNION ALL SELECT 'inbox_heard_never_runs', 'inbox item ' || inbox_no FROM inbox
+WHERE NOT iif(heard, state IN ('heard', 'done') AND turn_no IS NULL, state <> 'heard')
 UNION ALL SELECT 'inbox_details_object', 'inbox item ' || inbox_no FROM inbox
 WHERE details IS NOT NULL AND json_type(iif(json_valid(details), details, 'null')) <> 'object'
 UNION ALL SELECT 'outbox_state_known', 'reply ' || outbox_no FROM outbox
@@ -424,7 +426,8 @@ SELECT i.inbox_no, i.session_no, s.session_id, s.archived_at_ms, i.state, i.atte
          THEN CAST(coalesce(v.data ->> '$.inbox_no', 0) AS INTEGER) ELSE 0 END AS told_inbox_no,
        e.branch_no AS entry_branch_no, t.state AS turn_state,
        t.inbox_no AS turn_inbox_no, t.session_no AS turn_session_no, t.attempt AS turn_attempt,
-       i.stops, i.lane, i.lane_before, b.lane AS found_lane_before, i.digest, e.idempotency_key,
+       i.heard, i.stops, i.lane, i.lane_before,
+       b.lane AS found_lane_before, i.digest, e.idempotency_key,
        json_valid(i.payload) AS is_json,
        CASE WHEN json_valid(i.payload) THEN
          (SELECT r.value = 'user' FROM json_each(i.payload) AS r WHERE r."key" = 'role'

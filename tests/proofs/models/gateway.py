@@ -20,6 +20,8 @@ WAITING_MAX = 5
 """Messages of a session that may wait. The test lowers the real limit to it, to reach it."""
 LANES = {"main": (2, 0), "cron": (1, 10), "resume": (1, 20)}
 """Of each lane: its concurrency and its priority."""
+HEARD_MAX = 2
+"""Messages of a session that were heard and may wait. Likewise."""
 
 
 @dataclass
@@ -44,6 +46,8 @@ class Message:
     text: str = ""
     edited: int = 0
     edit_of: int | None = None
+    is_heard: bool = False
+    """It is not for the agent."""
     is_told: bool = False
     """Its sender was told that it ended without an answer."""
 
@@ -150,7 +154,7 @@ class Gateway:
         return next((message for message in self.messages if message.event == event), None)
 
     def accept(
-        self, event: str, session: int, lane: str, now_ms: int, text: str
+        self, event: str, session: int, lane: str, now_ms: int, text: str, *, is_heard: bool = False
     ) -> tuple[Message | None, bool]:
         """Return the message and whether it was known. None if its session is full."""
         known = self.known(event)
@@ -158,12 +162,38 @@ class Gateway:
             if known.session != session or (not known.edited and known.text != text):
                 raise Conflict
             return known, True
-        if self.is_full(session, lane):
+        if is_heard:
+            if len(self.heard(session)) >= HEARD_MAX:
+                if self.running(session=session):
+                    return None, False
+                if session not in self.ended:
+                    self.append_heard(session)
+        elif self.is_full(session, lane):
             return None, False
         message = Message(len(self.messages) + 1, event, session, lane, now_ms, now_ms, lane)
         message.by_person, message.text = lane == "main", text
+        if is_heard:
+            message.is_heard, message.state, message.queued_ms = True, "heard", 0
         self.messages.append(message)
         return message, False
+
+    def heard(self, session: int, before: int = 2**62) -> list[Message]:
+        """Return what a session has heard before a message, and is not appended yet."""
+        return [
+            message
+            for message in self.messages
+            if message.session == session and message.state == "heard" and message.number < before
+        ]
+
+    def append_heard(self, session: int, before: int = 2**62) -> None:
+        for message in self.heard(session, before):
+            message.state = "done"
+            self.said.setdefault(session, []).append(message.number)
+
+    def seen(self, message: Message) -> tuple[int, str, list[tuple[int, str]]]:
+        """Return what a look sees of a message: it, and what is put in front of it."""
+        heard = self.heard(message.session, message.number)
+        return message.number, message.text, [(one.number, one.text) for one in heard]
 
     def edit(
         self, known: Message, session: int, text: str, version: int, now_ms: int
@@ -177,11 +207,11 @@ class Gateway:
             return newest, "known"
         if text == newest.text:
             return newest, "unchanged"
-        if newest.state == "queued" and newest.turn is None:
+        if newest.state == "heard" or (newest.state == "queued" and newest.turn is None):
             known.edited, newest.text = version, text
             return newest, "replaced"
         event, lane = f"{known.event} edit {version}", known.lane_accepted
-        follower, _ = self.accept(event, session, lane, now_ms, text)
+        follower, _ = self.accept(event, session, lane, now_ms, text, is_heard=known.is_heard)
         if follower is None:
             return None, "full"
         known.edited, follower.edit_of = version, known.number
@@ -191,10 +221,12 @@ class Gateway:
     def withdraw(self, known: Message) -> tuple[str, int | None]:
         """Take a message back, with its edits. Return the outcome, and the turn in the way."""
         parts = [known, *(other for other in self.messages if other.edit_of == known.number)]
-        waiting = [message for message in parts if message.state in ("queued", "interrupted")]
+        states = ("queued", "interrupted", "heard")
+        waiting = [message for message in parts if message.state in states]
         for message in waiting:
-            message.state, message.is_told = "done", True
-            self.events.append("message_withdrawn")
+            message.state, message.is_told = "done", not message.is_heard
+            if not message.is_heard:
+                self.events.append("message_withdrawn")
         claimed = [message.turn for message in parts if message.state == "claimed"]
         if claimed:
             return "running", claimed[0]
@@ -258,18 +290,26 @@ class Gateway:
     def claim(
         self,
         lane: str,
-        candidate: tuple[int, str] | None,
+        candidate: tuple[int, str, list[tuple[int, str]]] | None,
         now_ms: int,
         lease_ms: int,
         timeout_ms: int,
     ) -> Turn | None:
-        """Claim the candidate, if it would still be chosen and no edit has replaced its text."""
+        """Claim the candidate, if it would still be chosen and no edit has replaced its text.
+
+        Nor a text of those that it is appended behind.
+        """
         message = self.next(lane, now_ms)
-        if message is None or (message.number, message.text) != candidate:
+        if message is None or candidate is None:
+            return None
+        if (message.number, message.text) != candidate[:2]:
             return None
         if message.session in self.ended:
             self.dead_letter(message)
             return None
+        if self.seen(message) != candidate:
+            return None
+        self.append_heard(message.session, message.number)
         message.state, message.attempts = "claimed", message.attempts + 1
         kind = "resume" if lane == "resume" else "message"
         deadline_ms = now_ms + timeout_ms + GRACE_MS

@@ -44,6 +44,7 @@ from sessiondb.gateway import (
     channels,
     claims,
     dead_letters,
+    heard,
     inbox,
     leases,
     outbox,
@@ -56,6 +57,7 @@ from sessiondb.transcript import context, registry
 from sessiondb.transcript.entries import prepare
 from tests.proofs.models.gateway import (
     BAN_MS,
+    HEARD_MAX,
     LANES,
     WAITING_MAX,
     Conflict,
@@ -76,7 +78,6 @@ from tests.support.gateway import (
     fail,
     inbox_states,
     look,
-    nothing_open,
     put_statement,
 )
 
@@ -104,6 +105,7 @@ class Machine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         set_clock(self.patch, self.clock)
         self.patch.setattr(inbox, "SESSION_WAITING_MAX", WAITING_MAX)
+        self.patch.setattr(inbox, "HEARD_WAITING_MAX", HEARD_MAX)
         self.folder = tempfile.TemporaryDirectory(prefix="sessiondb-gateway-")
         self.portal_manager = anyio.from_thread.start_blocking_portal(backend=self.loop)
         self.portal = self.portal_manager.__enter__()
@@ -111,8 +113,8 @@ class Machine(RuleBasedStateMachine):
         self.deaths = 0
         self.db: Any = None
         self.handles: list[Any] = []
-        self.chosen: list[tuple[str, Any, tuple[int, str]]] = []
-        """Candidates that were read and not claimed yet: lane, candidate, the model's number."""
+        self.chosen: list[tuple[str, Any, Any]] = []
+        """Candidates that were read and not claimed yet: lane, candidate, what the model saw."""
         self.sending: list[tuple[Any, outbox.Sending, Reply]] = []
         """Replies that senders believe they are sending: the handle, the reply, the model's."""
 
@@ -155,6 +157,15 @@ class Machine(RuleBasedStateMachine):
     def accept(self, pick: int, lane: str) -> None:
         event = f"e{len(self.model.messages)}"
         self._accept(event, pick % SESSIONS + 1, lane)
+
+    @rule(picks=st.lists(st.integers(1, SESSIONS), min_size=1, max_size=4), asks=st.booleans())
+    def hear(self, picks: list[int], asks: bool) -> None:
+        """A group talks among itself, and perhaps somebody asks the agent then."""
+        for session in picks:
+            self._accept(f"e{len(self.model.messages)}", session, "main", is_heard=True)
+        if asks:
+            self._accept(f"e{len(self.model.messages)}", picks[-1], "main")
+            self._claim("main")
 
     @rule(pick=numbers)
     @precondition(lambda self: self.model.messages)
@@ -207,10 +218,10 @@ class Machine(RuleBasedStateMachine):
         call = partial(
             self.call,
             self.db.edit,
-            "web",
-            message.event,
             f"agent:main:web:{message.session}",
             user(text),
+            channel="web",
+            event_id=message.event,
             version=version,
         )
         known = len(self.model.messages)
@@ -228,26 +239,39 @@ class Machine(RuleBasedStateMachine):
             assert (edited.inbox_no, edited.duplicate) == (wanted.number, how == "known")
             assert how in ("known", edited.outcome)
 
-    def _accept(self, event: str, session: int, lane: str, text: str = "") -> None:
+    def _accept(
+        self, event: str, session: int, lane: str, text: str = "", *, is_heard: bool = False
+    ) -> None:
         known = self.model.known(event)
         text = text or (known.text if known is not None else event)
-        arguments = ("web", event, f"agent:main:web:{session}", user(text))
+        accept = partial(
+            self.call,
+            self.db.accept,
+            f"agent:main:web:{session}",
+            user(text),
+            channel="web",
+            event_id=event,
+            lane=lane,
+            answer=not is_heard,
+        )
         if session in self.model.ended and known is None:
             with pytest.raises(sessiondb.SessionEnded):
-                self.call(self.db.accept, *arguments, lane=lane)
+                accept()
             return
         try:
-            message, duplicate = self.model.accept(event, session, lane, self.clock(), text)
+            message, duplicate = self.model.accept(
+                event, session, lane, self.clock(), text, is_heard=is_heard
+            )
         except Conflict:
             with pytest.raises(sessiondb.IdentityConflict):
-                self.call(self.db.accept, *arguments, lane=lane)
+                accept()
             return
         if message is None:
             with pytest.raises(sessiondb.SessionBusy) as busy:
-                self.call(self.db.accept, *arguments, lane=lane)
+                accept()
             assert busy.value.retry_after_ms > 0
             return
-        accepted = self.call(self.db.accept, *arguments, lane=lane)
+        accepted = accept()
         assert (accepted.inbox_no, accepted.duplicate, accepted.state) == (
             message.number,
             duplicate,
@@ -267,7 +291,7 @@ class Machine(RuleBasedStateMachine):
         candidate = self.call(self.db.read, "peek", lambda tx: claims.peek(tx, lane, self.clock()))
         assert (candidate and candidate.inbox_no) == (wanted and wanted.number)
         if candidate is not None:
-            self.chosen.append((lane, candidate, (wanted.number, wanted.text)))
+            self.chosen.append((lane, candidate, self.model.seen(wanted)))
 
     @rule(pick=numbers)
     @precondition(lambda self: self.chosen)
@@ -283,10 +307,11 @@ class Machine(RuleBasedStateMachine):
     def _claim_chosen(self, index: int) -> None:
         lane, candidate, seen = self.chosen.pop(index)
         wanted = self.model.claim(lane, seen, self.clock(), LEASE_MS, TIMEOUT_MS)
-        draft = self.call(prepare, candidate.payload)
+        draft = self.call(prepare, candidate.payload, now_ms=self.clock())
+        in_front = self.call(heard.prepare_all, candidate.heard, now_ms=self.clock())
         started = self.write(
             lambda tx: claims.claim(
-                tx, lane, candidate, draft, lease_ms=LEASE_MS, timeout_ms=TIMEOUT_MS
+                tx, lane, candidate, draft, in_front, lease_ms=LEASE_MS, timeout_ms=TIMEOUT_MS
             )
         )
         assert (started is None) == (wanted is None)
@@ -541,7 +566,7 @@ class Machine(RuleBasedStateMachine):
             )
             for turn in tx.all("look.turns"):
                 if turn.state == "running":
-                    tx.run("look.move_turn", turn_no=turn.number, instance_no=row.instance_no)
+                    tx.run("look.move_turn", turn_no=turn.turn_no, instance_no=row.instance_no)
 
         self.write(die)
         assert self.call(self.db.recover) == sessiondb.Recovered(instances=1, turns=lost)
@@ -698,7 +723,7 @@ class Machine(RuleBasedStateMachine):
                 started = self.call(claim, self.db, lane)
                 if started is not None:
                     self.call(complete, self.db, started.turn_no, "at last")
-            if self.call(nothing_open, self.db):
+            if set(self.call(inbox_states, self.db).values()) <= {"done", "dead", "heard"}:
                 return
         left = self.call(inbox_states, self.db)
         raise AssertionError(f"messages wait for ever: {left}")
@@ -837,6 +862,10 @@ def _unknown_is_sent_again(patch: pytest.MonkeyPatch) -> None:
 
 def _session_is_never_full(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(inbox, "_refuse_when_full", lambda tx, ref, incoming: 0)
+
+
+def _chatter_comes_too_late(patch: pytest.MonkeyPatch) -> None:
+    change_statement(patch, "inbox.heard", "AND inbox_no < :before_no", "AND :before_no > 2e9")
 
 
 def _heartbeat_supersedes(patch: pytest.MonkeyPatch) -> None:
@@ -1031,6 +1060,7 @@ ENOUGH_RULES = {
         _late_sender_has_the_last_word,
         _unknown_is_sent_again,
         _session_is_never_full,
+        _chatter_comes_too_late,
         _heartbeat_supersedes,
         _superseded_in_silence,
         _dead_in_silence,

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import ANY
 
+import pytest
+
+from sessiondb.backend import AnyStatement
+from sessiondb.errors import StoreDamaged
 from sessiondb.gateway import claims, inbox, recovery, turns
 from sessiondb.gateway.recovery import Decision, ResumePolicy
 from sessiondb.transcript.content import digest
@@ -50,6 +54,34 @@ def edit(event_id: str, session_id: str, **fields: Any) -> Any:
     key = f"agent:main:chat:{session_id}"
     message = replace(incoming("web", event_id, key, "edited", "not used"), **fields)
     return lambda w, tx: inbox.edit(tx, message, 7)
+
+
+def hear(_w: World, tx: Recorder) -> None:
+    """Let one session hear two messages, and another one a third."""
+    for event_id, session_id in (("h1", "untold"), ("h2", "untold"), ("h3", "untold-too")):
+        message = incoming("web", event_id, f"agent:main:chat:{session_id}", event_id, "main")
+        inbox.accept(tx, replace(message, heard=True))
+
+
+def heard_no(w: World, count: int) -> int:
+    """Return the number that the message of that count gets."""
+    last = w.connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'inbox'").get
+    return int(last) + count
+
+
+def end_heard(statement: Literal["append_heard", "drop_heard"], **values: Any) -> Any:
+    def rule(w: World, tx: Recorder) -> None:
+        first = heard_no(w, 1)
+        hear(w, tx)
+        name = AnyStatement(f"inbox.{statement}")
+        tx.run(name, inbox_no=first, **values)
+        with pytest.raises(StoreDamaged):
+            tx.run(name, inbox_no=first, **values)  # only once
+        found = w.connection.execute("SELECT event_id, state FROM inbox WHERE heard")
+        states = dict(found.fetchall())
+        assert states == {"h1": "done", "h2": "heard", "h3": "heard"}
+
+    return rule
 
 
 def claim(tx: Recorder, lane: str = "main") -> claims.Started:
@@ -288,6 +320,19 @@ CHANGES = [
                 "payload": '{"role": "user", "content": "edited"}',
             }
         },
+    ),
+    *(
+        Change(
+            statement,
+            what,
+            rule,
+            {"+inbox h1": ANY, "+inbox h2": ANY, "+inbox h3": ANY},
+        )
+        for statement, what, rule in (
+            ("inbox.hear", "in its session, and in no queue", hear),
+            ("inbox.append_heard", "one of two", end_heard("append_heard", entry_no=1)),
+            ("inbox.drop_heard", "one of two", end_heard("drop_heard", reason="why")),
+        )
     ),
     Change(
         "inbox.replace_text",
@@ -847,6 +892,41 @@ def late_of(low: Any, high: Any, *names: str) -> Read:
 
 
 READS = [
+    Read(
+        "inbox.heard",
+        "of one session, before a message",
+        lambda w: {
+            "session_no": w.no("session untold"),
+            "before_no": heard_no(w, 2),
+            "limit": 9,
+        },
+        [{"digest": digest(user("h1"))}],
+        hear,
+    ),
+    Read(
+        "inbox.heard",
+        "of one session, up to a limit",
+        lambda w: {"session_no": w.no("session untold"), "before_no": 2**62, "limit": 1},
+        [{"digest": digest(user("h1"))}],
+        hear,
+    ),
+    *(
+        Read(
+            "inbox.heard_weight",
+            f"of one session, up to {limit}",
+            lambda w, limit=limit: {"session_no": w.no("session untold"), "limit": limit},
+            [{"messages": limit, "bytes": limit * len(json.dumps(user("h1")))}],
+            hear,
+        )
+        for limit in (1, 2)
+    ),
+    Read(
+        "inbox.open_of_session",
+        "with what it has heard",
+        lambda w: {"after_no": 0, "session_no": w.no("session untold"), "limit": 9},
+        [{"event_id": name} for name in ("untold", "h1", "h2")],
+        hear,
+    ),
     Read(
         "inbox.open_of_session",
         "behind two that have ended",

@@ -21,6 +21,8 @@ MODULES = [importlib.import_module(f"{__package__}.{name}") for name in FILES]
 
 # These statements return a bounded part, and nobody asks for the part behind it.
 NO_PAGE_BEHIND = {
+    "inbox.heard": "a claim takes all that may wait",
+    "inbox.heard_weight": "a count",
     "history.in_context": "read from one number on (tests/cli/test_history.py)",
     "status.channels": "those with most replies, for a person",
     "channels.outwaited": "what was returned is given up, and not returned again",
