@@ -12,6 +12,7 @@ import pytest
 
 import sessiondb
 import sessiondb.sync
+import sessiondb.testing
 from docs.tools import diagrams, generated, schema
 from sessiondb.cli import TASKS, program
 from tests import ROOT
