@@ -61,6 +61,7 @@ if typing.TYPE_CHECKING:
     from .gateway.dispatcher import RefusedBySender
     from .gateway.recovery import Decision, Recovered, ResumePolicy
     from .gateway.running_turn import Answer, LaneSettings, Turn
+    from .lifecycle import shared, temporary
     from .limits import Limits
     from .maintenance.archive import Restored
     from .maintenance.retention import RetentionReport
@@ -194,6 +195,8 @@ __all__ = [
     "Withdrawn",
     "open",
     "outcome_of",
+    "shared",
+    "temporary",
 ]
 
 # The names that are imported when they are first used, by module. Type checkers read the
@@ -204,6 +207,7 @@ _MODULES = {
     "sessiondb.gateway.dispatcher": ("RefusedBySender",),
     "sessiondb.gateway.recovery": ("Decision", "Recovered", "ResumePolicy"),
     "sessiondb.gateway.running_turn": ("Answer", "LaneSettings", "Turn"),
+    "sessiondb.lifecycle": ("shared", "temporary"),
     "sessiondb.limits": ("Limits",),
     "sessiondb.maintenance.archive": ("Restored",),
     "sessiondb.maintenance.retention": ("RetentionReport",),

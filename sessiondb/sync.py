@@ -42,7 +42,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, 
 
 import anyio
 
-from . import database
+from . import database, lifecycle
 from .backend import ReadTx, Tx
 from .database import OpenOptions
 from .errors import CompactionTimeout, InvalidInput, StoreClosed, mark_outcome, outcome_of
@@ -67,7 +67,7 @@ from .transfer.progress import Progress
 from .transfer.redaction import Redactor
 from .waiter import name_library
 
-__all__ = ["Batch", "CompactionJob", "Session", "SessionDB", "open"]
+__all__ = ["Batch", "CompactionJob", "Session", "SessionDB", "open", "shared", "temporary"]
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -538,6 +538,12 @@ class SessionDB(_Proxy[database.SessionDB]):
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> None:
         super().__init__(_Loop(os.fspath(path)), database.SessionDB(path, **options))
 
+    @classmethod
+    def _of(cls, peer: database.SessionDB) -> Self:
+        made = cls.__new__(cls)
+        _Proxy.__init__(made, _Loop(peer.path), peer)
+        return made
+
     def __enter__(self) -> Self:
         self._loop.start()
         try:
@@ -847,6 +853,25 @@ def open(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> Sessio
         OpenError: not a sessiondb file, a newer one, or one that cannot be used safely here.
     """
     return SessionDB(path, **options)
+
+
+def shared(path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> SessionDB:
+    """Return an object of the database at a path, which all of this process share.
+
+    With those of `sessiondb.shared`, which says more. Use it in `with`.
+
+    Raises (on entering):
+        InvalidInput: the database is open here with other options.
+    """
+    return SessionDB._of(lifecycle.shared(path, **options))  # noqa: SLF001  # of this module
+
+
+def temporary(**options: Unpack[OpenOptions]) -> SessionDB:
+    """Return a database in a folder of its own, which is removed when it is closed.
+
+    Use it in `with`. Its `path` is known once it is open.
+    """
+    return SessionDB._of(lifecycle.temporary(**options))  # noqa: SLF001  # of this module
 
 
 @overload

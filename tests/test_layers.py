@@ -54,7 +54,13 @@ FLOORS: list[set[str]] = [
     {"gateway", "transfer", "maintenance"},
     {"salvage", "openclaw_settings"},
     {"database"},
-    {"sync", "testing", "pytest_plugin", ""},  # "": sessiondb/__init__.py, the front door
+    {
+        "lifecycle",
+        "sync",
+        "testing",
+        "pytest_plugin",
+        "",
+    },  # "": sessiondb/__init__.py, the front door
     {"cli", "server", "adapters", "__main__"},
 ]
 PLANNED = {"server", "adapters"}

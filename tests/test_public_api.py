@@ -123,6 +123,8 @@ def test_the_synchronous_module_offers_what_its_all_says() -> None:
         "Session",
         "SessionDB",
         "open",
+        "shared",
+        "temporary",
     }
 
 
