@@ -164,6 +164,9 @@ WHERE idempotency_key IS NOT NULL;
 CREATE INDEX entry_results ON entry (branch_no, entry_no) WHERE role = 'toolResult';
 -- What the replies of the last hour cost, without a look at any other entry.
 CREATE INDEX entry_replies ON entry (appended_at_ms) WHERE role = 'assistant';
+-- A compaction carries on what the system messages say. They are few, among many entries.
+CREATE INDEX entry_instructions ON entry (branch_no, entry_no)
+WHERE role = 'system' OR type = 'context_edit';
 
 -- Every generation of every context, for ever. closed_head_no and the pointers rebuild
 -- the context that the model was sent at the end of that epoch.
@@ -171,7 +174,8 @@ CREATE TABLE epoch (
   session_no       INTEGER NOT NULL REFERENCES session (session_no),
   epoch            INTEGER NOT NULL,
   reason           TEXT    NOT NULL CONSTRAINT epoch_reason_known
-                   CHECK (reason IN ('start', 'compaction', 'reset', 'branch', 'undo', 'fork')),
+                   CHECK (reason IN
+                   ('start', 'compaction', 'reset', 'branch', 'undo', 'fork', 'edit')),
   opened_at_ms     INTEGER NOT NULL,
   boundary_no      INTEGER,
   first_kept_no    INTEGER,

@@ -139,7 +139,10 @@ def iso_from_ms(ms: int) -> str:
 
 
 def ms_from_iso(text: Any) -> int | None:
-    """Return milliseconds since 1970 for an ISO text, or None if it is not one."""
+    """Return milliseconds since 1970 for an ISO text, or None if it is not one.
+
+    Digits behind the milliseconds are cut off, as by JavaScript, whose programs write these texts.
+    """
     if not isinstance(text, str):
         return None
     try:
@@ -148,4 +151,4 @@ def ms_from_iso(text: Any) -> int | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1000)
+    return int(moment.replace(microsecond=0).timestamp()) * 1000 + moment.microsecond // 1000

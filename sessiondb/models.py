@@ -15,7 +15,7 @@ CompactionOutcome = Literal["committed", "superseded", "rejected"]
 MessageFormat = Literal["pi", "openai-chat", "openai-responses", "anthropic"]
 """The message format of a session: how its items look, and those of its context."""
 Origin = Literal["native", "import", "fork"]
-EpochReason = Literal["start", "compaction", "reset", "branch", "undo", "fork"]
+EpochReason = Literal["start", "compaction", "reset", "branch", "undo", "fork", "edit"]
 CompactionState = Literal[
     "running",
     "committed",

@@ -84,7 +84,7 @@ class ArchiveEpochs(NamedTuple):
 
     session_no: int
     epoch: int
-    reason: Literal["start", "compaction", "reset", "branch", "undo", "fork"]
+    reason: Literal["start", "compaction", "reset", "branch", "undo", "fork", "edit"]
     opened_at_ms: int
     boundary_no: int | None
     first_kept_no: int | None
@@ -428,11 +428,27 @@ class ContextThen(NamedTuple):
 
 
 class ContextSpan(NamedTuple):
-    """context.span: Return what one branch's range adds to a context: the message as bytes where it can be cut out of the payload, else the whole entry. Bytes, so that offsets are bytes and nothing is decoded on the way."""
+    """context.span: Return what one branch's range adds to a context, and the edits in it: the message as bytes where it can be cut out of the payload, else the whole entry. Bytes, so that offsets are bytes and nothing is decoded on the way. A compaction keeps no system message in pi's format: what those say is in its own entry."""
 
     entry_no: int
     projection: int
     content: bytes
+
+
+class ContextIds(NamedTuple):
+    """context.ids: Return the ids of the entries of one branch's range that are messages of a context."""
+
+    entry_no: int
+    entry_id: str
+
+
+class ContextInstructions(NamedTuple):
+    """context.instructions: Return the system messages of one branch's range, and the edits, by their index."""
+
+    entry_no: int
+    entry_id: str
+    type: str
+    payload: str
 
 
 class ContextLastUserMessage(NamedTuple):
@@ -441,12 +457,7 @@ class ContextLastUserMessage(NamedTuple):
     entry_no: int
 
 
-class ContextBoundary(NamedTuple):
-    """context.boundary: Return the entry at which the context begins."""
-
-    entry_no: int
-    type: str
-    payload: str
+ContextBoundary = ContextInstructions  # context.boundary
 
 
 ContextWorkingFrom = ContextLastUserMessage  # context.working_from
@@ -1799,7 +1810,7 @@ class TranscriptEpoch(NamedTuple):
     """transcript.epoch: Return one epoch's pointers. closed_at_ms is NULL in the current one."""
 
     epoch: int
-    reason: Literal["start", "compaction", "reset", "branch", "undo", "fork"]
+    reason: Literal["start", "compaction", "reset", "branch", "undo", "fork", "edit"]
     opened_at_ms: int
     boundary_no: int | None
     first_kept_no: int | None
@@ -1827,7 +1838,7 @@ class TranscriptFirstEpochNotCompaction(NamedTuple):
     """transcript.first_epoch_not_compaction: Return the first epoch after a given one that something other than a compaction began."""
 
     epoch: int
-    reason: Literal["start", "compaction", "reset", "branch", "undo", "fork"]
+    reason: Literal["start", "compaction", "reset", "branch", "undo", "fork", "edit"]
 
 
 class TurnsLane(NamedTuple):
@@ -2238,7 +2249,7 @@ class VerifyEpochs(NamedTuple):
     """verify.epochs: Return a session's epochs with the entries that they point at, a page at a time."""
 
     epoch: int
-    reason: Literal["start", "compaction", "reset", "branch", "undo", "fork"]
+    reason: Literal["start", "compaction", "reset", "branch", "undo", "fork", "edit"]
     boundary_no: int | None
     first_kept_no: int | None
     opened_at_ms: int
@@ -2287,7 +2298,7 @@ class VerifyCompactions(NamedTuple):
     found_entry_no: int | None
     entry_type: str | None
     cut_branch_no: int | None
-    epoch_reason: Literal["start", "compaction", "reset", "branch", "undo", "fork"] | None
+    epoch_reason: Literal["start", "compaction", "reset", "branch", "undo", "fork", "edit"] | None
     epoch_boundary_no: int | None
 
 
@@ -2532,7 +2543,11 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["context.then"], /, *, session_no: SqlValue, epoch: SqlValue) -> ContextThen | None: ...
     @overload
-    def first(self, statement: Literal["context.span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> ContextSpan | None: ...
+    def first(self, statement: Literal["context.span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, system_after_no: SqlValue) -> ContextSpan | None: ...
+    @overload
+    def first(self, statement: Literal["context.ids"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> ContextIds | None: ...
+    @overload
+    def first(self, statement: Literal["context.instructions"], /, *, branch_no: SqlValue, low_no: SqlValue, high_no: SqlValue) -> ContextInstructions | None: ...
     @overload
     def first(self, statement: Literal["context.last_user_message"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> ContextLastUserMessage | None: ...
     @overload
@@ -3050,7 +3065,11 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["context.then"], /, *, session_no: SqlValue, epoch: SqlValue) -> ContextThen: ...
     @overload
-    def one(self, statement: Literal["context.span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> ContextSpan: ...
+    def one(self, statement: Literal["context.span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, system_after_no: SqlValue) -> ContextSpan: ...
+    @overload
+    def one(self, statement: Literal["context.ids"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> ContextIds: ...
+    @overload
+    def one(self, statement: Literal["context.instructions"], /, *, branch_no: SqlValue, low_no: SqlValue, high_no: SqlValue) -> ContextInstructions: ...
     @overload
     def one(self, statement: Literal["context.last_user_message"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> ContextLastUserMessage: ...
     @overload
@@ -3567,7 +3586,11 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["context.then"], /, *, session_no: SqlValue, epoch: SqlValue) -> list[ContextThen]: ...
     @overload
-    def all(self, statement: Literal["context.span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> list[ContextSpan]: ...
+    def all(self, statement: Literal["context.span"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, system_after_no: SqlValue) -> list[ContextSpan]: ...
+    @overload
+    def all(self, statement: Literal["context.ids"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> list[ContextIds]: ...
+    @overload
+    def all(self, statement: Literal["context.instructions"], /, *, branch_no: SqlValue, low_no: SqlValue, high_no: SqlValue) -> list[ContextInstructions]: ...
     @overload
     def all(self, statement: Literal["context.last_user_message"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue) -> list[ContextLastUserMessage]: ...
     @overload

@@ -703,6 +703,7 @@ class Session(_Proxy[AsyncSession]):
     pop = _call(AsyncSession.pop)
     undo_turn = _call(AsyncSession.undo_turn)
     replace_tail = _call(AsyncSession.replace_tail)
+    edit = _call(AsyncSession.edit)
     reset = _call(AsyncSession.reset)
     fork = _session(AsyncSession.fork)
     end = _call(AsyncSession.end)

@@ -69,7 +69,9 @@ _WAY_OUT: Final = (
     "Keep the file as it is, and run `sessiondb salvage DB NEW` to recover what can be read, "
     "or restore a backup."
 )
-_EPOCH_REASONS: Final = frozenset({"start", "compaction", "reset", "branch", "undo", "fork"})
+_EPOCH_REASONS: Final = frozenset(
+    {"start", "compaction", "reset", "branch", "undo", "fork", "edit"}
+)
 
 
 def _columns(text: str) -> dict[str, str]:

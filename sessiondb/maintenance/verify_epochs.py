@@ -179,6 +179,15 @@ class EpochWalk:
                 f"epoch {row.epoch} keeps entries from {at(row.first_kept_no)}, "
                 f"its boundary from {at(row.boundary_kept_no)}",
             )
+        if (
+            row.reason == "edit"
+            and previous is not None
+            and (row.boundary_no, row.first_kept_no)
+            != (previous.boundary_no, previous.first_kept_no)
+        ):
+            self._findings.add(
+                "epoch", f"epoch {row.epoch} began with an edit, but in another context"
+            )
         if row.reason not in ("compaction", "reset"):
             return
         if row.reason == "compaction":

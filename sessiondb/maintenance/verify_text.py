@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Final
 from sessiondb.backend import ReadTx
 from sessiondb.json_text import loads, storable
 from sessiondb.limits import PAGE_ROWS, SEQ_MAX
-from sessiondb.transcript.entries import BOUNDARY_TYPES, Draft, key_trouble, parse_line
+from sessiondb.transcript.entries import (
+    BOUNDARY_TYPES,
+    Draft,
+    Projection,
+    key_trouble,
+    parse_line,
+)
+from sessiondb.transcript.formats import ANY
 
 from .verify_steps import SessionFindings, at, is_on_path
 
@@ -130,7 +137,7 @@ class TextCheck:
     def _projection(self, row: statements.VerifyEntries, draft: Draft) -> None:
         """Compare how an entry reaches the model, and where its message lies in the text."""
         due = int(draft.projection)
-        if row.projection != due:
+        if row.projection != due and not self._had_no_format(row, draft):
             self._findings.of(
                 row, "projection", f"has projection {row.projection} instead of {due}"
             )
@@ -141,6 +148,16 @@ class TextCheck:
             self._findings.add(
                 "body", f"bytes {span} of entry {at(row.entry_no)} are not its message"
             )
+
+    def _had_no_format(self, row: statements.VerifyEntries, draft: Draft) -> bool:
+        """Tell whether an entry is stored as an item of a session without a format of its own.
+
+        Then it may be of any, and its content is no other than it was appended with.
+        """
+        return (
+            draft.projection is Projection.MADE
+            and row.projection == parse_line(draft.before, self._session.version, ANY).projection
+        )
 
     def _counts(self, row: statements.VerifyEntries, draft: Draft) -> None:
         if row.tokens != draft.tokens:

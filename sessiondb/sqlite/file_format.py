@@ -55,7 +55,10 @@ TABLES: Final = (
 # tables are alike, the values that this column may have tell the tables apart.
 _TELLING: Final[dict[str, tuple[str, frozenset[str]]]] = {
     "session": ("origin", frozenset({"native", "import", "fork"})),
-    "epoch": ("reason", frozenset({"start", "compaction", "reset", "branch", "undo", "fork"})),
+    "epoch": (
+        "reason",
+        frozenset({"start", "compaction", "reset", "branch", "undo", "fork", "edit"}),
+    ),
     "event": ("audience", frozenset({"operator", "user"})),
     "quarantine": ("severity", frozenset({"blank", "damaged"})),
     "sqlite_sequence": ("name", frozenset(TABLES)),

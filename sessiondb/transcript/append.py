@@ -299,6 +299,8 @@ def place_at_head(tx: Tx, state: State, draft: Draft) -> Receipt:
     """Store one entry as a child of the head. It becomes the head unless it is a side append."""
     if draft.side:
         return _place_aside(tx, state, replace(state), draft)
+    if draft.type == "context_edit":
+        advance_epoch(tx, state, "edit", state.boundary_no, state.first_kept_no)
     if draft.type not in BOUNDARY_TYPES:
         return attach(tx, state, draft)
     first_kept_no = _first_kept(tx, state, draft)

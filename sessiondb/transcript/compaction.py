@@ -43,7 +43,7 @@ from sessiondb.errors import (
     SessionEnded,
     StoreDamaged,
 )
-from sessiondb.json_text import dumps
+from sessiondb.json_text import dumps, dumps_again
 from sessiondb.limits import (
     COMPACTION_RENEWAL_FACTOR,
     COOL_DOWN_AFTER,
@@ -64,10 +64,10 @@ from .append import (
     require_live,
     save_state,
 )
-from .context import read_messages
+from .context import read_messages, system_message
 from .cut import Cut, calls_follow, choose_cut
 from .entries import Draft, new_id
-from .formats import spoken
+from .formats import PI, spoken
 from .paths import context_start, require_entries, segments
 from .tokens import text_tokens
 
@@ -326,10 +326,10 @@ def read_kept(tx: ReadTx, job: Job) -> list[bytes]:
 
 
 def _read_up_to(tx: ReadTx, job: Job, entry_no: int | None, *, raw: bool = False) -> list[bytes]:
-    message_format = spoken(tx.one("context.pointers", session_no=job.session_no).formats)
+    formats = tx.one("context.pointers", session_no=job.session_no).formats
     epoch = tx.one("transcript.epoch", session_no=job.session_no, epoch=job.base_epoch)
     return read_messages(
-        tx, message_format, entry_no, epoch.boundary_no, epoch.first_kept_no, raw=raw
+        tx, formats, entry_no, job.head_no, epoch.boundary_no, epoch.first_kept_no, raw=raw
     )
 
 
@@ -484,6 +484,10 @@ def _commit(
     timestamp: str,
 ) -> CompactionResult:
     entry_id = new_id()
+    system = system_message(tx, state, timestamp)
+    extra = summary.extra_json
+    if system is not None:
+        extra += f',"systemMessage":{dumps_again(system)}'
     kept_id = (
         tx.one("transcript.by_no", entry_no=first_kept_no).entry_id
         if first_kept_no is not None
@@ -495,10 +499,10 @@ def _commit(
         before=f'{{"type":"compaction","id":"{entry_id}","parentId":',
         after=f',"timestamp":"{timestamp}","summary":{summary.text_json},'
         f'"firstKeptEntryId":{dumps(kept_id)},'
-        f'"tokensBefore":{job.tokens_before}{summary.extra_json}}}',
+        f'"tokensBefore":{job.tokens_before}{extra}}}',
         follows_head=True,
         entry_id=entry_id,
-        tokens=summary.tokens,
+        tokens=summary.tokens + (PI.tokens(system) if system is not None else 0),
     )
     tokens_then = estimate_context(tx, state)  # messages may have arrived since the job began
     receipt = attach(tx, state, draft, begins_context=True, first_kept_no=first_kept_no)

@@ -26,13 +26,14 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from sessiondb.backend import ReadTx
 from sessiondb.clock import ms_from_iso
 from sessiondb.errors import NotFound
-from sessiondb.json_text import dumps, dumps_again, loads, stored_text
+from sessiondb.json_text import dumps_again, loads, stored_text
 from sessiondb.models import MessageFormat
 
-from .append import no_session
-from .entries import Projection
-from .formats import CallId, Format, known, spoken
+from .append import State, no_session
+from .entries import Projection, id_or_none, is_checkpoint
+from .formats import PI, CallId, Format, known, spoken
 from .formats.base import ASSISTANT, RESULT, USER
+from .formats.pi import mended, message_of, present
 from .formats.prompt import PROMPTS
 from .pairing import Open, Part, in_order
 from .paths import Segment, context_start, on_path, require_entries, segments
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 DECODE_SLICE_BYTES = 64 * 1024
 # A plain name: looking up a member on its enum once a row would take 25 % of a context's time.
 _BODY = int(Projection.BODY)
+_ALL_ENTRIES = (1 << 63) - 1
+_EDIT = 5  # what `context.span` says of an edit, which is no message itself
 
 
 @dataclass(frozen=True)
@@ -83,18 +86,18 @@ class Context:
     @cached_property
     @stored_text()
     def model(self) -> dict[str, Any] | None:
-        """The model in force: its provider and modelId. None before the first was set."""
+        """The model in force: its provider and modelId, as far as it names them.
+
+        None before the first was set.
+        """
         return None if self.model_entry is None else _model(loads(self.model_entry))
 
     @cached_property
     @stored_text()
-    def thinking_level(self) -> str:
-        """The thinking level in force. "off" before the first was set."""
-        return (
-            "off"
-            if self.thinking_entry is None
-            else str(loads(self.thinking_entry).get("thinkingLevel"))
-        )
+    def thinking_level(self) -> str | None:
+        """The thinking level in force. "off" before the first was set. None: it names none."""
+        level = _thinking(self.thinking_entry).get("thinkingLevel")
+        return level if level is None else str(level)
 
     @property
     def included(self) -> Sequence[bytes]:
@@ -125,8 +128,9 @@ class Context:
 
         The messages are as they were stored. pi puts them in order when it sends them.
         """
-        state = f',"thinkingLevel":{dumps(self.thinking_level)},"model":{dumps_again(self.model)}}}'
-        return b'{"messages":[' + b",".join(self.parts) + b"]" + state.encode()
+        with stored_text():
+            state = {**_thinking(self.thinking_entry), "model": self.model}
+        return b'{"messages":[' + b",".join(self.parts) + b"]," + dumps_again(state)[1:].encode()
 
 
 def read_context(
@@ -156,7 +160,7 @@ def read_context(
             )
         at, is_ordered = then, False
     read = _read_parts(
-        tx, spoken(at.formats), _path(tx, at), _boundary(tx, at.boundary_no), at.first_kept_no
+        tx, at.formats, _path(tx, at), _boundary(tx, at.boundary_no), at.first_kept_no
     )
     return Context(
         session_id=at.session_id,
@@ -178,7 +182,8 @@ def _prompt(
     tx: ReadTx, session_no: int, read: _Messages, is_ordered: bool
 ) -> tuple[bytes, ...] | None:
     """Put a context in order. None: it is, and nothing was decoded to know that."""
-    if is_ordered and not read.kept_by_reset and not _begins_with_reply(read):
+    as_appended = not read.kept_by_reset and not read.is_edited
+    if is_ordered and as_appended and not _begins_with_reply(read):
         return None
     working = tx.first("context.working_from", session_no=session_no)
     return tuple(put_in_order(read, working.entry_no if working is not None else None))
@@ -254,19 +259,31 @@ def _path(tx: ReadTx, at: statements.ContextNow | statements.ContextThen) -> lis
 
 def read_messages(
     tx: ReadTx,
-    message_format: Format,
+    formats: int,
+    end_no: int | None,
     head_no: int | None,
     boundary_no: int | None,
     first_kept_no: int | None,
     *,
     raw: bool = False,
 ) -> list[bytes]:
-    """Read the messages between a boundary and a head, which may be any entry of the path.
+    """Read the messages of a context up to an entry of it, for a summary.
 
-    They are put in order, as those of a context.
+    They are put in order, as those of a context, and edited as up to its head. In pi's format
+    without system messages: a compaction carries these on as they are.
     """
-    path = segments(tx, head_no, stop_no=context_start(boundary_no, first_kept_no))
-    read = _read_parts(tx, message_format, path, _boundary(tx, boundary_no), first_kept_no)
+    start_no = context_start(boundary_no, first_kept_no)
+    path = segments(tx, end_no, stop_no=start_no)
+    later = [] if end_no == head_no else segments(tx, head_no, stop_no=end_no)
+    read = _read_parts(
+        tx,
+        formats,
+        path,
+        _boundary(tx, boundary_no),
+        first_kept_no,
+        for_summary=True,
+        edits=[edit for segment in later for edit in _edits_of(tx, segment)],
+    )
     return [text for _, text in read.numbered()] if raw else put_in_order(read)
 
 
@@ -278,18 +295,25 @@ class _Messages:
     parts: list[bytes] = field(default_factory=list)
     excluded: frozenset[int] = frozenset()
     summary: statements.ContextBoundary | None = None
-    """The boundary whose summary is the first of the parts."""
+    """The boundary with whose summary the parts begin."""
+    openings: int = 0
+    """How many of the parts are the boundary's."""
+    edits: list[bytes] = field(default_factory=list)
+    """The `context_edit` entries of the path, as JSON."""
+    is_edited: bool = False
     rows: list[Sequence[tuple[Any, ...]]] = field(default_factory=list)
     """The rows of the other parts. Each begins with the entry's number."""
     kept_by_reset: bool = False
     """Some were kept by a reset: without what stood between them, and with excluded ones."""
 
+    def numbers(self) -> list[int]:
+        """Return the number of the entry of each part."""
+        opening = [] if self.summary is None else [self.summary.entry_no] * self.openings
+        return opening + [row[0] for rows in self.rows for row in rows]
+
     def numbered(self) -> Iterator[tuple[int, bytes]]:
         """Return what its authors did not exclude, with the numbers of the entries."""
-        numbers = [row[0] for rows in self.rows for row in rows]
-        if self.summary is not None:
-            numbers.insert(0, self.summary.entry_no)
-        for index, found in enumerate(zip(numbers, self.parts, strict=True)):
+        for index, found in enumerate(zip(self.numbers(), self.parts, strict=True)):
             if index not in self.excluded:
                 yield found
 
@@ -338,21 +362,32 @@ def _is_summary(
 @stored_text()
 def _read_parts(
     tx: ReadTx,
-    message_format: Format,
+    formats: int,
     path: Sequence[Segment],
     boundary: statements.ContextBoundary | None,
     first_kept_no: int | None,
+    *,
+    for_summary: bool = False,
+    edits: Sequence[bytes] = (),
 ) -> _Messages:
+    message_format = spoken(formats)
     read = _Messages(message_format)
     excluded: set[int] = set()
+    system_after_no = 0
+    if formats == PI.bit and for_summary:
+        system_after_no = _ALL_ENTRIES
+    elif formats == PI.bit and _is_summary(boundary):
+        system_after_no = boundary.entry_no
     if _is_summary(boundary):
-        read.parts.append(_written(message_format.summary(loads(boundary.payload))))
-        read.summary = boundary
+        entry = loads(boundary.payload)
+        opening = [message_format.summary(entry)] if for_summary else message_format.opening(entry)
+        read.parts += map(_written, opening)
+        read.summary, read.openings = boundary, len(opening)
     # The entries that the boundary kept lie before it, and numbers grow along a path.
     kept_before_no = boundary.entry_no if boundary is not None and first_kept_no is not None else 0
     kept_by_reset: list[tuple[int, int, bytes]] = []
     for segment in path:
-        rows = _span(tx, segment)
+        rows = _span(tx, segment, system_after_no)
         kept = bisect_left(rows, (kept_before_no,))
         if boundary is not None and boundary.type == "reset":
             kept_by_reset += rows[:kept]
@@ -364,72 +399,151 @@ def _read_parts(
             _add(read, excluded, rows[kept:], retained=False)
     _add_kept_by_reset(read, kept_by_reset)
     read.excluded = frozenset(excluded)
-    return read
+    read.edits += edits
+    return _edited(tx, read, path) if read.edits else read
+
+
+def _edited(tx: ReadTx, read: _Messages, path: Sequence[Segment]) -> _Messages:
+    """Replace what was edited, and leave out what was taken out. The last edit counts.
+
+    An edit names its entry by its id, and reaches only entries of the context.
+    """
+    edits = {}
+    for edit in map(loads, read.edits):
+        edits[id_or_none(edit.get("targetId"))] = edit.get("replacement", {})
+    ids = {
+        row.entry_no: row.entry_id
+        for segment in path
+        for row in tx.all(
+            "context.ids",
+            branch_no=segment.branch_no,
+            low_no=segment.low_no,
+            high_no=segment.high_no,
+        )
+    }
+    if read.summary is not None:
+        ids[read.summary.entry_no] = read.summary.entry_id
+    edited = _Messages(read.format, summary=read.summary, is_edited=True)
+    excluded = set()
+    rows: list[tuple[Any, ...]] = []
+    for index, (entry_no, part) in enumerate(zip(read.numbers(), read.parts, strict=True)):
+        edit = edits.get(ids.get(entry_no), {})
+        if edit is None:
+            continue
+        if isinstance(edit, dict) and "content" in edit:
+            part = _written(read.format.edited(loads(part), edit["content"]))
+        if index in read.excluded:
+            excluded.add(len(edited.parts))
+        if index < read.openings:
+            edited.openings += 1
+        else:
+            rows.append((entry_no,))
+        edited.parts.append(part)
+    edited.rows, edited.excluded = [rows], frozenset(excluded)
+    edited.kept_by_reset = read.kept_by_reset
+    return edited
+
+
+@stored_text()
+def system_message(tx: ReadTx, state: State, timestamp: str) -> dict[str, Any] | None:
+    """Return what the system messages of a session's context say together. None: there are none.
+
+    A compaction has it in its entry, so that the instructions outlive the history that they were
+    in. Only in pi's format, whose reader does the same. Reads those messages by their index.
+    """
+    if state.formats != PI.bit:
+        return None
+    boundary = _boundary(tx, state.boundary_no)
+    start_no = state.boundary_no  # what a compaction keeps of before has no system messages
+    said: list[tuple[str, dict[str, Any]]] = []
+    if _is_summary(boundary):
+        said += [(boundary.entry_id, item) for item in PI.opening(loads(boundary.payload))[:-1]]
+    edits: dict[str | None, Any] = {}
+    for segment in segments(tx, state.head_no, stop_no=start_no):
+        for row in _instructions(tx, segment):
+            entry = loads(row.payload)
+            if row.type == "context_edit":
+                edits[id_or_none(entry.get("targetId"))] = entry.get("replacement", {})
+            else:
+                said.append((row.entry_id, mended(entry["message"])))
+    found = PI.instructions(
+        [message for entry_id, message in said if edits.get(entry_id, {}) is not None]
+    )
+    return found if found is None else {**found, "timestamp": ms_from_iso(timestamp)}
+
+
+def _edits_of(tx: ReadTx, segment: Segment) -> list[bytes]:
+    """Return the edits in one branch's range, by the index."""
+    rows = _instructions(tx, segment)
+    return [row.payload.encode() for row in rows if row.type == "context_edit"]
+
+
+def _instructions(tx: ReadTx, segment: Segment) -> list[statements.ContextInstructions]:
+    return tx.all(
+        "context.instructions",
+        branch_no=segment.branch_no,
+        low_no=segment.low_no,
+        high_no=segment.high_no,
+    )
 
 
 def _add(
     read: _Messages, excluded: set[int], rows: list[tuple[int, int, bytes]], *, retained: bool
 ) -> None:
     """Add the messages of rows. Almost all are sent as stored, and take the short way."""
-    read.rows.append(rows)
     as_they_stand = [content for _, projection, content in rows if projection == _BODY]
     if len(as_they_stand) == len(rows):
+        read.rows.append(rows)
         read.parts += as_they_stand
         return
-    for _, projection, content in rows:
+    read.rows.append(_without_edits(read, rows))
+    for _, projection, content in read.rows[-1]:
         if projection == Projection.EXCLUDED:
             excluded.add(len(read.parts))
         read.parts.append(_message(projection, content, retained=retained))
 
 
+def _without_edits(
+    read: _Messages, rows: Sequence[tuple[int, int, bytes]]
+) -> list[tuple[int, int, bytes]]:
+    """Set the edits among rows aside, and return the other rows."""
+    read.edits += [content for _, projection, content in rows if projection == _EDIT]
+    return [row for row in rows if row[1] != _EDIT]
+
+
 def _add_kept_by_reset(read: _Messages, rows: Sequence[tuple[int, int, bytes]]) -> None:
-    kept = list(_kept_by_reset(read.format, rows))
+    kept = list(_kept_by_reset(read.format, _without_edits(read, rows)))
     read.rows.append(kept)
     read.parts += [content for _, content in kept]
     read.kept_by_reset |= bool(kept)
 
 
-def _span(tx: ReadTx, segment: Segment) -> list[tuple[int, int, bytes]]:
+def _span(tx: ReadTx, segment: Segment, system_after_no: int) -> list[tuple[int, int, bytes]]:
     rows: list[tuple[int, int, bytes]] = tx.tuples(
-        "context.span", branch_no=segment.branch_no, low_no=segment.low_no, high_no=segment.high_no
+        "context.span",
+        branch_no=segment.branch_no,
+        low_no=segment.low_no,
+        high_no=segment.high_no,
+        system_after_no=system_after_no,
     )
     return rows
 
 
 def _message(projection: int, content: bytes, *, retained: bool) -> bytes:
     if projection == Projection.MADE:
-        return _written(_made_message(loads(content)))
-    if projection == Projection.CHECKPOINT and retained:
+        message = message_of(loads(content))
+        if not retained or not is_checkpoint(message.get("providerReplay")):
+            return _written(message)
+    elif projection == Projection.CHECKPOINT and retained:
         message = loads(content)
-        del message["providerReplay"]
-        return _written(message)
-    return content
+    else:
+        return content
+    del message["providerReplay"]
+    return _written(message)
 
 
 def _written(message: dict[str, Any]) -> bytes:
     return dumps_again(message).encode()
-
-
-def _made_message(entry: dict[str, Any]) -> dict[str, Any]:
-    """Make the message that an entry stands for."""
-    if entry["type"] == "custom_message":
-        message = {
-            "role": "custom",
-            "customType": entry.get("customType"),
-            "content": entry.get("content"),
-        }
-        for optional in ("display", "details"):
-            if optional in entry:
-                message[optional] = entry[optional]
-        return {**message, "timestamp": ms_from_iso(entry.get("timestamp"))}
-    if entry["type"] == "branch_summary":
-        return {
-            "role": "branchSummary",
-            "summary": entry["summary"],
-            "fromId": entry.get("fromId"),
-            "timestamp": ms_from_iso(entry.get("timestamp")),
-        }
-    return {**entry["message"], "role": "custom"}  # a version 1 or 2 hookMessage
 
 
 def _kept_by_reset(
@@ -438,9 +552,11 @@ def _kept_by_reset(
     """Yield what a reset keeps: user and assistant messages, and results of kept calls."""
     waiting: dict[CallId, int] = {}
     for entry_no, projection, content in rows:
-        if projection == Projection.MADE:
-            continue
         message = loads(content)
+        if projection == Projection.MADE:
+            if message["type"] != "message":
+                continue
+            message = message_of(message)
         role = message_format.role(message)
         results = [call for call in message_format.closes(message) if waiting.get(call)]
         if role == RESULT and not results:
@@ -456,8 +572,14 @@ def _kept_by_reset(
 
 def _model(entry: dict[str, Any]) -> dict[str, Any]:
     if entry["type"] == "model_change":
-        return {"provider": entry.get("provider"), "modelId": entry.get("modelId")}
-    return {"provider": entry["message"].get("provider"), "modelId": entry["message"].get("model")}
+        return present(entry, "provider", "modelId")
+    named = present(entry["message"], "provider", "model")
+    return {"modelId" if name == "model" else name: value for name, value in named.items()}
+
+
+def _thinking(entry: str | None) -> dict[str, Any]:
+    """Return the field of an entry that sets the thinking level, if it has that field."""
+    return {"thinkingLevel": "off"} if entry is None else present(loads(entry), "thinkingLevel")
 
 
 @stored_text()

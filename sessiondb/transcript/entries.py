@@ -46,6 +46,7 @@ from sessiondb.limits import (
 from sessiondb.messages import is_typed, message_json
 
 from .formats import ANY, OPENAI_RESPONSES, PI, is_item, recognise, spoken
+from .formats.pi import message_of, needs_mending
 from .pairing import Ties, ties_of
 from .tokens import content_chars, text_tokens, tokens_of
 
@@ -331,6 +332,7 @@ def _describe(
                 draft.ties = ties_of(PI.bit, {"role": "branchSummary"})
         case "compaction":
             draft.tokens = text_tokens(str(fields.get("summary") or ""))
+            draft.tokens += sum(map(PI.tokens, PI.opening(fields)[:-1]))
             draft.tokens_before = _int_or_zero(fields.get("tokensBefore"))
             draft.first_kept_id = _text_or_none(fields.get("firstKeptEntryId"))
             draft.first_kept_seq = _line_or_none(fields.get("firstKeptEntryIndex"), version)
@@ -347,30 +349,34 @@ def _describe(
 def _describe_message(draft: Draft, message: dict[str, Any], version: int, may_be: int) -> None:
     message_format = spoken(may_be)
     role = message_format.role(message)
-    renamed = version < 3 and role == "hookMessage"
-    if renamed:  # in version 3
-        role, draft.projection = "custom", Projection.MADE
-    else:
-        draft.projection = Projection.BODY
+    renamed = version < 3 and role == "hookMessage"  # in version 3
+    if renamed:
+        role = "custom"
+    is_made = renamed or (may_be == PI.bit and needs_mending(message))
+    draft.projection = Projection.MADE if is_made else Projection.BODY
+    if is_made:
+        message = message_of({"type": "message", "message": message})
     draft.role = _text_or_none(role)
     draft.tokens = message_format.tokens(message)
     draft.results = len(message_format.closes(message))
     if message.get("excludeFromContext") is True:
         draft.projection, draft.tokens = Projection.EXCLUDED, 0
     else:
-        draft.ties = ties_of(may_be, {**message, "role": role} if renamed else message)
-    if draft.projection is Projection.BODY and role == "assistant":
+        draft.ties = ties_of(may_be, message)
+    if draft.projection is not Projection.EXCLUDED and role == "assistant":
         draft.usage_tokens = message_format.usage(message)
         draft.calls = len(message_format.opens(message))
         replay = message.get("providerReplay")
-        if (
-            isinstance(replay, dict)
-            and isinstance(replay.get("type"), str)
-            and replay["type"] in _CHECKPOINT_TYPES
-        ):
+        if not is_made and is_checkpoint(replay):
             draft.projection = Projection.CHECKPOINT
     key = message.get("idempotencyKey")
     draft.idempotency_key = _text_or_none(key) or None
+
+
+def is_checkpoint(replay: object) -> bool:
+    """Tell whether a reply's `providerReplay` holds for the exact prefix of that reply only."""
+    kind = replay.get("type") if isinstance(replay, dict) else None
+    return isinstance(kind, str) and kind in _CHECKPOINT_TYPES
 
 
 def _byte_span(text: str, span: tuple[int, int]) -> tuple[int, int]:

@@ -6,7 +6,7 @@ A `Session` holds nothing of its session, so it never disagrees with the databas
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sessiondb import events
 from sessiondb.backend import Database, ReadTx, Tx
@@ -27,7 +27,16 @@ from sessiondb.models import (
     SessionInfo,
 )
 
-from . import append, compaction, history, long_append, paths, registry, rewind
+from . import (
+    append,
+    compaction,
+    editing,
+    history,
+    long_append,
+    paths,
+    registry,
+    rewind,
+)
 from .compaction_job import CompactionJob
 from .context import Context, read_context
 from .entries import Appendable, Draft, check_append, prepare, prepare_all
@@ -508,6 +517,38 @@ class Session:
                 timestamp=iso_from_ms(tx.stamp_ms),
             ),
             "the conversation began anew" if abort_running else None,
+        )
+
+    async def edit(
+        self,
+        entry_id: str,
+        content: str | Sequence[dict[str, Any]] | None,
+        *,
+        abort_running: bool = False,
+    ) -> Receipt:
+        """Replace the content of a message for the model, or leave the message out. Durable.
+
+        `entry_id` is a message of the current context. A `content` of None leaves it out. The
+        entry itself stays as it is: an entry of type `context_edit` says what the model is sent
+        from now on. It begins an epoch, so a compaction that runs is superseded. What a result is
+        for is left out with its call. Of several edits of a message the last one counts. Each
+        call begins another epoch.
+
+        With `abort_running` a turn that runs in the session is stopped, as by `abort`.
+
+        Raises:
+            SessionBusy: a turn runs in the session.
+            NotFound: no such entry in the current context.
+            InvalidInput: not a content, or the entry has none that can be replaced.
+            SessionEnded: the session has ended.
+        """
+        draft = await editing.prepare_edit(entry_id, content, now_ms=self.db.clock.stamp_ms())
+        return await self._change(
+            "edit",
+            lambda tx: editing.edit(
+                tx, self.ref.session_no, entry_id, draft, omits=content is None
+            ),
+            "a message of the conversation was edited" if abort_running else None,
         )
 
     async def _change(

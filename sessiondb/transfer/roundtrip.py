@@ -131,7 +131,7 @@ def _decoded(parts: tuple[bytes, ...]) -> list[Any]:
 
 
 def _differences(
-    stored: list[Any], model: Any, level: str, messages: list[Any], read_model: Any, read_level: str
+    stored: list[Any], model: Any, level: Any, messages: list[Any], read_model: Any, read_level: Any
 ) -> list[str]:
     found = []
     if len(stored) != len(messages):
@@ -155,7 +155,7 @@ def _differences(
 # -- the independent reader ------------------------------------------------------------------------
 
 
-def _context_of(content: bytes) -> tuple[list[Any], Any, str] | None:
+def _context_of(content: bytes) -> tuple[list[Any], Any, Any] | None:
     lines = list(_objects(content))
     # The other programs read pi's messages only. There is no second reader for other formats.
     return None if not lines or "sessiondbFormat" in lines[0] else _build(_path(lines))
@@ -290,55 +290,91 @@ def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return path[::-1]
 
 
-def _build(path: list[dict[str, Any]]) -> tuple[list[Any], Any, str]:
+def _build(path: list[dict[str, Any]]) -> tuple[list[Any], Any, Any]:
     """Assemble the messages of a path, and the model and thinking level at its end."""
-    model, level = None, "off"
+    model: Any = None
+    level: Any = "off"
     for entry in path:
         message = entry.get("message")
         if entry["type"] == "thinking_level_change":
-            level = str(entry.get("thinkingLevel"))
+            level = entry.get("thinkingLevel")
+            level = level if level is None else str(level)
         elif entry["type"] == "model_change":
-            model = {"provider": entry.get("provider"), "modelId": entry.get("modelId")}
+            model = _only(entry, "provider", "modelId")
         elif (
             entry["type"] == "message"
             and isinstance(message, dict)
             and message.get("role") == "assistant"
         ):
-            model = {"provider": message.get("provider"), "modelId": message.get("model")}
+            model = _only(message, "provider")
+            if "model" in message:
+                model["modelId"] = message["model"]
     at = max(
         (index for index, entry in enumerate(path) if entry["type"] in ("compaction", "reset")),
         default=None,
     )
     if at is None:
-        return [message for entry in path if (message := _message(entry)) is not None], model, level
+        return _sent(path, _edits(path)), model, level
     boundary = path[at]
     first = next(
         (index for index, entry in enumerate(path[:at]) if _is_first_kept(boundary, entry)), at
     )
     kept, after = path[first:at], path[at + 1 :]
+    edits = _edits([*kept, *after])
     messages: list[Any] = []
     if boundary["type"] == "compaction":
-        messages.append(
-            {
-                "role": "compactionSummary",
-                "summary": _finite(boundary.get("summary")),
-                "tokensBefore": _finite(boundary.get("tokensBefore")),
-                "timestamp": _ms(boundary.get("timestamp")),
-            }
-        )
-        messages += [
-            _without_replay(message) for entry in kept if (message := _message(entry)) is not None
-        ]
+        if edits.get(boundary.get("id"), {}) is not None:
+            if isinstance(boundary.get("systemMessage"), dict):
+                messages.append(_finite(boundary["systemMessage"]))
+            messages.append(
+                {
+                    "role": "compactionSummary",
+                    **_only(boundary, "summary", "tokensBefore"),
+                    "timestamp": _ms(boundary),
+                }
+            )
+        said = [entry for entry in kept if _role(entry) != "system"]
+        messages += [_without_replay(message) for message in _sent(said, edits)]
     else:
-        messages += _answered(
-            [
-                entry["message"]
-                for entry in kept
-                if entry["type"] == "message" and isinstance(entry.get("message"), dict)
-            ]
-        )
-    messages += [message for entry in after if (message := _message(entry)) is not None]
+        said = [entry for entry in kept if entry["type"] == "message"]
+        messages += _answered(_sent(said, edits))
+    messages += _sent(after, edits)
     return messages, model, level
+
+
+def _role(entry: dict[str, Any]) -> Any:
+    message = entry.get("message")
+    return message.get("role") if entry["type"] == "message" and isinstance(message, dict) else None
+
+
+def _edits(entries: list[dict[str, Any]]) -> dict[Any, Any]:
+    """Return the replacement of each entry that was edited. Of several edits the last one."""
+    return {
+        _id(entry.get("targetId")): entry.get("replacement", {})
+        for entry in entries
+        if entry["type"] == "context_edit"
+    }
+
+
+def _sent(entries: list[dict[str, Any]], edits: dict[Any, Any]) -> list[Any]:
+    """Return what entries add to the context, after the edits."""
+    found = []
+    for entry in entries:
+        message, edit = _message(entry), edits.get(_id(entry.get("id")), {})
+        if message is None or edit is None:
+            continue
+        editable = message.get("role") in ("user", "assistant", "toolResult", "custom")
+        if editable and isinstance(edit, dict) and "content" in edit:
+            content = _finite(edit["content"])
+            if isinstance(content, str) and message["role"] in ("assistant", "toolResult"):
+                content = [{"type": "text", "text": content}]
+            message = {**message, "content": content}
+        found.append(message)
+    return found
+
+
+def _only(entry: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: _finite(entry[name]) for name in names if name in entry}
 
 
 def _is_first_kept(boundary: dict[str, Any], entry: dict[str, Any]) -> bool:
@@ -352,23 +388,28 @@ def _message(entry: dict[str, Any]) -> Any:
     """Return the message that an entry adds to the context, or None."""
     match entry["type"]:
         case "message":
-            return entry["message"] if isinstance(entry.get("message"), dict) else None
+            message = entry.get("message")
+            return _with_content(message) if isinstance(message, dict) else None
         case "custom_message":
-            return {
-                "role": "custom",
-                "customType": _finite(entry.get("customType")),
-                "content": _finite(entry.get("content")),
-                **{name: _finite(entry[name]) for name in ("display", "details") if name in entry},
-                "timestamp": _ms(entry.get("timestamp")),
-            }
+            said = _only(entry, "customType", "content", "display", "details")
+            said["content"] = [] if said.get("content") is None else said["content"]
+            return {"role": "custom", **said, "timestamp": _ms(entry)}
         case "branch_summary" if entry.get("summary"):
-            return {
-                "role": "branchSummary",
-                "summary": _finite(entry["summary"]),
-                "fromId": _finite(entry.get("fromId")),
-                "timestamp": _ms(entry.get("timestamp")),
-            }
+            said = _only(entry, "summary", "fromId")
+            return {"role": "branchSummary", **said, "timestamp": _ms(entry)}
     return None
+
+
+def _with_content(message: dict[str, Any]) -> Any:
+    """Return a message with the content that pi, and OpenClaw, give to one without a list."""
+    role, content = message.get("role"), message.get("content")
+    if content is None and role in ("user", "assistant", "toolResult", "system"):
+        return _finite({**message, "content": "" if role == "system" else []})
+    if isinstance(content, str) and role in ("assistant", "toolResult"):
+        return _finite({**message, "content": [{"type": "text", "text": content}]})
+    if isinstance(content, dict) and role == "toolResult":
+        return _finite({**message, "content": [content]})
+    return message
 
 
 def _without_replay(message: Any) -> Any:
@@ -401,9 +442,18 @@ def _answered(messages: list[dict[str, Any]]) -> Iterator[Any]:
         yield _without_replay(message)
 
 
-def _ms(text: Any) -> int | None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
+def _ms(entry: dict[str, Any]) -> int | None:
+    """Return an entry's time as JavaScript's `Date` reads it: to the millisecond, or not at all."""
+    if "timestamp" not in entry:
         return None
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    time = entry["timestamp"]
+    if not isinstance(time, str):
+        number = 0 if time is None else time
+        is_time = isinstance(number, int | float) and abs(number) <= 8.64e15
+        return math.trunc(number) if is_time else None
+    try:
+        moment = datetime.fromisoformat(time)
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round(moment.replace(microsecond=0).timestamp()) * 1000 + moment.microsecond // 1000

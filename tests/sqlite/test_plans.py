@@ -157,6 +157,10 @@ HOT = {
     "transcript.all_entries": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
     "context.pointers": ["SEARCH s USING INTEGER PRIMARY KEY (rowid=?)"],
     "context.span": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "context.ids": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "context.instructions": [
+        "SEARCH entry USING INDEX entry_instructions (branch_no=? AND entry_no>? AND entry_no<?)"
+    ],
     "context.boundary": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid=?)"],
     # begin and commit of a compaction
     "compaction.running": [

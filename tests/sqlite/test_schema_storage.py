@@ -18,6 +18,7 @@ PARTIAL = {
     "branch_by_parent": "parent_branch_no IS NOT NULL",
     "entry_by_idempotency_key": "idempotency_key IS NOT NULL",
     "entry_results": "role = 'toolResult'",
+    "entry_instructions": "role = 'system' OR type = 'context_edit'",
     "entry_replies": "role = 'assistant'",
     "compaction_one_running": "state = 'running'",
     "compaction_in_vain": "in_vain = 1",
@@ -47,6 +48,7 @@ PARTIAL = {
 }
 # Rows that the world has none of.
 ADDED = (
+    "UPDATE entry SET role = 'system' WHERE entry_no % 7 = 1 AND role = 'user'",
     "UPDATE import_file SET inode = NULL WHERE name LIKE '%.link'",
     "UPDATE inbox SET edit_of = 1 WHERE inbox_no > 50",
     (

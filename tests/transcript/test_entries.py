@@ -297,7 +297,7 @@ def said_by(role: str, fields: str) -> str:
             {"projection": Projection.EXCLUDED, "tokens": 0},
         ),
         (
-            '{"type":"message","message":{"role":"user","excludeFromContext":"yes"}}',
+            '{"type":"message","message":{"role":"user","content":"","excludeFromContext":"yes"}}',
             3,
             {"projection": Projection.BODY},
         ),
@@ -309,12 +309,12 @@ def said_by(role: str, fields: str) -> str:
             {"calls": 2},
         ),
         (
-            said_by("assistant", '"providerReplay":{"type":"anthropic-compaction"}'),
+            said_by("assistant", '"content":[],"providerReplay":{"type":"anthropic-compaction"}'),
             4,
             {"projection": Projection.CHECKPOINT},
         ),
         (
-            said_by("assistant", '"providerReplay":{"type":"other"}'),
+            said_by("assistant", '"content":[],"providerReplay":{"type":"other"}'),
             4,
             {"projection": Projection.BODY},
         ),

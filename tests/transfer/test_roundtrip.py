@@ -197,8 +197,12 @@ async def test_the_independent_reader_agrees_on_every_shape(tmp_path: Path, shap
         ("2026-01-01T00:00:01.234Z", 1_767_225_601_234),
         ("2026-01-01T01:00:01+01:00", 1_767_225_601_000),
         ("2026-01-01T00:00:01", 1_767_225_601_000),
+        ("2026-01-01T00:00:01.2349Z", 1_767_225_601_234),  # cut off, not rounded
         ("yesterday", None),
-        (7, None),
+        (7, 7),  # the rest as JavaScript's `new Date` reads it
+        (7.9, 7),
+        (None, 0),
+        (9e15, None),
     ],
 )
 async def test_the_independent_reader_agrees_on_times(

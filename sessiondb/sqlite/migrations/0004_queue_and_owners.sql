@@ -261,6 +261,36 @@ UPDATE session SET heard_at_ms = (
 -- A compaction asks for the results behind an entry, however many messages lie behind it.
 CREATE INDEX entry_results ON entry (branch_no, entry_no) WHERE role = 'toolResult';
 
+-- An edit of a message begins an epoch. A compaction carries on what system messages say.
+CREATE INDEX entry_instructions ON entry (branch_no, entry_no)
+WHERE role = 'system' OR type = 'context_edit';
+DROP VIEW epoch_log;
+ALTER TABLE epoch RENAME TO epoch_before;
+CREATE TABLE epoch (
+  session_no       INTEGER NOT NULL REFERENCES session (session_no),
+  epoch            INTEGER NOT NULL,
+  reason           TEXT    NOT NULL CONSTRAINT epoch_reason_known
+                   CHECK (reason IN
+                   ('start', 'compaction', 'reset', 'branch', 'undo', 'fork', 'edit')),
+  opened_at_ms     INTEGER NOT NULL,
+  boundary_no      INTEGER,
+  first_kept_no    INTEGER,
+  closed_head_no   INTEGER,
+  closed_at_ms     INTEGER,
+  PRIMARY KEY (session_no, epoch)
+) STRICT, WITHOUT ROWID;
+INSERT INTO epoch SELECT * FROM epoch_before;
+DROP TABLE epoch_before;
+CREATE VIEW epoch_log AS
+SELECT s.session_id, e.epoch, e.reason,
+       strftime('%Y-%m-%dT%H:%M:%fZ', e.opened_at_ms / 1000.0, 'unixepoch') AS opened_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', e.closed_at_ms / 1000.0, 'unixepoch') AS closed_at,
+       b.entry_id AS boundary_id, k.entry_id AS first_kept_id, h.entry_id AS closed_head_id
+FROM epoch AS e JOIN session AS s ON s.session_no = e.session_no
+LEFT JOIN entry AS b ON b.entry_no = e.boundary_no
+LEFT JOIN entry AS k ON k.entry_no = e.first_kept_no
+LEFT JOIN entry AS h ON h.entry_no = e.closed_head_no;
+
 -- A compaction that saves next to nothing counts for the cool-down as a rejected one does.
 ALTER TABLE compaction ADD COLUMN threshold_tokens INTEGER;
 ALTER TABLE compaction ADD COLUMN in_vain INTEGER NOT NULL DEFAULT 0;

@@ -64,7 +64,7 @@ SELECT compaction_id, epoch FROM compaction WHERE session_no = :session_no AND e
 -- only if it may be an answer: sent to the model, and without a call of a tool.
 SELECT e.entry_no, e.parent_no, e.role, p.model_no,
        CASE WHEN e.role = 'assistant' THEN e.open_calls ELSE 0 END AS calls,
-       CASE WHEN e.role = 'assistant' AND e.open_calls = 0 AND e.projection IN (1, 4)
+       CASE WHEN e.role = 'assistant' AND e.open_calls = 0 AND e.projection IN (1, 3, 4)
             THEN substr(CAST(e.payload AS BLOB), e.body_at + 1, e.body_bytes) END AS content
 FROM entry AS e LEFT JOIN entry AS p ON p.entry_no = e.parent_no WHERE e.entry_no = :entry_no;
 
@@ -113,7 +113,7 @@ FROM entry WHERE entry_no = :entry_no;
 -- in which those stand beside other content.
 SELECT entry_no, substr(CAST(payload AS BLOB), body_at + 1, body_bytes) AS content
 FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
-  AND projection IN (1, 4) AND role IN ('toolResult', 'user', 'assistant')
+  AND projection IN (1, 3, 4) AND role IN ('toolResult', 'user', 'assistant')
 ORDER BY entry_no LIMIT :limit;
 
 -- name: first_message
@@ -127,13 +127,13 @@ ORDER BY entry_no LIMIT 1;
 SELECT entry_no, substr(CAST(payload AS BLOB), body_at + 1, body_bytes) AS content
 FROM entry INDEXED BY entry_results
 WHERE branch_no = :branch_no AND entry_no BETWEEN :low_no AND :high_no AND role = 'toolResult'
-  AND projection IN (1, 4)
+  AND projection IN (1, 3, 4)
 ORDER BY entry_no LIMIT :limit;
 
 -- name: calls
 -- Return a reply that calls tools, unless its author excludes it from the context.
 SELECT substr(CAST(payload AS BLOB), body_at + 1, body_bytes) AS content FROM entry
-WHERE entry_no = :entry_no AND role = 'assistant' AND open_calls > 0 AND projection IN (1, 4);
+WHERE entry_no = :entry_no AND role = 'assistant' AND open_calls > 0 AND projection IN (1, 3, 4);
 
 -- name: list
 -- Return jobs, newest first, a page at a time.

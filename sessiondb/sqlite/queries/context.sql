@@ -34,12 +34,29 @@ LEFT JOIN entry AS t ON t.entry_no = h.thinking_no
 WHERE e.session_no = :session_no AND e.epoch = :epoch AND e.closed_at_ms IS NOT NULL;
 
 -- name: span
--- Return what one branch's range adds to a context: the message as bytes where it can
--- be cut out of the payload, else the whole entry. Bytes, so that offsets are bytes and
--- nothing is decoded on the way.
-SELECT entry_no, projection, CASE WHEN projection = 3 THEN CAST(payload AS BLOB)
+-- Return what one branch's range adds to a context, and the edits in it: the message as
+-- bytes where it can be cut out of the payload, else the whole entry. Bytes, so that offsets
+-- are bytes and nothing is decoded on the way. A compaction keeps no system message in pi's
+-- format: what those say is in its own entry.
+SELECT entry_no, CASE WHEN type = 'context_edit' THEN 5 ELSE projection END AS projection,
+       CASE WHEN projection = 3 OR type = 'context_edit' THEN CAST(payload AS BLOB)
        ELSE substr(CAST(payload AS BLOB), body_at + 1, body_bytes) END AS content
-FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no AND projection > 0
+FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
+  AND (projection > 0 OR type = 'context_edit')
+  AND (role IS NOT 'system' OR entry_no > :system_after_no)
+ORDER BY entry_no;
+
+-- name: ids
+-- Return the ids of the entries of one branch's range that are messages of a context.
+SELECT entry_no, entry_id FROM entry
+WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no AND projection > 0
+ORDER BY entry_no;
+
+-- name: instructions
+-- Return the system messages of one branch's range, and the edits, by their index.
+SELECT entry_no, entry_id, type, payload FROM entry INDEXED BY entry_instructions
+WHERE branch_no = :branch_no AND entry_no BETWEEN :low_no AND :high_no
+  AND (role = 'system' OR type = 'context_edit')
 ORDER BY entry_no;
 
 -- name: last_user_message
@@ -50,7 +67,7 @@ ORDER BY entry_no DESC LIMIT 1;
 
 -- name: boundary
 -- Return the entry at which the context begins.
-SELECT entry_no, type, payload FROM entry WHERE entry_no = :entry_no;
+SELECT entry_no, entry_id, type, payload FROM entry WHERE entry_no = :entry_no;
 
 -- name: working_from
 -- Return the first entry that was appended after the message of a session's running turn, since

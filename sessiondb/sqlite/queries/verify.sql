@@ -83,7 +83,8 @@ WHERE NOT json_valid(details)
 UNION ALL SELECT 'branch_parent_and_fork_together', 'branch ' || branch_no FROM branch
 WHERE (parent_branch_no IS NULL) <> (fork_no IS NULL)
 UNION ALL SELECT 'epoch_reason_known', 'epoch ' || epoch || ' of session number ' || session_no
-FROM epoch WHERE reason NOT IN ('start', 'compaction', 'reset', 'branch', 'undo', 'fork')
+FROM epoch
+WHERE reason NOT IN ('start', 'compaction', 'reset', 'branch', 'undo', 'fork', 'edit')
 UNION ALL SELECT 'compaction_state_known', 'compaction ' || compaction_id FROM compaction
 WHERE state NOT IN ('running', 'committed', 'superseded', 'rejected', 'failed', 'cancelled',
                     'expired', 'abandoned')
@@ -350,7 +351,7 @@ SELECT e.closed_head_no, h.branch_no,
         ORDER BY n.entry_no LIMIT 1) AS next_no
 FROM epoch AS e JOIN entry AS h ON h.entry_no = e.closed_head_no
 WHERE e.session_no = :session_no AND e.epoch = :epoch
-  AND e.reason IN ('start', 'compaction', 'reset');
+  AND e.reason IN ('start', 'compaction', 'reset', 'edit');
 
 -- name: compactions
 -- Return a session's jobs with what they committed, a page at a time.

@@ -98,6 +98,14 @@ class Format(ABC):
         """Return the item that stands for a compaction entry: a user message."""
         return {"role": USER, "content": summary_text(entry)}
 
+    def edited(self, item: dict[str, Any], content: Any) -> dict[str, Any]:
+        """Return an item with another content. Itself, if its format gives it none."""
+        return {**item, "content": content} if "content" in item else item
+
+    def opening(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the items with which a context begins at a compaction entry."""
+        return [self.summary(entry)]
+
 
 def summary_text(entry: dict[str, Any]) -> str:
     """Return the text of a summary for a format that has no message for summaries."""

@@ -55,7 +55,7 @@ def span(branch: str, low: int, high: int, *rows: tuple[str, int, str]) -> Read:
 
     def params(w: World) -> dict[str, int]:
         low_no = w.no(f"session {branch.partition('/')[0]}") << 32
-        found = {"low_no": low_no | low, "high_no": low_no | high}
+        found = {"low_no": low_no | low, "high_no": low_no | high, "system_after_no": 0}
         return found | {"branch_no": w.no(f"branch {branch}")}
 
     def content(w: World, entry: str, projection: int) -> bytes:
@@ -76,6 +76,44 @@ def span(branch: str, low: int, high: int, *rows: tuple[str, int, str]) -> Read:
             {"entry_no": entry, "projection": projection, "content": content(w, entry, projection)}
             for entry, projection in rows
         ],
+    )
+
+
+def edited_span(
+    statement: str, system_after: int | None, rows: list[tuple[str, int]], gone: str | None = None
+) -> Read:
+    """Return a read of entries 5 to 8 of `live`, of which 6 is an edit and 8 a system message."""
+    at_8 = gone is not None and system_after == 8
+    found = [row for row in rows if row[0] != "live/8"] if at_8 else rows
+    if gone is not None and not at_8:
+        found = [*rows, (gone, 1)]
+
+    def params(w: World) -> dict[str, int]:
+        low_no = w.no("session live") << 32
+        span_ = {"low_no": low_no | 5, "high_no": low_no | 8, "branch_no": w.no("branch live/1")}
+        return span_ if system_after is None else span_ | {"system_after_no": low_no | system_after}
+
+    def give(w: World, _tx: Recorder) -> None:
+        w.connection.execute(
+            "UPDATE entry SET type = 'context_edit', role = NULL, projection = 0 "
+            "WHERE entry_no = ?",
+            (w.no("entry live/6"),),
+        )
+        w.connection.execute(
+            "UPDATE entry SET role = 'system' WHERE entry_no = ?", (w.no("entry live/8"),)
+        )
+
+    return Read(
+        statement,
+        f"with an edit and a system message, after {system_after}",
+        params,
+        [
+            {"entry_no": entry, "projection": projection}
+            if statement == "context.span"
+            else {"entry_no": entry}
+            for entry, projection in found
+        ],
+        give,
     )
 
 
@@ -266,6 +304,11 @@ READS = [
         *(("live/11", 1), ("live/13", 3), ("live/15", 1)),
     ),
     span("live/17", 5, 18, ("live/17", 1), ("live/18", 1)),
+    edited_span("context.span", 0, [("live/5", 1), ("live/6", 5), ("live/7", 2), ("live/8", 1)]),
+    edited_span("context.span", 7, [("live/5", 1), ("live/6", 5), ("live/7", 2)], "live/8"),
+    edited_span("context.span", 8, [("live/5", 1), ("live/6", 5), ("live/7", 2)], "live/8"),
+    edited_span("context.ids", None, [("live/5", 1), ("live/7", 2), ("live/8", 1)]),
+    edited_span("context.instructions", None, [("live/6", 5), ("live/8", 1)]),
     Read(
         "context.boundary",
         "one entry",

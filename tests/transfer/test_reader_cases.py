@@ -1,0 +1,56 @@
+"""Small transcripts, each with the context that the program that wrote it computes.
+
+The folder of cases lies beside a checkout. What each of them stands for has tests of its own in
+the project, so without the folder these are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import sessiondb
+
+pytestmark = pytest.mark.anyio
+
+CASES = Path(__file__).parents[3] / "shared/cases/transcripts"
+FOUND = sorted(CASES.glob("*/*.expected.json"))
+NOT_YET = {
+    "not-utf8": "a line that is not UTF-8 is kept as bytes, and not read",
+    "openclaw-parentless": "an entry without a parentId is a root, as for pi",
+    "openclaw-side-branch": "a leaf record's appendParentId is not read",
+    "parent-after-child": "a parent is looked for among the lines before its child",
+    "pi-agent-core-v4": "the format of pi's SDK is not known",
+    "tree-under-old-header/no-version-compaction": "version 1 has no firstKeptEntryId of its own",
+}
+
+
+def test_there_are_cases() -> None:
+    if not CASES.is_dir():
+        pytest.skip("the cases are not beside this checkout (../shared/cases)")
+    assert len(FOUND) >= 39
+
+
+@pytest.mark.parametrize("expected", FOUND, ids=lambda path: f"{path.parent.name}/{path.stem[:-9]}")
+async def test_a_case_is_read_as_its_own_program_reads_it(
+    expected: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    kind, name = expected.parent.name, expected.stem[: -len(".expected")]
+    for known, why in NOT_YET.items():
+        if known in (kind, f"{kind}/{name}") and name != "latin1-custom-entry":
+            request.applymarker(pytest.mark.xfail(reason=why, strict=True))
+    source = expected.with_name(f"{name}.jsonl")
+    wanted, content = json.loads(expected.read_bytes()), source.read_bytes()  # noqa: ASYNC240
+    async with sessiondb.open(tmp_path / "cases.db") as db:
+        [receipt] = (await db.import_path(source, verify=True)).files
+        assert receipt.verified, receipt
+        assert receipt.session_id is not None
+        session = await db.session_by_id(receipt.session_id)
+        read = json.loads((await session.context()).as_pi_json())
+        await db.export(tmp_path / "out")
+        report = await db.verify()
+    assert {part: read[part] for part in read} == {part: wanted[part] for part in read}
+    assert (tmp_path / "out" / source.name).read_bytes() == content
+    assert report.ok, report
