@@ -95,6 +95,19 @@ CREATE TABLE session (
 ) STRICT;
 CREATE INDEX session_by_update ON session (updated_at_ms);
 CREATE INDEX session_by_fork ON session (forked_from_no) WHERE forked_from_no IS NOT NULL;
+CREATE INDEX session_by_agent ON session (agent_id) WHERE agent_id IS NOT NULL;
+
+-- The names that other programs give to their sessions (`db.session_for`). They are compared
+-- byte by byte. A session has one at most, and keeps it in an archive. A session that is
+-- deleted without an archive loses it.
+CREATE TABLE foreign_id (
+  namespace     TEXT    NOT NULL,               -- whose names these are: a program, its user
+  external_id   TEXT    NOT NULL,
+  session_no    INTEGER NOT NULL REFERENCES session (session_no),
+  named_at_ms   INTEGER NOT NULL,
+  PRIMARY KEY (namespace, external_id)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX foreign_id_of_session ON foreign_id (session_no);
 
 -- Which session a conversation's key points at now. Rebinding keeps the old session.
 CREATE TABLE binding (

@@ -597,7 +597,7 @@ class Demo:
             stored: Counter[str] = Counter()
             missing = 0
             for number in range(CONVERSATIONS):
-                session = await db.session_by_id(f"agent:main:demo:channel:c{number:02d}")
+                session = await db.session(f"agent:main:demo:channel:c{number:02d}", create=False)
                 stored.update(message_ids([entry.payload async for entry in all_entries(session)]))
                 in_context = set(message_ids([(await session.context()).as_json().decode()]))
                 missing += len(must_be_in_context(ledger, f"c{number:02d}") - in_context)

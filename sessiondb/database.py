@@ -77,7 +77,7 @@ from .paging import read_pages
 from .salvage import pipeline as salvaging
 from .salvage.report import SalvageReport
 from .timers import SYSTEM
-from .transcript import compaction, formats, registry, reset_policy
+from .transcript import compaction, foreign_ids, formats, listing, registry, reset_policy
 from .transcript.batch import Batch
 from .transcript.compaction import GivenUp
 from .transcript.compaction_job import commit_compaction, give_up_compaction
@@ -315,30 +315,78 @@ class SessionDB:
         self,
         key: str,
         *,
+        create: bool = True,
         cwd: str | None = None,
         format: MessageFormat | None = None,  # noqa: A002
     ) -> Session:
         """Return the session that a conversation's key is bound to. Create and bind a new one.
 
         Durable on return. May be repeated. Processes that race for a new key get the same
-        session. `format` is the message format of its items. None: the first items decide.
+        session. With `create=False` nothing is made. `format` is the message format of its items.
+        None: the first items decide.
 
         Raises:
             InvalidKey: outside the grammar `agent:<agentId>:<rest>`.
+            NotFound: the key is not bound, and `create` is False.
             InvalidInput: the session has another format, or there is no such format.
         """
         parsed, may_be = parse_key(key), formats.bits_of(format)
         with before_the_write():
-            bound = await self.read(
-                "session", lambda tx: tx.first("registry.by_key", session_key=parsed.text)
-            )
-        if bound is not None and bound.formats & may_be == bound.formats:
+            bound = await self.read("session", lambda tx: registry.find(tx, parsed))
+        if bound is None and not create:
+            raise registry.unbound(parsed)
+        # A key that lost the case of its id in OpenClaw is given it by the write.
+        as_is = bound is not None and (not create or bound.session_key == parsed.text)
+        if bound is not None and as_is and bound.formats & may_be == bound.formats:
             return Session(self, registry.Ref(bound.session_no, bound.session_id))
-        session_id = registry.new_session_id()
+        session_id = registry.new_session_id() if create else None
         ref = await self.write(
             "session.create",
             lambda tx: registry.open_by_key(
                 tx, parsed, session_id=session_id, cwd=cwd, may_be=may_be
+            ),
+        )
+        return Session(self, ref)
+
+    async def session_for(
+        self,
+        namespace: str,
+        external_id: str,
+        *,
+        create: bool = True,
+        agent_id: str | None = None,
+        cwd: str | None = None,
+        format: MessageFormat | None = None,  # noqa: A002
+    ) -> Session:
+        """Return the session that another program knows by an id of its own. Create a new one.
+
+        Both texts are compared byte by byte: no case is folded, nothing is cut off, no prefix
+        matches. `namespace` says whose ids these are, a program or a user of it: 1 to 255 bytes.
+        An id has 1 to 1,024 bytes, of any characters. A session has one such name at most. An
+        archived session keeps it, and a fork has none.
+
+        Durable on return. May be repeated. Processes that race for a new id get the same session.
+        With `create=False` nothing is made. `agent_id`, `cwd` and `format` are of a new session.
+        `format` is also checked of one that exists.
+
+        Raises:
+            NotFound: there is none, and `create` is False.
+            InvalidInput: a text is empty, too long or no text, the session has another format,
+                or there is no such format.
+        """
+        wanted = foreign_ids.foreign_id(namespace, external_id)
+        may_be = formats.bits_of(format)
+        with before_the_write():
+            found = await self.read("session.for", lambda tx: foreign_ids.find(tx, wanted))
+        if found is not None and found.formats & may_be == found.formats:
+            return Session(self, registry.Ref(found.session_no, found.session_id))
+        if found is None and not create:
+            raise foreign_ids.missing(wanted)
+        session_id = registry.new_session_id() if create else None
+        ref = await self.write(
+            "session.create",
+            lambda tx: foreign_ids.open_for(
+                tx, wanted, session_id=session_id, agent_id=agent_id, cwd=cwd, may_be=may_be
             ),
         )
         return Session(self, ref)
@@ -370,24 +418,66 @@ class SessionDB:
         return Session(self, ref)
 
     async def session_by_id(self, session_id: str) -> Session:
-        """Return a session by its id, a unique prefix of it, or a key that is bound.
+        """Return the session with exactly this id. A prefix of it, or a key, finds none.
 
         Raises:
-            NotFound: none, or more than one.
+            NotFound: there is none.
         """
-        ref = await self.read("session.find", lambda tx: registry.resolve(tx, session_id))
+        ref = await self.read("session.find", lambda tx: registry.by_id(tx, session_id))
         return Session(self, ref)
 
+    async def find(self, ref: str | tuple[str, str]) -> Session | None:
+        """Return the session that a key, an id or a foreign id names, or None. Makes nothing.
+
+        Exact: no prefix matches. A foreign id is a pair, `(namespace, external_id)`. A text is a
+        key or an id.
+
+        Raises:
+            InvalidInput: neither a text nor a pair of texts that can be a foreign id.
+        """
+        if isinstance(ref, tuple):
+            if len(ref) != 2:
+                raise InvalidInput(
+                    f"a foreign id is a pair (namespace, external_id), not {len(ref)} values"
+                )
+            wanted = foreign_ids.foreign_id(*ref)
+            row = await self.read("session.find", lambda tx: foreign_ids.find(tx, wanted))
+            return None if row is None else Session(self, registry.Ref(row[0], row[1]))
+        found = await self.read("session.find", lambda tx: registry.by_key_or_id(tx, ref))
+        return None if found is None else Session(self, found)
+
     def sessions(
-        self, *, agent_id: str | None = None, with_ended: bool = False
+        self,
+        *,
+        namespace: str | None = None,
+        key_prefix: str | None = None,
+        agent_id: str | None = None,
+        updated_before: int | None = None,
+        with_ended: bool = False,
+        newest_first: bool = True,
+        limit: int | None = None,
     ) -> AsyncIterator[SessionInfo]:
-        """Iterate over sessions, last changed first. Holds no snapshot between pages."""
+        """Iterate over sessions, last changed first. Holds no snapshot between pages.
+
+        Only those with foreign ids of `namespace`, with a key that begins with `key_prefix`, of
+        `agent_id`, and last changed before `updated_before` (milliseconds since 1970), as far as
+        these are given. A prefix is compared with keys in their stored form
+        (`SessionInfo.keys`). With `newest_first=False` the one that has not changed for longest
+        comes first. `limit` at most, and no more rows than those are read.
+
+        Raises:
+            InvalidInput: a filter is no text, or no time.
+        """
+        filters = listing.Filters(
+            namespace=namespace,
+            key_prefix=key_prefix,
+            agent_id=agent_id,
+            updated_before=updated_before,
+            with_ended=with_ended,
+            newest_first=newest_first,
+        )
         return read_pages(
-            self.read,
-            "sessions",
-            lambda tx, before, limit: registry.page(
-                tx, before=before, limit=limit, agent_id=agent_id, with_ended=with_ended
-            ),
+            self.read, "sessions", partial(listing.page, filters=filters), limit=limit
         )
 
     async def bind(self, key: str, session: Session) -> None:
@@ -906,16 +996,17 @@ class SessionDB:
 
         Imported sessions get their own file names. Each file is on disk when it appears. May
         be repeated. A file that is there already and differs is left alone and reported,
-        unless `overwrite`. `session` may be an id, a unique prefix of one, or a key. With a
-        `redactor`, the files are without the secrets that it finds. The database is not
-        changed.
+        unless `overwrite`. `session` may be an id or a key, too. With a `redactor`, the files are
+        without the secrets that it finds. The database is not changed.
 
         Raises:
             InvalidInput: the destination cannot be made.
             NotFound: no such session.
         """
         if isinstance(session, str):
-            session = await self.session_by_id(session)
+            text = session
+            ref = await self.read("session.find", lambda tx: registry.named(tx, text))
+            session = Session(self, ref)
         return await exporter.export(
             self.backend,
             dest,
@@ -954,9 +1045,8 @@ class SessionDB:
     async def unarchive(self, session_id: str) -> Restored:
         """Bring an archived session back exactly as it was. Durable.
 
-        Keys that point elsewhere by now are left so. `session_id` may be a unique prefix.
-        Sessions that it was forked from are restored with it. May be repeated after an
-        interruption.
+        Keys that point elsewhere by now are left so. Sessions that it was forked from are
+        restored with it. May be repeated after an interruption.
 
         Raises:
             NotFound: no such session, or it was deleted without an archive.
@@ -965,7 +1055,7 @@ class SessionDB:
             StoreFull: the disk is full. Another call continues.
         """
         with before_the_write():
-            ref = await self.read("restore.find", lambda tx: registry.resolve(tx, session_id))
+            ref = await self.read("restore.find", lambda tx: registry.by_id(tx, session_id))
         return await archive.restore(self.backend, ref.session_no)
 
     async def verify(self, session: Session | None = None, *, deep: bool = True) -> VerifyReport:

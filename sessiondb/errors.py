@@ -219,7 +219,7 @@ class NotFound(SessionDBError):
     """There is no such thing in this database."""
 
     session: str | None = None
-    """What was taken for a session's id, a prefix of one, or a key."""
+    """What was taken for a session's id or a key."""
     session_id: str | None = None
     entry_id: str | None = None
     entry_no: int | None = None
@@ -232,6 +232,9 @@ class NotFound(SessionDBError):
     turn_no: int | None = None
     outbox_no: int | None = None
     consumer: str | None = None
+    key: str | None = None
+    namespace: str | None = None
+    external_id: str | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -32,6 +32,10 @@ ENTRY_VALUES_MAX = 1_000_000
 SESSION_ID_CHARS_MAX = 255
 SESSION_KEY_CHARS_MAX = 1024
 IDEMPOTENCY_KEY_CHARS_MAX = 512
+# Names that another program gives: any text, so what counts is its UTF-8. Both together are
+# less than half of a page, so that an index has several in each.
+NAMESPACE_BYTES_MAX = 255
+EXTERNAL_ID_BYTES_MAX = 1024
 LANE_CHARS_MAX = 255
 CONSUMER_CHARS_MAX = 255
 # One append call, and a turn's answer (entries and replies together): bounded so that
@@ -65,6 +69,9 @@ PAGE_ROWS = 200
 # thousand is whole. Of 11 MB rows it has one, so ten readers at once hold 150 MB, and not
 # a hundred times as much. The last row of a page may be the largest entry.
 PAGE_BYTES = 4 * MIB
+# Sessions that a filter of `db.sessions` may name so that they are read by that name and sorted.
+# Of more, the list is walked in the order of its changes: it soon meets two hundred of them.
+SESSIONS_SORTED_MAX = 1_000
 # A page of history, and the rows that one step of a cut search reads: at first, and at
 # most.
 PAGE_ENTRIES_MAX = 1_000

@@ -132,6 +132,9 @@ class SessionInfo:
     """Not None: retention leaves it alone."""
     archived_at_ms: int | None = None
     """Not None: its entries are in an archive. `db.unarchive` brings them back."""
+    namespace: str | None = None
+    """With `external_id`: the name that another program has for it (`db.session_for`)."""
+    external_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -577,6 +577,7 @@ class SessionDB(_Proxy[database.SessionDB]):
 
     session = _session(database.SessionDB.session)
     create_session = _session(database.SessionDB.create_session)
+    session_for = _session(database.SessionDB.session_for)
     session_by_id = _session(database.SessionDB.session_by_id)
     sessions = _iterator(database.SessionDB.sessions)
     unbind = _call(database.SessionDB.unbind)
@@ -628,6 +629,11 @@ class SessionDB(_Proxy[database.SessionDB]):
     @_mirrors(database.SessionDB.batch)
     def batch(self) -> Batch:
         return Batch(self._loop, self._peer.batch())
+
+    @_mirrors(database.SessionDB.find)
+    def find(self, ref: str | tuple[str, str]) -> Session | None:
+        found = self._loop.call(lambda: self._peer.find(ref))
+        return None if found is None else Session(self, found)
 
     @_mirrors(database.SessionDB.bind)
     def bind(self, key: str, session: Session) -> None:

@@ -58,7 +58,7 @@ def was_closed(path: Path) -> bool:
 
 def appended(path: Path) -> int:
     with sessiondb.sync.open(path, readonly=True) as db:
-        return len(db.session_by_id(KEY).context().messages)
+        return len(db.session(KEY, create=False).context().messages)
 
 
 WAYS = {

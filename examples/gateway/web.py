@@ -235,7 +235,7 @@ class Web:
             request.path_params["conversation"],
         )
         try:
-            session = await self.db.session_by_id(key)
+            session = await self.db.session(key, create=False)
         except NotFound:  # looking makes nothing
             nothing = {
                 "session_id": None,

@@ -11,7 +11,6 @@ import click
 
 from sessiondb import sync
 from sessiondb.models import ContextDiff, Entry, EpochInfo
-from sessiondb.transcript import registry
 
 from .program import (
     command,
@@ -22,7 +21,7 @@ from .program import (
     session_argument,
     write_into,
 )
-from .session_ids import EntryNames
+from .session_ids import EntryNames, entry_named, session_named
 from .show import entry_json, parts_of, title_of
 from .terminal import (
     Column,
@@ -53,9 +52,7 @@ def entry_id_of(opened: sync.SessionDB, session: sync.Session, text: str) -> str
     Raises:
         NotFound: there is no such entry.
     """
-    return opened.read(
-        "entry.find", lambda tx: registry.entry_named(tx, session.ref.session_no, text)
-    )
+    return opened.read("entry.find", lambda tx: entry_named(tx, session.ref.session_no, text))
 
 
 # -- epochs and their differences ----------------------------------------------------------
@@ -73,7 +70,7 @@ def epochs(db: str, session: str, as_json: bool) -> None:
     `context --epoch` and `fork --epoch` take the numbers.
     """
     with look_into(db) as opened:
-        found = opened.session_by_id(session).epochs()
+        found = session_named(opened, session).epochs()
     if as_json:
         print_json_array(to_json(epoch) for epoch in found)
         return
@@ -121,7 +118,7 @@ def diff(db: str, session: str, before: int, after: int, full: bool, as_json: bo
     `context --epoch N` has it.
     """
     with look_into(db) as opened:
-        chosen = opened.session_by_id(session)
+        chosen = session_named(opened, session)
         found = chosen.diff(before, after)
         if as_json:
             _print_json(found)
@@ -178,7 +175,7 @@ def undo(db: str, session: str, as_json: bool) -> None:
     takes back the compaction before.
     """
     with write_into(db, create=False) as opened:
-        chosen = opened.session_by_id(session)
+        chosen = session_named(opened, session)
         epoch = chosen.undo_compaction()
     _tell(chosen, epoch, "the compaction is undone", as_json=as_json)
 
@@ -201,7 +198,7 @@ def reset(db: str, session: str, keep_from: str | None, as_json: bool) -> None:
     takes it back.
     """
     with write_into(db, create=False) as opened:
-        chosen = opened.session_by_id(session)
+        chosen = session_named(opened, session)
         kept = entry_id_of(opened, chosen, keep_from) if keep_from is not None else None
         epoch = chosen.reset(keep_from=kept)
     _tell(chosen, epoch, "the context begins anew", as_json=as_json)
@@ -225,7 +222,7 @@ def branch(db: str, session: str, entry: str, as_json: bool) -> None:
     back. ENTRY is a number as `show` prints it, an entry's id, or root.
     """
     with write_into(db, create=False) as opened:
-        chosen = opened.session_by_id(session)
+        chosen = session_named(opened, session)
         entry_id = None if entry == ROOT else entry_id_of(opened, chosen, entry)
         epoch = chosen.branch(entry_id)
     _tell(chosen, epoch, f"the next message follows {entry}", as_json=as_json)
@@ -260,7 +257,7 @@ def fork(
     session's id.
     """
     with write_into(db, create=False) as opened:
-        chosen = opened.session_by_id(session)
+        chosen = session_named(opened, session)
         entry_id = entry_id_of(opened, chosen, entry) if entry is not None else None
         made = chosen.fork(entry=entry_id, epoch=epoch, key=key, session_id=session_id)
     if as_json:

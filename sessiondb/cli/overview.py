@@ -28,7 +28,7 @@ from .program import (
     look_into,
     session_argument,
 )
-from .session_ids import session_column, shown_id
+from .session_ids import session_column, session_named, shown_id
 from .terminal import (
     Column,
     as_record,
@@ -82,7 +82,7 @@ def context(
 ) -> None:
     """Print the context that is sent to the model."""
     with look_into(db) as opened:
-        found = opened.session_by_id(session).context(epoch=epoch, decode=False)
+        found = session_named(opened, session).context(epoch=epoch, decode=False)
     content = found.as_pi_json() if shape == "pi" else found.as_json()
     if sys.stdout.isatty():
         click.echo(escape_json(content.decode()))
@@ -105,7 +105,7 @@ def context(
 def compactions(db: str, session: str | None, limit: int | None, as_json: bool) -> None:
     """List compactions, newest first, with their outcomes."""
     with look_into(db) as opened:
-        chosen = opened.session_by_id(session) if session is not None else None
+        chosen = session_named(opened, session) if session is not None else None
         found = opened.compactions(chosen)
         if limit is not None:
             found = (info for info, _ in zip(found, range(limit), strict=False))
@@ -175,7 +175,7 @@ def verify(db: str, session: str | None, quick: bool, read_s: float | None, as_j
     long read goes on, the WAL grows with each write.
     """
     with look_into(db, read_s=read_s) as opened:
-        chosen = opened.session_by_id(session) if session is not None else None
+        chosen = session_named(opened, session) if session is not None else None
         report = opened.verify(chosen, deep=not quick)
     if as_json:
         print_json({**as_record(report), "ok": report.ok, "finished": not report.unfinished})

@@ -28,7 +28,7 @@ from .program import (
     write_into,
 )
 from .queue_texts import age, each_with_text, text_of, with_text
-from .session_ids import session_column
+from .session_ids import session_column, session_named
 from .terminal import Column, at, print_json, print_json_array, print_table, say, to_json
 
 
@@ -132,7 +132,7 @@ def inbox(
             print_json({"withdrawn": withdraw})
         return
     with look_into(db) as opened:
-        whose = opened.session_by_id(session) if session is not None else None
+        whose = session_named(opened, session) if session is not None else None
         found = each_with_text(opened, opened.inbox(session=whose, limit=limit))
         if as_json:
             print_json_array(with_text(message, text) for message, text in found)

@@ -30,7 +30,7 @@ from .program import (
     session_argument,
     write_into,
 )
-from .session_ids import session_column
+from .session_ids import session_column, session_id_named, session_named
 from .terminal import Column, as_record, at, counted, escape, print_json, print_table, size
 
 
@@ -236,7 +236,7 @@ def unarchive(db: str, session: str, as_json: bool) -> None:
     """
     on_interrupt(lambda: f"{session} may be half-way back. The same command goes on from there.")
     with write_into(db, create=False) as opened:
-        report = opened.unarchive(session)
+        report = opened.unarchive(session_id_named(opened, session))
     if as_json:
         print_json(report)
         return
@@ -276,7 +276,7 @@ def unpin(db: str, session: str, as_json: bool) -> None:
 
 def _set_pin(db: str, session: str, as_json: bool, *, pinned: bool) -> None:
     with write_into(db, create=False) as opened:
-        found = opened.session_by_id(session)
+        found = session_named(opened, session)
         if pinned:
             found.pin()
         else:

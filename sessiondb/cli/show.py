@@ -43,7 +43,7 @@ from .program import (
     repeat_while_busy,
     session_argument,
 )
-from .session_ids import EntryNames
+from .session_ids import EntryNames, session_named
 from .terminal import (
     at,
     cells,
@@ -347,7 +347,7 @@ def show(db: str, session: str, last: int | None, full: bool, as_json: bool) -> 
     Prints the current path, oldest entry first.
     """
     with look_into(db) as opened:
-        chosen = opened.session_by_id(session)
+        chosen = session_named(opened, session)
         entries = _last(chosen, last) if last is not None else _path(chosen)
         if as_json:
             print_json_array(map(_shown_json, entries))
@@ -465,7 +465,7 @@ def tail(db: str, session: str, last: int, follow: bool, as_json: bool) -> None:
     printed in the order of their arrival, on all branches.
     """
     with look_into(db) as opened:
-        chosen = opened.session_by_id(session)
+        chosen = session_named(opened, session)
         names = EntryNames(opened, chosen)
         # Read first. An entry that arrives between the two reads is printed by the loop below
         # only.

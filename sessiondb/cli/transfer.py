@@ -45,7 +45,7 @@ from .program import (
     session_argument,
     write_into,
 )
-from .session_ids import session_column
+from .session_ids import session_column, session_named
 from .terminal import (
     Column,
     counted,
@@ -377,7 +377,7 @@ def export(
     """
     redactor = _redactor(redact, redact_emails, redact_rules)
     with look_into(db) as opened:
-        chosen = opened.session_by_id(session) if session is not None else None
+        chosen = session_named(opened, session) if session is not None else None
         with Progress("exporting", quiet=as_json) as progress:
             on_interrupt(partial(_about_export, dest, progress))
             report = opened.export(
@@ -493,7 +493,7 @@ def append(
 
 def _existing(db: sync.SessionDB, text: str) -> sync.Session:
     try:
-        return db.session_by_id(text)
+        return session_named(db, text)
     except NotFound as error:
         if looks_like_key(text):
             raise NotFound(f"{error}, or add --create to make one") from error

@@ -188,7 +188,7 @@ async def begin(
             put_chunk(tx, row.archive_no, chunk)
         if not keep_archive:
             tx.run("archive.hide_session", session_no=session_no, now_ms=tx.stamp_ms)
-            tx.run("archive.forget_name", session_no=session_no)
+            _forget_names(tx, session_no)
         return row.archive_no, None
 
     size = sum(len(chunk.content) for chunk in chunks)
@@ -511,13 +511,19 @@ async def drop(backend: Backend, row: statements.ArchiveGet) -> str | None:
         if child is not None:
             return f"the archived session {child} was forked from it"
         _move(tx, row, "deleted")
-        tx.run("archive.forget_name", session_no=row.session_no)
+        _forget_names(tx, row.session_no)
         return None
 
     needed_by = (await backend.step(body, op="archive.drop")).value
     if needed_by is None:
         await advance(backend, row.archive_no)
     return needed_by
+
+
+def _forget_names(tx: Tx, session_no: int) -> None:
+    """Delete what a session's row is known by, but for its id: the tombstone has nothing else."""
+    tx.run("archive.forget_name", session_no=session_no)
+    tx.run("foreign_ids.forget", session_no=session_no)
 
 
 async def _drop_chunks(backend: Backend, row: statements.ArchiveGet) -> None:

@@ -92,6 +92,7 @@ ADVICE: Final[dict[str, str]] = {
     "time": "Nothing is ordered by it. A backup has the right one.",
     "fork": "Fork the session again where it was forked, or restore a backup.",
     "binding": "Bind the key again (it gets a new session), or restore a backup.",
+    "foreign_id": "Ask for the session by its id, or restore a backup.",
     "orphan": _RESTORE,
     "source": "Import the file again into a new database and compare.",
     "header": _RESTORE,
@@ -221,6 +222,7 @@ class Walk:
         ):
             yield from self._guarded(what, single(look))
         yield from self._guarded("the bindings", tables.bindings())
+        yield from self._guarded("the foreign ids", tables.foreign_ids())
         yield from self._guarded("the events", tables.events())
         yield from self._guarded("the archives", tables.archives())
         yield from self._guarded("the receipts of imports", self._sources())
@@ -278,7 +280,8 @@ class Walk:
 
         def references(tx: ReadTx) -> None:
             for row in tx.all("verify.foreign_keys", limit=verify_steps.SESSION_FINDINGS_MAX):
-                if row.table_name != "binding":  # that has its own check, which can name the key
+                # These have their own checks, which can name the key.
+                if row.table_name not in ("binding", "foreign_id"):
                     self.add(
                         "foreign_key",
                         None,

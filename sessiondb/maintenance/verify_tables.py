@@ -120,6 +120,27 @@ class Tables:
                 "warning",
             )
 
+    def foreign_ids(self) -> Steps:
+        """Yield the steps over the foreign ids of sessions."""
+        return pages(
+            lambda tx, after, limit: tx.all("verify.foreign_ids", after_no=after, limit=limit),
+            lambda row: row.session_no,
+            self._foreign_id,
+            first=-(2**63),
+        )
+
+    def _foreign_id(self, _tx: ReadTx, row: statements.VerifyForeignIds) -> None:
+        name = f"the external id {row.external_id[:80]!r} of namespace {row.namespace!r}"
+        if row.found_session_no is None:
+            self._add(
+                "foreign_id",
+                None,
+                f"{name} names session number {row.session_no}, which is not there",
+                "error",
+            )
+        elif row.is_deleted:
+            self._add("foreign_id", row.session_id, f"{name} is left of a deleted session", "error")
+
     def events(self) -> Steps:
         """Yield the steps over the events."""
         return pages(

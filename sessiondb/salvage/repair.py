@@ -184,6 +184,14 @@ def _drop_orphans(work: Workspace) -> None:
                 f"key {row.session_key} was bound to session number {row.session_no}, "
                 "of which nothing is left"
             )
+    for row in work.pages("foreign_ids", "session_no"):
+        if row.found_session_no is None:
+            work.change("drop_foreign_id", session_no=row.session_no)
+            work.table("foreign_id").left_out += 1
+            work.note_loss(
+                f"the external id {row.external_id!r} of namespace {row.namespace!r} named session "
+                f"number {row.session_no}, of which nothing is left"
+            )
     for row in work.pages("branches", "branch_no"):
         if row.found_session_no is None:
             work.change("drop_branches", session_no=row.session_no)

@@ -34,6 +34,7 @@ TABLES: Final = (
     "wal_link",
     "session",
     "binding",
+    "foreign_id",
     "branch",
     "epoch",
     "entry",

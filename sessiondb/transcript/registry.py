@@ -7,7 +7,6 @@ binding a key to another session, or forking one, copies nothing and ends nothin
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sessiondb import clock
@@ -15,7 +14,7 @@ from sessiondb.backend import ReadTx, Tx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput, InvalidKey, NotFound
 from sessiondb.json_text import dumps, stored_text
-from sessiondb.limits import SEQ_MAX, SESSION_ID_CHARS_MAX
+from sessiondb.limits import SESSION_ID_CHARS_MAX, SESSION_KEY_CHARS_MAX
 from sessiondb.models import ANY_HEAD, EntryRef, ExpectedHead, SessionInfo
 
 from . import formats
@@ -44,12 +43,6 @@ from .paths import entry_number, on_path, require_entries, require_readable
 if TYPE_CHECKING:
     from sessiondb import statements
 
-_ENTRY_NUMBER = re.compile(r"#?(\d{1,10})(?:@(.+))?", re.DOTALL)
-CUT_MARK = "\u2026"
-# Of a twin's id so many characters are shown behind the mark, at least.
-TAIL_MIN = 4
-# Ids that begin alike, beyond which a longer prefix is shown instead.
-TWINS_MAX = 200
 RESET_REASONS = ("new", "reset", "idle", "daily", "cron-stale")
 
 
@@ -63,78 +56,64 @@ class Ref(NamedTuple):
 # -- finding ---------------------------------------------------------------------------
 
 
-def resolve(tx: ReadTx, text: str) -> Ref:
-    """Find a session by key, by id, or by what a table shows of its id (`shorten`).
-
-    That is a unique prefix, or a head and a tail around an ellipsis.
+def by_id(tx: ReadTx, session_id: str) -> Ref:
+    """Return the session with exactly this id.
 
     Raises:
-        NotFound: none, or more than one. The message says which.
+        NotFound: there is none.
+    """
+    found = _with_id(tx, session_id)
+    if found is None:
+        raise NotFound(
+            f"no session has the id {session_id[:SESSION_ID_CHARS_MAX]!r}; "
+            "list them with `sessiondb sessions DB --all`",
+            session_id=session_id,
+        )
+    return found
+
+
+def by_key_or_id(tx: ReadTx, text: str) -> Ref | None:
+    """Return the session that a key is bound to, or that has this id, or None. No prefix matches.
+
+    An id that a program chose has no colon, so no text is both. Of an imported id that is a key,
+    too, the key counts.
     """
     key = _key_or_none(text)
-    if key is not None:
-        bound = find(tx, key)
-        if bound is not None:
-            return Ref(bound.session_no, bound.session_id)
-    row = tx.first("registry.by_id", session_id=text)
-    if row is not None:
-        return Ref(row.session_no, row.session_id)
-    head, _, tail = text.replace("...", CUT_MARK).partition(CUT_MARK)
-    matches = _beginning_with(tx, head, tail, 2) if head else []
-    if len(matches) == 1:
-        return Ref(matches[0].session_no, matches[0].session_id)
-    if matches:
-        raise NotFound(
-            f"more than one session id begins with {text!r}, "
-            f"such as {matches[0].session_id} and {matches[1].session_id}"
-        )
-    missing = "key is bound to a session"
-    if not looks_like_key(text):
-        missing = "session has this id or begins with it"
-    raise NotFound(f"{text!r}: no {missing}; list them with `sessiondb sessions DB`", session=text)
+    bound = find(tx, key) if key is not None else None
+    return Ref(bound.session_no, bound.session_id) if bound is not None else _with_id(tx, text)
 
 
-def _beginning_with(
-    tx: ReadTx, head: str, tail: str, limit: int
-) -> list[statements.RegistryByPrefix]:
-    return tx.all(
-        "registry.by_prefix", prefix=head, prefix_end=head + "\U0010ffff", tail=tail, limit=limit
-    )
+def named(tx: ReadTx, text: str) -> Ref:
+    """Return what `by_key_or_id` does.
 
-
-def shorten(tx: ReadTx, session_id: str, least: int) -> str:
-    """Return a short text, of at least `least` characters, by which `resolve` finds an id.
-
-    It is a prefix, while that is short. Twins differ late, so theirs have a head and a tail.
+    Raises:
+        NotFound: there is none.
     """
-    length = max(least, _unique_length(tx, session_id))
-    if length <= least + TAIL_MIN:
-        return session_id[:length]
-    head = session_id[:least]
-    rows = _beginning_with(tx, head, "", TWINS_MAX)
-    twins = [row.session_id for row in rows if row.session_id != session_id]
-    if len(rows) < TWINS_MAX:
-        for count in range(TAIL_MIN, length - least - 1):
-            tail = session_id[-count:]
-            if not any(twin.endswith(tail) for twin in twins):
-                return f"{head}{CUT_MARK}{tail}"
-    return session_id[:length]
+    found = by_key_or_id(tx, text)
+    if found is None:
+        missing = "is bound to a session" if looks_like_key(text) else "is the id of a session"
+        raise NotFound(
+            f"no key and no id {text[:SESSION_KEY_CHARS_MAX]!r} {missing}; "
+            "list them with `sessiondb sessions DB --all`",
+            session=text,
+        )
+    return found
 
 
-def _unique_length(tx: ReadTx, session_id: str) -> int:
-    """Return how many of its first characters no other id has. All, if another begins with it."""
-    near = tx.one("registry.id_neighbours", session_id=session_id)
-    shared = [
-        _shared_length(session_id, other)
-        for other in (near.previous, near.following)
-        if other is not None
-    ]
-    return min(len(session_id), max(shared, default=0) + 1)
+def _with_id(tx: ReadTx, session_id: str) -> Ref | None:
+    if not isinstance(session_id, str):
+        raise InvalidInput(f"a session id is a text, not {type(session_id).__name__}")
+    row = tx.first("registry.by_id", session_id=session_id)
+    return Ref(row.session_no, row.session_id) if row is not None else None
 
 
-def _shared_length(one: str, other: str) -> int:
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+def unbound(key: SessionKey) -> NotFound:
+    """Return the error for a key that no session is bound to."""
+    return NotFound(
+        f"no session is bound to the key {key.text}; list the sessions and their keys with "
+        "`sessiondb sessions DB --all`",
+        key=key.text,
+    )
 
 
 def find(tx: ReadTx, key: SessionKey) -> statements.RegistryByKey | None:
@@ -182,32 +161,11 @@ def info(tx: ReadTx, session_no: int) -> SessionInfo:
     row = tx.first("registry.info", session_no=session_no)
     if row is None:
         raise no_session(session_no)
-    return _info(row)
+    return described(row)
 
 
-def page(
-    tx: ReadTx,
-    *,
-    before: tuple[int, int] | None,
-    limit: int,
-    agent_id: str | None,
-    with_ended: bool,
-) -> tuple[list[SessionInfo], tuple[int, int] | None]:
-    """List sessions, last changed first. Also return the next page's cursor, or None at the end."""
-    before_ms, before_no = before or (2**62, 2**62)
-    rows, more = tx.page(
-        "registry.list",
-        before_ms=before_ms,
-        before_no=before_no,
-        limit=limit,
-        agent_id=agent_id,
-        with_ended=int(with_ended),
-    )
-    cursor = (rows[-1].updated_at_ms, rows[-1].session_no) if more else None
-    return [_info(row) for row in rows], cursor
-
-
-def _info(row: statements.RegistryInfo) -> SessionInfo:
+def described(row: statements.RegistryInfo) -> SessionInfo:
+    """Return what a row says of its session."""
     return SessionInfo(
         session_id=row.session_id,
         keys=tuple(json.loads(row.keys)),
@@ -227,30 +185,9 @@ def _info(row: statements.RegistryInfo) -> SessionInfo:
         forked_from=row.forked_from,
         pinned_at_ms=row.pinned_at_ms,
         archived_at_ms=row.archived_at_ms,
+        namespace=row.namespace,
+        external_id=row.external_id,
     )
-
-
-def entry_named(tx: ReadTx, session_no: int, text: str) -> str:
-    """Return the id of the entry that a person names.
-
-    By its id, or by its number. A number alone is one of the session itself. `7@SESSION` is
-    one of a session that it was forked from.
-
-    Raises:
-        NotFound: no such entry, or no such session.
-    """
-    state = load_state(tx, session_no)
-    require_entries(state.session_id, state.archived_at_ms)
-    found = find_entry(tx, state, text)
-    if found is not None:
-        return found.entry_id
-    match = _ENTRY_NUMBER.fullmatch(text)
-    if match is not None and 0 < int(match[1]) <= SEQ_MAX:
-        owner_no = session_no if match[2] is None else resolve(tx, match[2]).session_no
-        row = tx.first("transcript.by_no", entry_no=entry_number(owner_no, int(match[1])))
-        if row is not None:
-            return row.entry_id
-    raise no_entry(state.session_id, text, "; `sessiondb show` prints their numbers")
 
 
 # -- making ----------------------------------------------------------------------------
@@ -286,16 +223,18 @@ def open_by_key(
     tx: Tx,
     key: SessionKey,
     *,
-    session_id: str,
+    session_id: str | None,
     cwd: str | None,
     may_be: int = formats.ANY,
     asked: str = "its caller",
 ) -> Ref:
     """Return the session that a key is bound to, or create and bind one. May be repeated.
 
-    `may_be` are the message formats of `asked`, and from here on those of the session.
+    `may_be` are the message formats of `asked`, and from here on those of the session. Without a
+    `session_id` none is created.
 
     Raises:
+        NotFound: the key is not bound, and no session is to be created.
         InvalidInput: its items have none of the message formats of `may_be`.
     """
     row = take_over(tx, key)
@@ -303,6 +242,8 @@ def open_by_key(
         if row.formats & may_be != row.formats:
             agree(tx, row.session_no, may_be, asked)
         return Ref(row.session_no, row.session_id)
+    if session_id is None:
+        raise unbound(key)
     ref = create(tx, session_id, agent_id=key.agent_id, cwd=cwd, may_be=may_be)
     bind(tx, key, ref.session_no)
     return ref

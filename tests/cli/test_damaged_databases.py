@@ -453,7 +453,7 @@ def test_a_broken_text_is_shown_and_makes_no_context(
     assert "damaged, run" in result.stdout
     assert 'question"3 of 1' in result.stdout
     with sync.open(broken, readonly=True) as db, pytest.raises(StoreDamaged, match="salvage"):
-        list(db.session_by_id("agent:main:more:1").context(epoch=0).messages)
+        list(db.session("agent:main:more:1", create=False).context(epoch=0).messages)
 
 
 def replace_column(path: Path, before: str, after: str) -> None:

@@ -38,9 +38,8 @@ def test_context_prints_messages_now_of_an_epoch_or_in_pis_shape(db: Path) -> No
     assert list(pi) == ["messages", "thinkingLevel", "model"]
     assert pi["messages"] == now
     with sync.open(db, readonly=True) as opened:
-        assert (
-            ok("context", db, KEY).encode() == opened.session_by_id(KEY).context().as_json() + b"\n"
-        )
+        session = opened.session(KEY, create=False)
+        assert ok("context", db, KEY).encode() == session.context().as_json() + b"\n"
 
 
 def test_compactions_are_listed_with_what_became_of_them(db: Path) -> None:
@@ -69,7 +68,7 @@ def test_verify_says_all_good_and_1_when_it_is_not(db: Path) -> None:
 
 def test_status_counts_and_names_what_runs(db: Path) -> None:
     with sync.open(db) as opened:
-        session = opened.session_by_id(KEY)
+        session = opened.session(KEY, create=False)
         with session.compact(keep_recent_tokens=0) as job:
             found = json.loads(ok("status", db, "--json", "--counts"))
             text = ok("status", db)
@@ -96,7 +95,7 @@ def test_status_counts_and_names_what_runs(db: Path) -> None:
 
 def test_status_names_a_compaction_that_is_overdue(db: Path) -> None:
     with sync.open(db) as opened:
-        session = opened.session_by_id(KEY)
+        session = opened.session(KEY, create=False)
         with session.compact(keep_recent_tokens=0, timeout_s=600) as job:
             late = apsw.Connection(str(db))
             late.execute(

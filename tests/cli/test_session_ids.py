@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sessiondb import sync
+from sessiondb import NotFound, sync
+from sessiondb.cli.session_ids import session_named
 from sessiondb.cli.terminal import cells
 from tests.support.command_line import ok, on_terminal
 
@@ -55,7 +56,34 @@ def test_a_shown_id_names_its_session(db: Path, command: list[str], columns: int
     found = shown_ids(output)
     assert len(found) == len(TWINS)
     with sync.open(db, readonly=True) as opened:
-        assert {opened.session_by_id(text).id for text in found} == set(TWINS)
+        assert {session_named(opened, text).id for text in found} == set(TWINS)
+
+
+def test_a_session_is_named_by_its_id_a_prefix_or_a_key(tmp_db: Path) -> None:
+    with sync.open(tmp_db) as opened:
+        for session_id in ("abc-1", "abc-2", "abd", "abd-longer", "日本", "%", "a_"):
+            opened.create_session(session_id)
+        bound = opened.session(KEY)
+        for text, found in {
+            "abc-1": "abc-1",
+            "abc-2": "abc-2",
+            "abd": "abd",
+            "abd-": "abd-longer",
+            "日": "日本",
+            "%": "%",
+            "a_": "a_",
+            KEY: bound.id,
+            KEY.upper(): bound.id,
+            bound.id[:13]: bound.id,
+        }.items():
+            assert session_named(opened, text).id == found
+        with pytest.raises(
+            NotFound, match="more than one session id begins with 'abc', such as abc-1 and abc-2"
+        ):
+            session_named(opened, "abc")
+        for text in ("", "nope", "abc-11", "agent:main:nobody", "not:a:key", "a:"):
+            with pytest.raises(NotFound):
+                session_named(opened, text)
 
 
 def test_an_id_of_no_twin_stays_short(tmp_db: Path) -> None:

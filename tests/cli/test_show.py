@@ -52,7 +52,7 @@ def test_show_shortens_tool_results_unless_asked_for_all(db: Path) -> None:
 
 def test_show_marks_forks_and_branches(db: Path) -> None:
     with sync.open(db) as opened:
-        session = opened.session_by_id(KEY)
+        session = opened.session(KEY, create=False)
         entries = session.entries()
         fork = session.fork(entry=entries[3].entry_id)
         fork.append({"role": "user", "content": "elsewhere"})
@@ -72,7 +72,7 @@ def test_show_marks_forks_and_branches(db: Path) -> None:
 def test_show_as_json_carries_the_stored_text_itself(db: Path) -> None:
     shown = json.loads(ok("show", db, KEY, "--json"))
     with sync.open(db, readonly=True) as opened:
-        entries = opened.session_by_id(KEY).entries()
+        entries = opened.session(KEY, create=False).entries()
     assert [one["payload"] for one in shown] == [json.loads(entry.payload) for entry in entries]
     assert [one["seq"] for one in shown] == [entry.seq for entry in entries]
     assert [one["seq"] for one in json.loads(ok("show", db, KEY, "--json", "--last", "3"))] == [
@@ -157,7 +157,7 @@ def test_an_entry_is_shown_with_the_time_of_its_own_account(
     }
     ok("append", tmp_db, KEY, "--create", stdin=json.dumps(entry))
     with sync.open(tmp_db, readonly=True) as opened:
-        stored = at(opened.session_by_id(KEY).entries()[0].appended_at_ms)
+        stored = at(opened.session(KEY, create=False).entries()[0].appended_at_ms)
     for output in (ok("show", tmp_db, KEY), ok("tail", tmp_db, KEY)):
         assert ("2001-02-03 04:05:06" if shown else stored) in output
 

@@ -23,7 +23,7 @@ def test_append_stores_each_line_and_says_how_many(tmp_db: Path) -> None:
         == "3 appended, 0 stored before, 0 refused\n"
     )
     with sync.open(tmp_db, readonly=True) as opened:
-        assert [entry.type for entry in opened.session_by_id(KEY).entries()] == [
+        assert [entry.type for entry in opened.session(KEY, create=False).entries()] == [
             "message",
             "custom",
             "message",
@@ -44,7 +44,8 @@ def test_a_bad_line_is_named_and_does_not_stop_the_others(tmp_db: Path) -> None:
         f"sessiondb: line {n}" for n in (8, 151, 300)
     ]
     with sync.open(tmp_db, readonly=True) as opened:
-        contents = [message["content"] for message in opened.session_by_id(KEY).context().messages]
+        context = opened.session(KEY, create=False).context()
+    contents = [message["content"] for message in context.messages]
     assert contents == [str(number) for number in range(300) if number not in (7, 150, 299)]
 
 

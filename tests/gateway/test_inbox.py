@@ -227,7 +227,7 @@ async def test_a_full_lane_is_busy_and_stores_nothing(
         with pytest.raises(sessiondb.SessionBusy):
             await say(db, "e4", "agent:main:web:4")
         with pytest.raises(sessiondb.NotFound):
-            await db.session_by_id("agent:main:web:4")
+            await db.session("agent:main:web:4", create=False)
 
 
 @pytest.mark.parametrize(
@@ -475,7 +475,7 @@ async def test_one_event_id_of_two_conversations_is_an_error_that_names_both(
             assert caught.value.inbox_no == 1
         assert len(await look(db, "inbox")) == 1, "nothing was stored"
         with pytest.raises(sessiondb.NotFound):
-            await db.session_by_id(bob)
+            await db.session(bob, create=False)
         assert (await say(db, "17", alice, text="hi")).duplicate
 
 

@@ -55,7 +55,7 @@ async def test_archive_and_restore_leave_every_row_as_it_was(
     assert [entry for entry in before["entry"] if entry[0] >> 32 != low >> 32] == during["entry"]
     assert during["compaction"] == before["compaction"]
     async with sessiondb.open(tmp_db) as db:
-        restored = await db.unarchive(session.id[:12])
+        restored = await db.unarchive(session.id)
         assert (restored.session_id, restored.keys_bound, restored.keys_taken) == (
             session.id,
             (KEY, KEY + ":other"),

@@ -360,6 +360,20 @@ PLANTS = [
         "rule",
         "key agent:main:imported:import-odd breaks its rule binding_details_json",
     ),
+    # -- foreign_id
+    Plant(
+        "foreign_id.session_no",
+        "UPDATE foreign_id SET session_no = 9999 WHERE namespace = 'other app'",
+        "foreign_id",
+        "the external id 'thread 1' of namespace 'other app' names session number 9999",
+    ),
+    Plant(
+        "foreign_id.session_no",
+        f"UPDATE foreign_id SET session_no = {no('deleted')} WHERE namespace = 'other app'",
+        "foreign_id",
+        "is left of a deleted session",
+        "deleted",
+    ),
     # -- branch
     Plant(
         "branch.branch_no",
@@ -1357,6 +1371,9 @@ NOT_KNOWABLE = {
     "session.updated_at_ms": CLOCK,
     "session.pinned_at_ms": CHOICE,
     "binding.bound_at_ms": CLOCK,
+    "foreign_id.namespace": "only the program that gave it knows it",
+    "foreign_id.external_id": "only the program that gave it knows it",
+    "foreign_id.named_at_ms": CLOCK,
     "entry.appended_at_ms": "an import and a clock that was set leave any time",
     "compaction.compaction_id": "it is a name, and nothing derives it",
     "compaction.trigger": CHOICE,

@@ -34,7 +34,7 @@ async def test_a_database_of_every_shape_is_sound(sound: Path, *, deep: bool) ->
 @pytest.mark.anyio
 async def test_one_session_can_be_verified_alone(sound: Path) -> None:
     async with sessiondb.open(sound, readonly=True) as db:
-        report = await db.verify(await db.session_by_id("agent:main:discord:channel:1"))
+        report = await db.verify(await db.session("agent:main:discord:channel:1", create=False))
     assert (report.sessions, report.entries, report.findings) == (1, 20, ())
 
 

@@ -129,6 +129,7 @@ ONE_BY_ONE = [
     "branch",
     "epoch",
     "binding",
+    "foreign_id",
     "compaction",
     "turn",
     "inbox",

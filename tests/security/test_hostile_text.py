@@ -51,7 +51,11 @@ async def every_call(db: sessiondb.SessionDB, text: str) -> Iterator[tuple[str, 
 
     reads: list[tuple[str, Callable[[], Any]]] = [
         ("session_by_id", lambda: db.session_by_id(text)),
+        ("find", lambda: db.find(text)),
+        ("session_for", lambda: db.session_for(text, text, create=False)),
         ("sessions", lambda: listed(db.sessions(agent_id=text))),
+        ("of a namespace", lambda: listed(db.sessions(namespace=text))),
+        ("of keys", lambda: listed(db.sessions(key_prefix=text))),
         ("export", lambda: db.export(os.devnull + "/x", session=text)),
         ("replies", lambda: listed(db.replies(text))),  # type: ignore[arg-type]
         ("plan_resumes", lambda: db.plan_resumes()),

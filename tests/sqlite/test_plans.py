@@ -271,6 +271,12 @@ HOT = {
     "registry.by_id": [
         "SEARCH session USING COVERING INDEX sqlite_autoindex_session_1 (session_id=?)"
     ],
+    "foreign_ids.find": [
+        "SEARCH f USING PRIMARY KEY (namespace=? AND external_id=?)",
+        "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
+    ],
+    "listing.of_namespace": ["SEARCH foreign_id USING PRIMARY KEY (namespace=?)"],
+    "listing.of_keys": ["SEARCH binding USING PRIMARY KEY (session_key>? AND session_key<?)"],
     "registry.by_key": [
         "SEARCH b USING PRIMARY KEY (session_key=?)",
         "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)",
@@ -305,7 +311,10 @@ INDEXES = {
         "archive_by_session",
     ],
     "archive.unfinished": ["archive_unfinished"],
-    "registry.list": ["session_by_update", "binding_by_session", "compaction_by_session"],
+    "registry.info": ["foreign_id_of_session", "binding_by_session", "compaction_by_session"],
+    "listing.newest": ["session_by_update", "foreign_id_of_session", "binding_by_session"],
+    "listing.oldest": ["session_by_update", "foreign_id_of_session", "binding_by_session"],
+    "listing.of_agent": ["session_by_agent"],
     "retention.oldest": ["session_by_update"],
     "pruning.event": ["inbox_told"],
     "recovery.open_instances": ["instance_open"],

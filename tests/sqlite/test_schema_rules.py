@@ -265,6 +265,13 @@ UNIQUES = [
         "compaction.session_no",
     ),
     Rule(
+        "foreign_id_of_session",
+        "foreign_id app/thread 1",
+        [{"session_no": 1}, {"session_no": 1, "namespace": "third app"}],
+        [{}, {"namespace": "third app", "external_id": "thread 1"}],
+        "foreign_id.session_no",
+    ),
+    Rule(
         "turn_one_running",
         "turn running#1",
         [{}],
@@ -284,7 +291,9 @@ UNIQUES = [
 def key_rule(table: str) -> Rule:
     """Return the rule that a table's key is unique: a copy of a row is refused under its key."""
     key = tables()[table].key
-    old = {"__old__": key}
+    old: Values = {"__old__": key}
+    if table == "foreign_id":  # a session has one at most, which is another rule
+        old = {**old, "session_no": FRESH[table]["session_no"]}
     good: list[Values] = [] if table == "wal_link" else [{}]
     return Rule(f"{table} key", table, [old], good, f"{table}.{key[-1]}")
 
@@ -302,6 +311,7 @@ def pointer(name: str, row: str, missing: Any = 777_777, *, nullable: bool = Fal
 POINTERS = [
     pointer("session.forked_from_no -> session", "session live-fork", nullable=True),
     pointer("binding.session_no -> session", "binding agent:main:web:live"),
+    pointer("foreign_id.session_no -> session", "foreign_id app/thread 1"),
     pointer("branch.session_no -> session", "branch live/17"),
     pointer("branch.parent_branch_no -> branch", "branch live/17"),
     pointer("epoch.session_no -> session", "epoch live/0"),
@@ -343,7 +353,7 @@ def copied(world: World, row: str, changes: Values) -> tuple[str, dict[str, Any]
     """Return the copy of a row with changes."""
     table, values = source(world, row)
     if "__old__" in changes:
-        return table, values
+        return table, {column: changes.get(column, value) for column, value in values.items()}
     return table, values | FRESH[table] | changes
 
 

@@ -29,6 +29,7 @@ PARTIAL = {
     "turn_one_running": "state = 'running'",
     "turn_by_expiry": "state = 'running'",
     "turn_running": "state = 'running'",
+    "session_by_agent": "agent_id IS NOT NULL",
     "inbox_waiting": "state = 'queued' AND waits = 0",
     "inbox_queued": "state = 'queued'",
     "inbox_of_session": "state IN ('queued', 'claimed', 'interrupted')",
@@ -55,6 +56,7 @@ ADDED = (
         "UPDATE inbox SET heard = 1, state = 'heard', turn_no = NULL "
         "WHERE inbox_no IN (SELECT inbox_no FROM inbox WHERE state = 'done' LIMIT 2)"
     ),
+    "UPDATE session SET agent_id = NULL WHERE session_id LIKE 'twin%'",
     "UPDATE outbox SET turn_no = NULL WHERE outbox_no > 20",
 )
 

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from sessiondb import sync
 from sessiondb.cli import program
+from sessiondb.cli.session_ids import session_named
 
 KEY = "agent:main:discord:channel:1"
 TIMEOUT_S = 60
@@ -87,7 +88,7 @@ def fill(path: Path) -> None:
 def session_id(db: Path, key: str = KEY) -> str:
     """Return the id of the session of a key."""
     with sync.open(db, readonly=True) as opened:
-        return opened.session_by_id(key).id
+        return session_named(opened, key).id
 
 
 def command(*args: object) -> list[str]:

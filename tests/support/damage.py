@@ -69,6 +69,8 @@ async def _more(path: Path, sessions: int) -> None:
             await session.append(reply("and on"))
         for number in range(3):
             old = await db.create_session(f"old-{number}")
+            named = await db.session_for(("app", "other app")[number % 2], f"thread {number}")
+            await named.append(user(f"named {number}"))
             await old.append_many([user(f"old {number} {turn} " * 50) for turn in range(15)])
             assert await archive.begin(db.backend, old.ref.session_no, "old") == (number + 1, None)
             await archive.advance(db.backend, number + 1)

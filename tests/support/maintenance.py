@@ -21,6 +21,7 @@ KEY = "agent:main:web:1"
 TABLES = (
     "session",
     "binding",
+    "foreign_id",
     "branch",
     "entry",
     "epoch",

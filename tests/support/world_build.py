@@ -287,6 +287,20 @@ class Builder:
         registry.bind(self.tx(), parse_key("agent:main:telegram:live"), self.number("live"))
         for key in ("agent:west:telegram:twin", "agent:main:web:twin"):
             registry.bind(self.tx(), parse_key(key), self.number("twin"))
+        for namespace, external_id, session_id in (
+            ("app", "thread 1", "live"),
+            ("app", "Thread 1", "twin"),
+            ("app", "thread 1 ", "live-ended"),
+            ("other app", "thread 1", "live-fork"),
+        ):
+            tx = self.tx()
+            tx.run(
+                "foreign_ids.add",
+                namespace=namespace,
+                external_id=external_id,
+                session_no=self.number(session_id),
+                now_ms=tx.stamp_ms,
+            )
 
     def number(self, session_id: str) -> int:
         tx = WriteTransaction(self.connection, self.clock, 0)  # no time passes

@@ -80,32 +80,51 @@ async def test_a_fork_can_take_over_a_key(tmp_db: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_session_is_found_by_id_prefix_and_key(tmp_db: Path) -> None:
+async def test_the_library_finds_a_session_by_its_whole_id_only(tmp_db: Path) -> None:
+    """A program that asks for "abc" would otherwise write into "abcdef"."""
     async with sessiondb.open(tmp_db) as db:
-        for session_id in ("abc-1", "abc-2", "abd", "abd-longer", "日本", "%", "a_"):
+        for session_id in ("abcdef", "abd", "abd-longer", "日本", "%", "a_"):
             await db.create_session(session_id)
         bound = await db.session(KEY)
-        for text, found in {
-            "abc-1": "abc-1",
-            "abc-2": "abc-2",
-            "abd": "abd",
-            "abd-": "abd-longer",
-            "日": "日本",
-            "%": "%",
-            "a_": "a_",
-            KEY: bound.id,
-            KEY.upper(): bound.id,
-            bound.id[:13]: bound.id,
-        }.items():
-            assert (await db.session_by_id(text)).id == found
-        with pytest.raises(
-            NotFound, match="more than one session id begins with 'abc', such as abc-1 and abc-2"
-        ):
-            await db.session_by_id("abc")
-        for text in ("", "nope", "abc-11", "agent:main:nobody", "not:a:key", "a:"):
-            with pytest.raises(NotFound):
+        for session_id in ("abcdef", "abd", "abd-longer", "日本", "%", "a_", bound.id):
+            assert (await db.session_by_id(session_id)).id == session_id
+            found = await db.find(session_id)
+            assert found is not None
+            assert found.id == session_id
+        for text in ("", "abc", "ABCDEF", "abcdef ", "abd-", "日", "a%", bound.id[:13], "nope"):
+            with pytest.raises(NotFound, match="no session has the id"):
                 await db.session_by_id(text)
-        assert (await db.session_by_id("agent:main:discord:channel:1")).id == bound.id
+            assert await db.find(text) is None
+            with pytest.raises(NotFound):
+                await db.export(tmp_db.parent / "out", session=text)
+            with pytest.raises(NotFound, match="no session has the id"):
+                await db.unarchive(text)
+        with pytest.raises(NotFound):
+            await db.session_by_id(KEY)
+
+
+@pytest.mark.anyio
+async def test_a_key_is_looked_up_without_making_anything(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        one, two = await db.session(KEY), await db.session("agent:main:web:direct:Bo")
+        assert (await db.session(KEY.upper(), create=False)).id == one.id
+        for key, session in ((KEY, one), ("agent:main:web:direct:Bo", two)):
+            found = await db.find(key)
+            assert found is not None
+            assert found.id == session.id
+        counts = "SELECT count(*) FROM session UNION ALL SELECT count(*) FROM binding"
+        before = query(tmp_db, counts)
+        for key in ("agent:main:web:direct:bo", "agent:main:web:direct:B", f"{KEY}0", KEY[:-1]):
+            with pytest.raises(NotFound, match=f"no session is bound to the key {key}"):
+                await db.session(key, create=False)
+            assert await db.find(key) is None
+        assert query(tmp_db, counts) == before
+        result = {"role": "toolResult", "toolCallId": "a", "toolName": "t", "content": []}
+        await one.append(result)
+        with pytest.raises(InvalidInput, match="of the format pi"):
+            await db.session(KEY, create=False, format="anthropic")
+    async with sessiondb.open(tmp_db, readonly=True) as db:
+        assert (await db.session(KEY, create=False)).id == one.id
 
 
 @pytest.mark.anyio
@@ -221,7 +240,7 @@ async def test_not_found_names_the_command_that_lists_what_exists(tmp_db: Path) 
             "timestamp": "2026-01-01T00:00:00.000Z",
         }
         calls: list[tuple[Callable[[], Awaitable[object]], str]] = [
-            (lambda: db.session_by_id("nobody"), "`sessiondb sessions DB`"),
+            (lambda: db.session_by_id("nobody"), "`sessiondb sessions DB --all`"),
             (foreign.info, "`sessiondb sessions DB --all`"),
             (foreign.context, "`sessiondb sessions DB --all`"),
             (lambda: foreign.append(user("x")), "`sessiondb sessions DB --all`"),

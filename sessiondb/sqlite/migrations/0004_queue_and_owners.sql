@@ -258,6 +258,17 @@ UPDATE session SET heard_at_ms = (
         AND i.inbox_no = CAST(substr(e.idempotency_key, 7) AS INTEGER) AND i.by_person = 0)
   ORDER BY e.entry_no DESC LIMIT 1);
 
+-- Other programs name their sessions, and the sessions of one agent are found by an index.
+CREATE INDEX session_by_agent ON session (agent_id) WHERE agent_id IS NOT NULL;
+CREATE TABLE foreign_id (
+  namespace     TEXT    NOT NULL,
+  external_id   TEXT    NOT NULL,
+  session_no    INTEGER NOT NULL REFERENCES session (session_no),
+  named_at_ms   INTEGER NOT NULL,
+  PRIMARY KEY (namespace, external_id)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX foreign_id_of_session ON foreign_id (session_no);
+
 -- A compaction asks for the results behind an entry, however many messages lie behind it.
 CREATE INDEX entry_results ON entry (branch_no, entry_no) WHERE role = 'toolResult';
 

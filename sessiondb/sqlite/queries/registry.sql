@@ -21,15 +21,6 @@ UPDATE session SET formats = :formats WHERE session_no = :session_no;
 -- Return the session with exactly this id.
 SELECT session_no, session_id FROM session WHERE session_id = :session_id;
 
--- name: by_prefix
--- Return the sessions whose id begins with a prefix, and ends with the letters of `tail`. An id
--- is no shorter than both. Two rows are enough to know that it is ambiguous.
-SELECT session_no, session_id FROM session
-WHERE session_id >= :prefix AND session_id < :prefix_end
-  AND length(session_id) >= length(:prefix) + length(:tail)
-  AND substr(session_id, length(session_id) - length(:tail) + 1) = :tail
-ORDER BY session_id LIMIT :limit;
-
 -- name: by_key
 -- Return the session that a key is bound to now, and the row of the index that it came with.
 SELECT s.session_no, s.session_id, s.ended_at_ms, s.formats, b.session_key, b.details
@@ -53,31 +44,18 @@ UPDATE binding SET session_key = :session_key WHERE session_key = :lowered;
 -- Delete a key. Its session stays.
 DELETE FROM binding WHERE session_key = :session_key;
 
--- name: list
--- Return sessions in the order of their last change, newest first, a page at a time.
-SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.version, s.name, s.last_seq, s.epoch,
-       s.context_tokens, s.tokens_fresh, s.created_at_ms, s.updated_at_ms, s.ended_at_ms,
-       s.pinned_at_ms, s.archived_at_ms, s.formats, f.session_id AS forked_from,
-       (SELECT count(*) FROM compaction AS c
-        WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
-       (SELECT json_group_array(b.session_key) FROM binding AS b
-        WHERE b.session_no = s.session_no) AS keys
-FROM session AS s LEFT JOIN session AS f ON f.session_no = s.forked_from_no
-WHERE (s.updated_at_ms, s.session_no) < (:before_ms, :before_no)
-  AND (:agent_id IS NULL OR s.agent_id = :agent_id)
-  AND (:with_ended OR s.ended_at_ms IS NULL)
-ORDER BY s.updated_at_ms DESC, s.session_no DESC LIMIT :limit;
-
 -- name: info
 -- Return one session, with what is derived from other rows.
 SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.version, s.name, s.last_seq, s.epoch,
        s.context_tokens, s.tokens_fresh, s.created_at_ms, s.updated_at_ms, s.ended_at_ms,
        s.pinned_at_ms, s.archived_at_ms, s.formats, f.session_id AS forked_from,
+       n.namespace, n.external_id,
        (SELECT count(*) FROM compaction AS c
         WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
        (SELECT json_group_array(b.session_key) FROM binding AS b
         WHERE b.session_no = s.session_no) AS keys
 FROM session AS s LEFT JOIN session AS f ON f.session_no = s.forked_from_no
+LEFT JOIN foreign_id AS n ON n.session_no = s.session_no
 WHERE s.session_no = :session_no;
 
 -- name: began
@@ -93,10 +71,3 @@ UPDATE session SET pinned_at_ms = coalesce(pinned_at_ms, :now_ms) WHERE session_
 -- name: unpin, one row
 -- Unpin a session.
 UPDATE session SET pinned_at_ms = NULL WHERE session_no = :session_no;
-
--- name: id_neighbours
--- Return the ids before and behind an id, in their order. What they share with it is not unique.
-SELECT (SELECT b.session_id FROM session AS b WHERE b.session_id < :session_id
-        ORDER BY b.session_id DESC LIMIT 1) AS previous,
-       (SELECT a.session_id FROM session AS a WHERE a.session_id > :session_id
-        ORDER BY a.session_id LIMIT 1) AS following;

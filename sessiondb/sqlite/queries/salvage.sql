@@ -30,6 +30,12 @@ INSERT INTO binding (session_key, session_no, agent_id, bound_at_ms, details)
 VALUES (:session_key, :session_no, :agent_id, :bound_at_ms, :details)
 ON CONFLICT DO NOTHING;
 
+-- name: put_foreign_id, one row or none
+-- Insert one row as it was read. The first row of a key stays.
+INSERT INTO foreign_id (namespace, external_id, session_no, named_at_ms)
+VALUES (:namespace, :external_id, :session_no, :named_at_ms)
+ON CONFLICT DO NOTHING;
+
 -- name: put_branch, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO branch (branch_no, session_no, parent_branch_no, fork_no, first_no)
@@ -325,6 +331,16 @@ WHERE b.session_key > :after ORDER BY b.session_key LIMIT :limit;
 -- name: drop_binding, one row
 -- Delete a key of a session that is lost.
 DELETE FROM binding WHERE session_key = :session_key;
+
+-- name: foreign_ids
+-- Return sessions with foreign ids, a page at a time.
+SELECT f.session_no, f.namespace, f.external_id, s.session_no AS found_session_no
+FROM foreign_id AS f LEFT JOIN session AS s ON s.session_no = f.session_no
+WHERE f.session_no > :after ORDER BY f.session_no LIMIT :limit;
+
+-- name: drop_foreign_id, one row
+-- Delete the foreign id of a session that is lost.
+DELETE FROM foreign_id WHERE session_no = :session_no;
 
 -- name: branches
 -- Return branches, a page at a time.

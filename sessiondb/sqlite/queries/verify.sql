@@ -23,6 +23,15 @@ SELECT b.session_key, b.session_no, b.agent_id, s.session_no AS found_session_no
 FROM binding AS b LEFT JOIN session AS s ON s.session_no = b.session_no
 WHERE b.session_key > :after_key ORDER BY b.session_key LIMIT :limit;
 
+-- name: foreign_ids
+-- Return sessions with foreign ids, and what is wrong with these, a page at a time. A session
+-- that was deleted has none.
+SELECT f.session_no, f.namespace, f.external_id, s.session_no AS found_session_no, s.session_id,
+       EXISTS (SELECT 1 FROM archive AS a
+               WHERE a.session_no = f.session_no AND a.state = 'deleted') AS is_deleted
+FROM foreign_id AS f LEFT JOIN session AS s ON s.session_no = f.session_no
+WHERE f.session_no > :after_no ORDER BY f.session_no LIMIT :limit;
+
 -- name: numbers
 -- Return the highest number of each table that assigns no number twice, and its counter.
 WITH last (name, last_no) AS (

@@ -502,7 +502,7 @@ class Run:
 
     async def _read_once(self) -> None:
         try:
-            session = await self.db.session_by_id(CHATS[self.reads % 3])
+            session = await self.db.session(CHATS[self.reads % 3], create=False)
             entries, context = await session.entries(last=5), await session.context()
         except Exception as error:  # noqa: BLE001  # it is judged and noted
             self._note_read("read", error)

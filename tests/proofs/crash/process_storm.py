@@ -694,7 +694,7 @@ class ReadingProcess(Process):
         """Return a shared session. None while nobody has begun it (a reader must not)."""
         begun = any(self.board.acknowledged(number))
         try:
-            return await db.session_by_id(self.settings.key(number))
+            return await db.session(self.settings.key(number), create=False)
         except sessiondb.NotFound:
             if begun:
                 self.violation(
@@ -934,7 +934,8 @@ class ComingProcess(Process):
 
     async def look_in(self, message: list[str]) -> None:
         async with closing(await self.open(limits=limits(impatient=False), readonly=True)) as db:
-            await self.check(await db.session_by_id(self.settings.key(self.number)), message)
+            key = self.settings.key(self.number)
+            await self.check(await db.session(key, create=False), message)
         self.note("looked in")
 
     async def check(self, session: sessiondb.Session, message: list[str]) -> None:

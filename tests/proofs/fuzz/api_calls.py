@@ -192,8 +192,20 @@ def calls(
         "create_session": lambda: db.create_session(
             draw.text(), agent_id=draw.text(), cwd=draw.text()
         ),
+        "session_for": lambda: db.session_for(
+            draw.text(), draw.text(), create=draw.chance.random() < 0.5, agent_id=draw.text()
+        ),
         "session_by_id": lambda: db.session_by_id(draw.key()),
-        "sessions": lambda: anext(db.sessions(agent_id=draw.text()), None),
+        "find": lambda: db.find(draw.key()),
+        "sessions": lambda: anext(
+            db.sessions(
+                agent_id=draw.chance.choice((None, draw.text())),
+                namespace=draw.chance.choice((None, draw.text())),
+                key_prefix=draw.chance.choice((None, draw.text())),
+                newest_first=draw.chance.random() < 0.5,
+            ),
+            None,
+        ),
         "bind": lambda: db.bind(draw.key(), talk),
         "unbind": lambda: db.unbind(draw.key()),
         "append": lambda: talk.append(

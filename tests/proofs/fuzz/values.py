@@ -143,6 +143,7 @@ NOT_UTF8 = object()
 TABLES = (
     "session",
     "binding",
+    "foreign_id",
     "branch",
     "entry",
     "epoch",

@@ -9,7 +9,7 @@ from unittest.mock import ANY
 
 from sessiondb.transcript import registry
 from sessiondb.transcript.keys import parse_key
-from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.statement_cases import Change, Guard, Read
 from tests.support.world import Recorder, World
 from tests.support.world_build import NOW
 
@@ -181,56 +181,10 @@ GUARDS = [
 ]
 
 
-def newest_first(holds: Callable[[Any], bool]) -> Callable[[World], list[str]]:
-    def ids(w: World) -> list[str]:
-        rows = [row for _, row in w.rows("session") if holds(row)]
-        rows.sort(key=lambda row: (row["updated_at_ms"], row["session_no"]), reverse=True)
-        return [row["session_id"] for row in rows]
-
-    return ids
-
-
-def listed(key: str, agent_id: str | None, with_ended: int, holds: Callable[[Any], bool]) -> Page:
-    return Page(
-        "registry.list",
-        {
-            "before_ms": 2**62,
-            "before_no": 2**62,
-            "agent_id": agent_id,
-            "with_ended": with_ended,
-        },
-        lambda row: {"before_ms": row.updated_at_ms, "before_no": row.session_no},
-        "session_id",
-        newest_first(holds),
-        key,
-    )
-
-
-PAGES = [
-    listed("all", None, 1, lambda row: True),
-    listed("live", None, 0, lambda row: row["ended_at_ms"] is None),
-    listed("of an agent", "west", 1, lambda row: row["agent_id"] == "west"),
-]
-
-
 def info(name: str, **columns: Any) -> list[Read]:
-    """Return reads of one session, by its number and among all."""
-
-    def before(w: World) -> dict[str, Any]:
-        row = w.row(f"session {name}")
-        return {
-            "before_ms": row["updated_at_ms"],
-            "before_no": row["session_no"] + 1,
-            "agent_id": None,
-            "with_ended": 1,
-            "limit": 1,
-        }
-
+    """Return the read of one session, by its number."""
     row = {"session_no": name, "session_id": name, **columns}
-    return [
-        Read("registry.info", name, lambda w: {"session_no": w.no(f"session {name}")}, [row]),
-        Read("registry.list", name, before, [row]),
-    ]
+    return [Read("registry.info", name, lambda w: {"session_no": w.no(f"session {name}")}, [row])]
 
 
 def began(name: str, epoch: str, boundary_no: str | None) -> Read:
@@ -247,40 +201,6 @@ def began(name: str, epoch: str, boundary_no: str | None) -> Read:
 READS = [
     Read("registry.by_id", "exactly", {"session_id": "live"}, [{"session_no": "live"}]),
     Read("registry.by_id", "no prefix", {"session_id": "liv"}, []),
-    *(
-        Read(
-            "registry.by_prefix",
-            prefix,
-            {"prefix": prefix, "prefix_end": f"{prefix}\U0010ffff", "tail": tail, "limit": 2},
-            [{"session_id": name} for name in names],
-        )
-        for prefix, tail, names in (
-            ("live", "", ["live", "live-ended"]),
-            ("live-u", "", ["live-undone"]),
-            ("live-z", "", []),
-            ("live", "undone", ["live-undone"]),
-            ("live-un", "undone", []),
-        )
-    ),
-    *(
-        Read(
-            "registry.id_neighbours",
-            session_id,
-            {"session_id": session_id},
-            [{"previous": previous, "following": following}],
-        )
-        for session_id, previous, following in (
-            ("live", "leaf", "live-ended"),
-            ("0", None, "aborted-old"),
-            ("zz", "writing-too", None),
-        )
-    ),
-    Read(
-        "registry.by_prefix",
-        "not what the end itself names",
-        {"prefix": "live", "prefix_end": "live-ended", "tail": "", "limit": 2},
-        [{"session_id": "live"}],
-    ),
     Read(
         "registry.by_key",
         "a bound one",
@@ -306,10 +226,12 @@ READS = [
         compactions=1,
         keys=json.dumps(["agent:main:telegram:live", "agent:main:web:live"]).replace(", ", ","),
         forked_from=None,
+        namespace="app",
+        external_id="thread 1",
     ),
     *info("live-fork", compactions=0, keys='["agent:main:fork:live"]', forked_from="live"),
     *info("job-tired", compactions=0, keys='["agent:west:job:tired"]', forked_from=None),
-    *info("live-undone", compactions=1, keys="[]", forked_from=None),
+    *info("live-undone", compactions=1, keys="[]", forked_from=None, namespace=None),
     began("live", "live/0", None),
     began("live-reset", "live-reset/1", "live-reset/4"),
     began("live-fork", "live-fork/0", "live/10"),

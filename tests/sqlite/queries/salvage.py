@@ -409,6 +409,12 @@ CHANGES = [
         session_key="agent:west:web:twin",
     ),
     change(
+        "drop_foreign_id",
+        "that of one session",
+        gone("foreign_id app/Thread 1"),
+        session_no="session twin",
+    ),
+    change(
         "set_compaction",
         "one job of a process",
         {"compaction twin-first": {"instance_no": None}},
@@ -690,6 +696,18 @@ def aside(w: World, tx: Recorder) -> None:
 
 WALKS = [
     walk("bindings", "binding", {"session_no": "session_no"}),
+    Page(
+        "salvage.foreign_ids",
+        {"after": 0},
+        lambda row: {"after": row.session_no},
+        ("session_no", "external_id"),
+        [
+            ("live", "thread 1"),
+            ("live-fork", "thread 1"),
+            ("live-ended", "thread 1 "),
+            ("twin", "Thread 1"),
+        ],
+    ),
     walk("branches", "branch", {"session_no": "session_no"}),
     walk("compactions", "compaction", {"instance_no": "instance_no"}),
     walk("turns", "turn", {"lane": "lane", "instance_no": "instance_no"}),

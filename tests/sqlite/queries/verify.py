@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from tests.support.statement_cases import (
@@ -125,6 +126,30 @@ BINDINGS = Page(
         for _, row in w.rows("binding")
     ),
 )
+FOREIGN_IDS = Page(
+    "verify.foreign_ids",
+    {"after_no": -(2**63)},
+    lambda row: {"after_no": row.session_no},
+    ("session_no", "namespace", "external_id", "session_id", "is_deleted"),
+    [
+        ("live", "app", "thread 1", "live", 0),
+        ("live-fork", "other app", "thread 1", "live-fork", 0),
+        ("live-ended", "app", "thread 1 ", "live-ended", 0),
+        ("twin", "app", "Thread 1", "twin", 0),
+    ],
+)
+
+
+def name_the_deleted(w: World, _tx: Recorder) -> None:
+    """Leave foreign ids of a deleted session, of one in an archive and of one that came back."""
+    w.connection.execute("DELETE FROM foreign_id")
+    w.connection.executemany(
+        "INSERT INTO foreign_id (namespace, external_id, session_no, named_at_ms)"
+        " VALUES ('app', ?, ?, 1)",
+        [(name, w.no(f"session {name}")) for name in ("old", "restoring", "deleted")],
+    )
+
+
 ARCHIVES = walk("archive", "state", "bytes_stored")
 EVENTS = Page(
     "verify.events",
@@ -168,6 +193,14 @@ PAGES = [
     EPOCHS,
     COMPACTIONS,
     BINDINGS,
+    FOREIGN_IDS,
+    replace(
+        FOREIGN_IDS,
+        column=("session_no", "is_deleted"),
+        rows=[("old", 0), ("restoring", 0), ("deleted", 1)],
+        key="of archived sessions",
+        given=name_the_deleted,
+    ),
     ARCHIVES,
     EVENTS,
     PIECES,
@@ -180,6 +213,7 @@ PAGES = [
     lost(OUTBOX, "turn", "turn_state"),
     lost(IMPORT_FILES, "quarantine", "last_line"),
     lost(BINDINGS, "session", "found_session_no"),
+    lost(FOREIGN_IDS, "session", "found_session_no"),
     lost(ARCHIVES, "session", "session_id"),
     lost(BRANCHES, "entry", "found_fork_no"),
     lost(ENTRIES_OF, "branch", "found_branch_no"),
