@@ -48,7 +48,7 @@ from .gateway.dispatcher import Sender
 from .gateway.recovery import Decision, Recovered, ResumePolicy
 from .gateway.running_turn import Handler, LaneSettings
 from .limits import QUERY_TIMEOUT_S, REPLY_PAUSES_S, Limits
-from .maintenance import archive, retention, status, verify
+from .maintenance import archive, health, retention, status, verify
 from .maintenance.archive import Restored
 from .maintenance.retention import RetentionReport
 from .maintenance.retention_plan import RetentionPolicy
@@ -734,12 +734,7 @@ class SessionDB:
 
     async def lanes(self) -> list[Lane]:
         """List the lanes with their limits, and how much runs and waits in each."""
-
-        def read(tx: ReadTx) -> list[Lane]:
-            rows = tx.all("status.lanes")
-            return [Lane(**{**row._asdict(), "people": bool(row.people)}) for row in rows]
-
-        return await self.read("lanes", read)
+        return await self.read("lanes", status.read_lanes)
 
     async def run_lane(
         self, lane: str, handler: Handler, *, settings: LaneSettings | None = None
@@ -1114,7 +1109,8 @@ class SessionDB:
         )
         snapshot = await self.read("status", read)
         described = await threads.run(status.with_liveness, snapshot, self.backend)
-        return dataclasses.replace(described, concerns=stats["concerns"])
+        described = dataclasses.replace(described, concerns=stats["concerns"])
+        return dataclasses.replace(described, alarms=health.judge(described))
 
 
 def open(  # noqa: A001  # as `gzip.open`

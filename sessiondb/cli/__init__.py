@@ -38,7 +38,7 @@ __all__ = ["COMMANDS", "TASKS", "program"]
 # is its own short help. A test compares the two.
 TASKS = {
     "Look": {
-        "status": LazyCommand("overview", "Show counts, jobs, processes and space."),
+        "status": LazyCommand("overview", "Show whether all is well, what waits, and space."),
         "sessions": LazyCommand("sessions", "List sessions, last changed first."),
         "show": LazyCommand("show", "Print a transcript for people to read."),
         "tail": LazyCommand("show", "Print the last entries, and follow new ones with -f."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import groupby
 
 import click
 
@@ -46,7 +47,8 @@ from .terminal import (
     to_json,
 )
 
-STUCK_SHOWN = 5
+# So that a status is a screen. `--json`, `stuck` and `compactions` have the rest.
+ALARMS_SHOWN, JOBS_SHOWN, PROCESSES_SHOWN = 4, 2, 4
 
 
 @command(
@@ -202,20 +204,30 @@ def _exit_code(report: VerifyReport) -> int:
 
 
 @command(
-    short_help="Show counts, jobs, processes and space.",
+    short_help="Show whether all is well, what waits, and space.",
     examples=(
         "sessiondb status gateway.db",
+        "sessiondb status gateway.db --check",
         "sessiondb status gateway.db --json",
     ),
 )
 @database_argument
 @click.option(
+    "--check",
+    is_flag=True,
+    help="For a monitor: print the verdict on a line. Exit with 0 for green, 1 for yellow, 2 "
+    "for red.",
+)
+@click.option(
     "--counts", is_flag=True, help="Count entries, keys and compactions, too: reads every session."
 )
 @json_option()
 @debug_option
-def status(db: str, counts: bool, as_json: bool) -> None:
-    """Show running compactions, what is stuck, processes, and space.
+def status(db: str, check: bool, counts: bool, as_json: bool) -> int:
+    """Show whether all is well and why not, what runs and waits in each lane, and space.
+
+    The verdict is green, yellow (a person should look today) or red (what a person waits for
+    does not go on). Each line below it is a rule that says so, with what to do.
 
     It takes the same time however many sessions there are. --counts adds what has to be counted
     row by row.
@@ -224,30 +236,78 @@ def status(db: str, counts: bool, as_json: bool) -> None:
         found = opened.status(counts=counts)
         names = {job.session_id: shown_id(opened, job.session_id) for job in found.running}
     if as_json:
-        print_json(found)
-        return
-    for name, value in _status_lines(found, names):
-        print_line(f"{name + ':' if name else '':<14}{escape(value)}")
+        print_json({**as_record(found), "verdict": found.verdict})
+    elif check:
+        print_line(escape(_check_line(found)))
+    else:
+        for name, value in _status_lines(found, names):
+            print_line(f"{name + ':' if name else '':<14}{escape(value)}")
+    return CHECKED[found.verdict] if check else OK
+
+
+CHECKED = {"green": 0, "yellow": 1, "red": 2}
+"""What a monitor expects: fine, a warning, critical."""
+
+
+def _check_line(found: DatabaseStatus) -> str:
+    texts = [f"{alarm.level}: {alarm.text}" for alarm in found.alarms]
+    return "; ".join([found.verdict.upper(), *texts])
 
 
 def _status_lines(found: DatabaseStatus, names: dict[str, str]) -> list[tuple[str, str]]:
+    free = found.disk_free_bytes
     return [
+        *_verdict_lines(found),
+        *_lane_lines(found),
+        *_work_lines(found.gateway),
+        *(line for channel in found.channels for line in _channel_lines(channel)),
+        ("compacting", counted(len(found.running), "job") if found.running else "none"),
+        *(line for job in found.running[:JOBS_SHOWN] for line in _job_lines(job, names)),
         ("database", found.path),
         ("schema", f"version {found.schema_version}"),
         ("file", f"{size(found.file_bytes)} ({size(found.free_bytes)} of it in free pages)"),
         ("WAL", f"{size(found.wal_bytes)} (limit by default {size(found.wal_bytes_max)})"),
+        ("disk", f"{size(free)} free" if free is not None else "cannot be asked"),
         *_count_lines(found),
-        *(line for job in found.running for line in _job_lines(job, names)),
-        *_work_lines(found.gateway),
-        *(line for channel in found.channels for line in _channel_lines(channel)),
         *(("access", concern) for concern in found.concerns),
-        *_stuck_lines(found),
         (
             "processes",
             f"{found.processes_open:,} with the file open for writing, or ended without closing it",
         ),
-        *(("", _process(process)) for process in found.processes),
+        *(("", _process(process)) for process in found.processes[:PROCESSES_SHOWN]),
+        *_more_processes(found),
     ]
+
+
+def _verdict_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
+    verdict: str = found.verdict if found.alarms else "green: nothing needs a person"
+    lines = [("verdict", verdict)]
+    shown = found.alarms[:ALARMS_SHOWN]
+    for step, alarms in groupby(shown, lambda alarm: alarm.next_step):
+        lines += [("", f"{alarm.level}: {alarm.text}") for alarm in alarms]
+        lines += [("", f"  {step}")] if step is not None else []
+    more = len(found.alarms) - ALARMS_SHOWN
+    return [*lines, ("", f"{more:,} more: --check names them all")] if more > 0 else lines
+
+
+def _lane_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
+    """Return the lanes in which something runs or waits, or one line for all that are idle."""
+    busy = [lane for lane in found.lanes if lane.running or lane.waiting]
+    lines = [
+        f"{lane.lane}: {lane.running:,} of {lane.concurrency:,} running, {lane.waiting:,} waiting"
+        + (
+            f", the oldest for {duration(found.at_ms - lane.oldest_waiting_ms)}"
+            if lane.oldest_waiting_ms is not None
+            else ""
+        )
+        for lane in busy
+    ] or [f"{counted(len(found.lanes), 'lane')}, nothing runs or waits"]
+    return [("lanes" if number == 0 else "", line) for number, line in enumerate(lines)]
+
+
+def _more_processes(found: DatabaseStatus) -> list[tuple[str, str]]:
+    more = max(len(found.processes), found.processes_open) - PROCESSES_SHOWN
+    return [("", f"{more:,} more: --json lists them")] if more > 0 else []
 
 
 def _count_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
@@ -296,17 +356,6 @@ def _channel_lines(found: Channel) -> list[tuple[str, str]]:
     if found.waits_until_ms is not None:
         lines.append(f"waits until {at(found.waits_until_ms)}, because it said so: {found.reason}")
     return [("", f"channel {found.channel}: {line}") for line in lines]
-
-
-def _stuck_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
-    """Return the first of what is stuck. `sessiondb stuck` has all of it, and what to do."""
-    shown = [
-        ("stuck" if number == 0 else "", f"{row.headline}, since {row.since}")
-        for number, row in enumerate(found.stuck[:STUCK_SHOWN])
-    ]
-    more = len(found.stuck) - len(shown)
-    about = f"{more:,} more; " if more else ""
-    return [*shown, ("", f"{about}see `sessiondb stuck`")] if shown else []
 
 
 def _process(process: Process) -> str:

@@ -10,18 +10,22 @@ reported as overdue, and the next `recover` or the next compaction of its sessio
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sessiondb import process
 from sessiondb.backend import Backend, ReadTx
 from sessiondb.clock import iso_from_ms
 from sessiondb.limits import OUTBOX_WAITING_MAX, Limits
-from sessiondb.models import Holding
+from sessiondb.models import Holding, Lane
 
 if TYPE_CHECKING:
     from sessiondb import statements
+
+Level = Literal["green", "yellow", "red"]
 
 # As many jobs, processes and holdings as a person reads. The counts beside them are complete.
 LISTED_MAX = 100
@@ -85,6 +89,19 @@ class Stuck:
 
 
 @dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something that is not as it should be, by a rule of `health.py`."""
+
+    level: Level
+    """yellow: a person should look today. red: what a person waits for does not go on."""
+    rule: str
+    """The rule's name. It stays, so that a monitor can know it."""
+    text: str
+    next_step: str | None
+    """The command that shows more, or goes on. None: the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """A gateway's waiting, running and unfinished work: counts of rows."""
 
@@ -126,6 +143,8 @@ class DatabaseStatus:
     """The condition of a database. Sizes in bytes, times in milliseconds since 1970 UTC."""
 
     path: str
+    at_ms: int
+    """When it was read."""
     schema_version: int
     file_bytes: int
     free_bytes: int
@@ -151,8 +170,12 @@ class DatabaseStatus:
     processes_open: int
     """Registrations that were never closed. `processes` lists the newest."""
     gateway: Work
+    lanes: tuple[Lane, ...]
+    """Those that go first first."""
     channels: tuple[Channel, ...]
     """Those for which replies wait, most replies first."""
+    disk_free_bytes: int | None = None
+    """What the disk of the database has room for. None: it cannot be asked."""
     held: tuple[Holding, ...] = ()
     """Turns, compactions and replies in progress with their holders, longest first.
 
@@ -160,6 +183,13 @@ class DatabaseStatus:
     """
     concerns: tuple[str, ...] = ()
     """Permissions that let users other than the owner read or change the files."""
+    alarms: tuple[Alarm, ...] = ()
+    """What is not as it should be, the worst first."""
+
+    @property
+    def verdict(self) -> Level:
+        """Return the level of the worst alarm. green: there is none."""
+        return self.alarms[0].level if self.alarms else "green"
 
     @property
     def needs_attention(self) -> bool:
@@ -192,6 +222,7 @@ def read_status(
     open_rows = tx.page("status.processes", limit=LISTED_MAX).rows
     status = DatabaseStatus(
         path=path,
+        at_ms=now_ms,
         schema_version=file.schema_version,
         file_bytes=file.pages * file.page_bytes,
         free_bytes=file.pages_free * file.page_bytes,
@@ -238,6 +269,7 @@ def read_status(
         ),
         processes_open=totals.processes_open,
         gateway=Work(*tx.one("status.work", now_ms=now_ms)),
+        lanes=tuple(read_lanes(tx)),
         channels=tuple(
             Channel(*row)
             for row in tx.page("status.channels", now_ms=now_ms, limit=LISTED_MAX).rows
@@ -250,6 +282,12 @@ def read_status(
         tx.all("recovery.held")[:LISTED_MAX],
         tx.page("status.stuck", limit=LISTED_MAX).rows,
     )
+
+
+def read_lanes(tx: ReadTx) -> list[Lane]:
+    """Return the lanes with their limits, and how much runs and waits in each."""
+    rows = tx.all("status.lanes")
+    return [Lane(**{**row._asdict(), "people": bool(row.people)}) for row in rows]
 
 
 def holdings(rows: Sequence[statements.RecoveryHeld], backend: Backend) -> list[Holding]:
@@ -292,8 +330,16 @@ def with_liveness(snapshot: Snapshot, backend: Backend) -> DatabaseStatus:
         running=running,
         processes=processes,
         held=held,
+        disk_free_bytes=_disk_free_bytes(status.path),
         stuck=tuple(_stuck(snapshot, running, held, processes, backend)[:LISTED_MAX]),
     )
+
+
+def _disk_free_bytes(path: str) -> int | None:
+    try:
+        return shutil.disk_usage(Path(path).absolute().parent).free
+    except OSError:
+        return None  # the folder may be gone: the next call of the database says so
 
 
 def _stuck(
