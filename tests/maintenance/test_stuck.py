@@ -467,7 +467,7 @@ async def main():
         for text in ("answer", "hang"):
             message = {"role": "user", "content": text}
             key = f"agent:main:web:direct:{text}"
-            await db.accept("gone", text, key, message, lane="gone")
+            await db.accept(key, message, channel="gone", event_id=text, lane="gone")
         async with anyio.create_task_group() as group:
             group.start_soon(db.run_lane, "gone", handler)
             group.start_soon(db.run_outbox, sender)
