@@ -1,0 +1,1 @@
+"""An application, and its test suite (`test_assistant.py`), which uses `sessiondb.testing`."""
