@@ -60,7 +60,7 @@ if typing.TYPE_CHECKING:
     from .database import OpenOptions, SessionDB, open
     from .gateway.dispatcher import RefusedBySender
     from .gateway.recovery import Decision, Recovered, ResumePolicy
-    from .gateway.running_turn import Answer, LaneSettings, Turn
+    from .gateway.running_turn import Answer, Ask, LaneSettings, Turn
     from .lifecycle import shared, temporary
     from .limits import Limits
     from .maintenance.archive import Restored
@@ -89,6 +89,7 @@ if typing.TYPE_CHECKING:
         ImportReport,
         Lane,
         OpenMessage,
+        Outcome,
         QuarantinedLine,
         Receipt,
         Reply,
@@ -112,6 +113,7 @@ __all__ = [
     "Answer",
     "Appendable",
     "AppendedHistory",
+    "Ask",
     "Batch",
     "Clock",
     "CompactionCoolDown",
@@ -157,6 +159,7 @@ __all__ = [
     "OpenError",
     "OpenMessage",
     "OpenOptions",
+    "Outcome",
     "OutcomeUnknown",
     "PartlyStored",
     "Planned",
@@ -206,7 +209,7 @@ _MODULES = {
     "sessiondb.database": ("OpenOptions", "SessionDB", "open"),
     "sessiondb.gateway.dispatcher": ("RefusedBySender",),
     "sessiondb.gateway.recovery": ("Decision", "Recovered", "ResumePolicy"),
-    "sessiondb.gateway.running_turn": ("Answer", "LaneSettings", "Turn"),
+    "sessiondb.gateway.running_turn": ("Answer", "Ask", "LaneSettings", "Turn"),
     "sessiondb.lifecycle": ("shared", "temporary"),
     "sessiondb.limits": ("Limits",),
     "sessiondb.maintenance.archive": ("Restored",),
@@ -235,6 +238,7 @@ _MODULES = {
         "ImportReport",
         "Lane",
         "OpenMessage",
+        "Outcome",
         "QuarantinedLine",
         "Receipt",
         "Reply",

@@ -42,6 +42,7 @@ from .gateway import (
     recovery,
     stopping,
     turns,
+    waiting,
     worker,
 )
 from .gateway.dispatcher import Sender
@@ -67,6 +68,7 @@ from .models import (
     Lane,
     MessageFormat,
     OpenMessage,
+    Outcome,
     Reply,
     ReplyState,
     SessionInfo,
@@ -674,6 +676,20 @@ class SessionDB:
         return await self.write(
             "inbox.withdraw", lambda tx: stopping.withdraw(tx, channel, event_id)
         )
+
+    async def wait(self, inbox_no: int, *, timeout_s: float | None = None) -> Outcome:
+        """Wait until an accepted message has ended, in whichever process. Return what became of it.
+
+        Answered, with the entries that its turn appended, or given up, stopped or withdrawn. A
+        message that was interrupted or waits for its retry has not ended. Changes nothing, and
+        may be repeated. A handler that waits for a message must not hold the room that this
+        needs: give such messages a lane of their own.
+
+        Raises:
+            NotFound: there is no such message, or it was pruned.
+            TimeoutError: it has not ended after `timeout_s`.
+        """
+        return await waiting.wait(self, inbox_no, timeout_s)
 
     def inbox(
         self, *, session: Session | None = None, limit: int | None = None

@@ -485,6 +485,25 @@ class OpenMessage:
     reason: str | None
 
 
+OutcomeState = Literal["answered", "incomplete", "given_up", "stopped", "withdrawn", "heard"]
+"""How a message ended. `given_up` is a dead letter, or one that an operator dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a message (`SessionDB.wait`)."""
+
+    inbox_no: int
+    session_id: str
+    state: OutcomeState
+    reason: str | None
+    """Why it was not answered, or why its answer is incomplete."""
+    superseded_by: int | None
+    """The newer message whose turn answered this one, too, or was stopped."""
+    entries: tuple[Entry, ...]
+    """What its turn appended, oldest first. Empty if that is not in the transcript any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lane:
     """A lane: its limits, and what is in it now."""

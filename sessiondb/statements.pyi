@@ -944,6 +944,27 @@ class InboxOpen(NamedTuple):
 InboxOpenOfSession = InboxOpen  # inbox.open_of_session
 
 
+class InboxOutcome(NamedTuple):
+    """inbox.outcome: Return how a message ended, if it has: with the turn that ended it, its own or that of the message that superseded it, and the event that told its sender."""
+
+    state: Literal["queued", "claimed", "interrupted", "done", "dead", "heard"]
+    reason: str | None
+    heard: int
+    entry_no: int | None
+    superseded_by: int | None
+    session_id: str
+    turn_state: Literal["running", "completed", "failed", "aborted", "interrupted"] | None
+    incomplete: int | None
+    told_kind: str | None
+
+
+class InboxAnsweredAt(NamedTuple):
+    """inbox.answered_at: Return the entry behind which the answer to a message stands: its own, or that of the message that superseded it. None for a message that was only heard."""
+
+    entry_no: int | None
+    branch_no: int | None
+
+
 class InstanceInsert(NamedTuple):
     """instance.insert: Register this process as one that may write, and return its number. `hold` completes it in the same transaction."""
 
@@ -2721,6 +2742,10 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["inbox.open_of_session"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> InboxOpenOfSession | None: ...
     @overload
+    def first(self, statement: Literal["inbox.outcome"], /, *, inbox_no: SqlValue) -> InboxOutcome | None: ...
+    @overload
+    def first(self, statement: Literal["inbox.answered_at"], /, *, inbox_no: SqlValue) -> InboxAnsweredAt | None: ...
+    @overload
     def first(self, statement: Literal["instance.insert"], /, *, host: SqlValue, boot_id: SqlValue, pid: SqlValue, pid_started: SqlValue, program: SqlValue, opened_at_ms: SqlValue) -> InstanceInsert | None: ...
     @overload
     def first(self, statement: Literal["instance.by_pid"], /, *, host: SqlValue, boot_id: SqlValue, pid: SqlValue) -> InstanceByPid | None: ...
@@ -3259,6 +3284,10 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["inbox.open_of_session"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> InboxOpenOfSession: ...
     @overload
+    def one(self, statement: Literal["inbox.outcome"], /, *, inbox_no: SqlValue) -> InboxOutcome: ...
+    @overload
+    def one(self, statement: Literal["inbox.answered_at"], /, *, inbox_no: SqlValue) -> InboxAnsweredAt: ...
+    @overload
     def one(self, statement: Literal["instance.insert"], /, *, host: SqlValue, boot_id: SqlValue, pid: SqlValue, pid_started: SqlValue, program: SqlValue, opened_at_ms: SqlValue) -> InstanceInsert: ...
     @overload
     def one(self, statement: Literal["instance.by_pid"], /, *, host: SqlValue, boot_id: SqlValue, pid: SqlValue) -> InstanceByPid: ...
@@ -3795,6 +3824,10 @@ class Reads(Protocol):
     def all(self, statement: Literal["inbox.open"], /, *, after_no: SqlValue, limit: SqlValue) -> list[InboxOpen]: ...
     @overload
     def all(self, statement: Literal["inbox.open_of_session"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> list[InboxOpenOfSession]: ...
+    @overload
+    def all(self, statement: Literal["inbox.outcome"], /, *, inbox_no: SqlValue) -> list[InboxOutcome]: ...
+    @overload
+    def all(self, statement: Literal["inbox.answered_at"], /, *, inbox_no: SqlValue) -> list[InboxAnsweredAt]: ...
     @overload
     def all(self, statement: Literal["instance.insert"], /, *, host: SqlValue, boot_id: SqlValue, pid: SqlValue, pid_started: SqlValue, program: SqlValue, opened_at_ms: SqlValue) -> list[InstanceInsert]: ...
     @overload

@@ -596,6 +596,7 @@ class SessionDB(_Proxy[database.SessionDB]):
     accept = _call(database.SessionDB.accept)
     edit = _call(database.SessionDB.edit)
     withdraw = _call(database.SessionDB.withdraw)
+    wait = _call(database.SessionDB.wait)
     dead_letters = _iterator(database.SessionDB.dead_letters)
     requeue = _call(database.SessionDB.requeue)
     drop = _call(database.SessionDB.drop)

@@ -10,7 +10,7 @@ writes is in the database.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -43,13 +43,15 @@ from sessiondb.transcript.registry import check_reset_reason
 from sessiondb.transcript.session import Session
 from sessiondb.waiter import Deadline, Home, sleep
 
-from . import cancellation, claims, leases, retry, turns
+from . import cancellation, claims, inbox, leases, retry, turns
 from .outbox import encoded_reply
 
 logger = logging.getLogger("sessiondb")
 
 STOPPING = "its gateway is stopping"
 """The reason of a turn that is interrupted because its loop is cancelled."""
+ASK_CHANNEL = "agent"
+"""The channel of a message that a turn has for another conversation."""
 _STRAY = "its task was cancelled, by nobody who may stop its lane"
 
 
@@ -77,17 +79,39 @@ class LaneSettings(BaseModel):
     """The pauses between the attempts, a minute each at most. The last one repeats."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A message that a turn has for a conversation, accepted when it completes (`Answer.accept`).
+
+    A program's message: it supersedes nobody's. Its channel is `agent`, and its event id names
+    the turn. Raises as `accept` does: then the turn has failed, or while a session is full is
+    completed later.
+    """
+
+    key: str
+    message: dict[str, Any] | BaseModel | str
+    lane: str = "main"
+    details: Mapping[str, Any] | None = None
+
+
+Asked = tuple[str, dict[str, Any] | BaseModel | str] | Ask
+"""A key and a message, or an `Ask`."""
+
+
 @dataclass(slots=True)
 class Answer:
     """The result of a handler: entries for the transcript and replies for the outbox.
 
     Both are written when the turn completes. `replies` are (target, message) pairs.
-    `incomplete` says that there is no usable answer, and why. The user is notified.
+    `incomplete` says that there is no usable answer, and why. The user is notified. `accept`
+    are messages for other conversations, or for this one: (key, message) pairs, or `Ask`. They
+    are accepted in the same transaction.
     """
 
     entries: Sequence[Appendable] = ()
     replies: Sequence[tuple[str, Any]] = ()
     incomplete: str | None = None
+    accept: Sequence[Asked] = ()
 
 
 Handler = Callable[["Turn"], Awaitable[Answer]]
@@ -441,6 +465,9 @@ async def _complete(turn: Turn, returned: object) -> None:
     try:
         answer = _checked_answer(returned)
         drafts, replies, size = await _encoded_answer(answer, turn._db.clock.stamp_ms())
+        asks = await _encoded_asks(turn, answer.accept)
+        size += sum(len(ask.payload) for ask in asks)
+        check_append(len(drafts) + len(replies) + len(asks), size)
     except Exception as error:  # noqa: BLE001  # a handler's own objects may raise anything
         await _refuse_answer(turn, error)
         return
@@ -453,6 +480,7 @@ async def _complete(turn: Turn, returned: object) -> None:
             turn.turn_no,
             drafts,
             replies,
+            asks,
             incomplete=answer.incomplete is not None,
             reason=answer.incomplete,
         )
@@ -512,6 +540,24 @@ async def _encoded_answer(
 
 def _encoded_replies(messages: Sequence[tuple[str, Any]]) -> list[tuple[tuple[str, str], int]]:
     return [encoded_reply(target, message) for target, message in messages]
+
+
+async def _encoded_asks(turn: Turn, asks: Sequence[Asked]) -> list[inbox.Incoming]:
+    """Encode the messages that an answer has for other conversations.
+
+    Raises:
+        InvalidInput: one of them is no message, or for no conversation.
+    """
+    check_append(len(asks), 0)
+    return [await _encoded_ask(turn, count, asked) for count, asked in enumerate(asks, 1)]
+
+
+async def _encoded_ask(turn: Turn, count: int, asked: Asked) -> inbox.Incoming:
+    ask = asked if isinstance(asked, Ask) else Ask(*asked)
+    event_id = f"turn {turn.turn_no} ask {count}"
+    return await inbox.prepare_incoming(
+        ASK_CHANNEL, event_id, ask.key, ask.message, ask.lane, by_person=False, details=ask.details
+    )
 
 
 async def _refuse_answer(turn: Turn, error: Exception) -> None:

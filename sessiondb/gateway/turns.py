@@ -39,7 +39,7 @@ from sessiondb.transcript import context, registry
 from sessiondb.transcript.append import append as append_entries
 from sessiondb.transcript.entries import Draft
 
-from . import changes, dead_letters, outbox
+from . import changes, dead_letters, inbox, outbox
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -123,20 +123,25 @@ def complete(
     turn_no: int,
     drafts: Sequence[Draft],
     replies: Sequence[tuple[str, str]],
+    asks: Sequence[inbox.Incoming] = (),
     *,
     incomplete: bool,
     reason: str | None,
 ) -> list[Receipt]:
-    """End a turn with its results: entries, replies and the end itself, all or nothing.
+    """End a turn with its results: entries, replies, questions to others and the end itself.
 
-    `replies` are (target, JSON). `incomplete` says that there is no usable answer. The user is
-    notified.
+    All or nothing. `replies` are (target, JSON). `incomplete` says that there is no usable
+    answer. The user is notified.
 
     Raises:
         TurnLost: the turn was taken over. Nothing is written.
+        SessionBusy, SessionEnded, NotFound, InvalidInput: one of `asks` cannot be accepted.
+            Likewise.
     """
     turn = require_running(tx, turn_no)
     receipts = append_entries(tx, turn.session_no, drafts) if drafts else []
+    for ask in asks:
+        inbox.accept(tx, ask)
     outbox.add(tx, turn.session_no, turn_no, replies)
     _finish(tx, turn, "completed", reason, incomplete=incomplete)
     _finish_message(tx, turn, reason, told_no=None)

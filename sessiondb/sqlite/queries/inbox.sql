@@ -376,3 +376,22 @@ FROM (
 ) AS found CROSS JOIN inbox AS i ON i.inbox_no = found.inbox_no
 JOIN session AS s ON s.session_no = i.session_no
 ORDER BY i.inbox_no;
+
+-- name: outcome
+-- Return how a message ended, if it has: with the turn that ended it, its own or that of the
+-- message that superseded it, and the event that told its sender.
+SELECT i.state, i.reason, i.heard, i.entry_no, i.superseded_by, s.session_id,
+       t.state AS turn_state, t.incomplete, v.kind AS told_kind
+FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
+LEFT JOIN inbox AS o ON o.inbox_no = i.superseded_by
+LEFT JOIN turn AS t ON t.turn_no = iif(i.superseded_by IS NULL, i.turn_no, o.turn_no)
+LEFT JOIN event AS v ON v.event_no = i.told_no
+WHERE i.inbox_no = :inbox_no;
+
+-- name: answered_at
+-- Return the entry behind which the answer to a message stands: its own, or that of the message
+-- that superseded it. None for a message that was only heard.
+SELECT e.entry_no, e.branch_no
+FROM inbox AS i LEFT JOIN inbox AS o ON o.inbox_no = i.superseded_by
+JOIN entry AS e ON e.entry_no = coalesce(o.entry_no, i.entry_no)
+WHERE i.inbox_no = :inbox_no AND i.heard = 0;
