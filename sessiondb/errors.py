@@ -235,6 +235,7 @@ class NotFound(SessionDBError):
     key: str | None = None
     namespace: str | None = None
     external_id: str | None = None
+    idempotency_key: str | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -75,6 +75,9 @@ SESSIONS_SORTED_MAX = 1_000
 # A page of history, and the rows that one step of a cut search reads: at first, and at
 # most.
 PAGE_ENTRIES_MAX = 1_000
+# Entries that one read looks at for those of some types. Each is a row of some hundred bytes,
+# and of its text at most what is on the same page: 10 to 50 ms.
+TYPED_ENTRIES_LOOKED_AT = 10_000
 CUT_SCAN_ROWS_FIRST = 32
 CUT_SCAN_ROWS = 256
 # A cut is chosen in a read, and chosen again if the context has changed by the write. A
@@ -85,6 +88,12 @@ CUT_RETRY_AFTER_MS = 1_000
 # Results and replies that the write looks at, a lookup each, to find that the calls of those
 # results lie behind the cut. A working turn's calls are the newest.
 CUT_CHECK_ROWS = 32
+
+# The last messages of a context are read back from its end, so many rows at a time. They go
+# on to the calls of their results, but no further than this: a result that has no call would
+# otherwise be searched for in all of the context.
+CONTEXT_BACK_ROWS = 64
+CONTEXT_CALLS_BACK_MAX = 1_000
 
 # After a switch of branches, an undo or a fork, a provider's count is looked for among so
 # many replies, two lookups each. Without one the context's tokens are an estimate.

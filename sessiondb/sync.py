@@ -700,6 +700,8 @@ class Session(_Proxy[AsyncSession]):
     append_history = _call(AsyncSession.append_history)
     context = _call(AsyncSession.context)
     entries = _call(AsyncSession.entries)
+    entry = _call(AsyncSession.entry)
+    entry_by_key = _call(AsyncSession.entry_by_key)
     all_entries = _call(AsyncSession.all_entries)
     epochs = _call(AsyncSession.epochs)
     diff = _call(AsyncSession.diff)

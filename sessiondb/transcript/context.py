@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -27,6 +27,7 @@ from sessiondb.backend import ReadTx
 from sessiondb.clock import ms_from_iso
 from sessiondb.errors import NotFound
 from sessiondb.json_text import dumps_again, loads, stored_text
+from sessiondb.limits import CONTEXT_BACK_ROWS, CONTEXT_CALLS_BACK_MAX
 from sessiondb.models import MessageFormat
 
 from .append import State, no_session
@@ -76,6 +77,8 @@ class Context:
     """The message format of `messages`. None: they may have several, and look alike in each."""
     summary_entry: str | None = None
     """The compaction entry at which the context begins, as JSON. None: it begins at none."""
+    is_whole: bool = True
+    """False: it has only the last messages (`last=`), and `tokens` is an estimate of these."""
 
     @cached_property
     @stored_text()
@@ -134,11 +137,17 @@ class Context:
 
 
 def read_context(
-    tx: ReadTx, session_no: int, epoch: int | None = None, *, raw: bool = False
+    tx: ReadTx,
+    session_no: int,
+    epoch: int | None = None,
+    *,
+    raw: bool = False,
+    last: int | None = None,
 ) -> Context:
     """Read the current context or, with `epoch`, the one at the end of that epoch.
 
-    Its messages are put in order (`pairing.py`), unless it is to be `raw`.
+    Its messages are put in order (`pairing.py`), unless it is to be `raw`. With `last` it has only
+    its last messages, so many at least.
 
     Raises:
         NotFound: no such session or epoch.
@@ -159,23 +168,108 @@ def read_context(
                 epoch=epoch,
             )
         at, is_ordered = then, False
-    read = _read_parts(
-        tx, at.formats, _path(tx, at), _boundary(tx, at.boundary_no), at.first_kept_no
-    )
+    path, boundary = _path(tx, at), _boundary(tx, at.boundary_no)
+    read = None
+    if last is not None:
+        read = _read_last(tx, at.formats, path, boundary, at.first_kept_no, last)
+    is_whole = read is None
+    if read is None:
+        read = _read_parts(tx, at.formats, path, boundary, at.first_kept_no)
+    is_counted = is_whole and at.context_tokens is not None
     return Context(
         session_id=at.session_id,
         epoch=at.epoch,
         head_id=at.head_id,
-        tokens=at.context_tokens if at.context_tokens is not None else _estimate(read),
-        tokens_fresh=bool(at.tokens_fresh),
+        tokens=at.context_tokens or 0 if is_counted else _estimate(read),
+        tokens_fresh=is_counted and bool(at.tokens_fresh),
         parts=tuple(read.parts),
         excluded=read.excluded,
         model_entry=at.model_entry,
         thinking_entry=at.thinking_entry,
-        prompt=None if raw else _prompt(tx, session_no, read, is_ordered),
+        prompt=None if raw else _prompt(tx, session_no, read, is_ordered and is_whole),
         format=known(at.formats),
         summary_entry=read.summary.payload if read.summary is not None else None,
+        is_whole=is_whole,
     )
+
+
+def _read_last(
+    tx: ReadTx,
+    formats: int,
+    path: Sequence[Segment],
+    boundary: statements.ContextBoundary | None,
+    first_kept_no: int | None,
+    last: int,
+) -> _Messages | None:
+    """Read the last messages of a context: at least so many. None: that is all of them.
+
+    What a boundary says stands at the beginning of a whole context, and of no part. An edit
+    comes after its entry, so a part has the edits of its messages.
+    """
+    wanted = last
+    while True:
+        start_no = _start_of_last(tx, spoken(formats), path, wanted)
+        if start_no is None:
+            return None
+        part = [
+            replace(segment, low_no=max(segment.low_no, start_no))
+            for segment in path
+            if segment.high_no >= start_no
+        ]
+        read = _read_parts(tx, formats, part, boundary, first_kept_no, opened=False)
+        if sum(1 for _ in read.numbered()) >= last:
+            return read
+        wanted *= 2  # a reset or an edit has taken some of them out
+
+
+@stored_text()
+def _start_of_last(
+    tx: ReadTx, message_format: Format, path: Sequence[Segment], last: int
+) -> int | None:
+    """Return the entry at which the last messages begin, or None if all of them are needed.
+
+    It lies before the calls of their results. It lies before what leads to their first item of the
+    model, too, which is the last one of the model before. Both are looked for so far and no
+    further: a prompt leaves out a result without its call.
+    """
+    rules = PROMPTS[message_format.name]
+    count, looked_further, start_no = 0, 0, None
+    candidate_no: int | None = None
+    open_results: set[CallId] = set()
+    for row in _back(tx, path):
+        message = loads(_message(row.projection, row.content, retained=False))
+        if count >= last and not open_results and candidate_no is None:
+            candidate_no = start_no
+        if count >= last:
+            is_known = candidate_no is not None and rules.by_model(message)
+            if looked_further >= CONTEXT_CALLS_BACK_MAX or (is_known and not rules.leads(message)):
+                return candidate_no if candidate_no is not None else start_no
+            looked_further += 1
+        if rules.leads(message):
+            candidate_no = None
+        if row.projection != Projection.EXCLUDED and rules.taken(message) is not None:
+            count += 1
+        open_results.difference_update(call.key for call in rules.calls(message))
+        open_results.update(key for key, _ in rules.results(message))
+        start_no = row.entry_no
+    return candidate_no
+
+
+def _back(tx: ReadTx, path: Sequence[Segment]) -> Iterator[statements.ContextSpanBackward]:
+    """Yield the messages of a path as they are stored, newest first."""
+    for segment in reversed(path):
+        high_no, more = segment.high_no, True
+        while more:
+            rows, more = tx.page(
+                "context.span_backward",
+                branch_no=segment.branch_no,
+                low_no=segment.low_no,
+                high_no=high_no,
+                limit=CONTEXT_BACK_ROWS,
+            )
+            yield from rows
+            if rows:
+                high_no = rows[-1].entry_no - 1
 
 
 def _prompt(
@@ -369,6 +463,7 @@ def _read_parts(
     *,
     for_summary: bool = False,
     edits: Sequence[bytes] = (),
+    opened: bool = True,
 ) -> _Messages:
     message_format = spoken(formats)
     read = _Messages(message_format)
@@ -378,7 +473,7 @@ def _read_parts(
         system_after_no = _ALL_ENTRIES
     elif formats == PI.bit and _is_summary(boundary):
         system_after_no = boundary.entry_no
-    if _is_summary(boundary):
+    if opened and _is_summary(boundary):
         entry = loads(boundary.payload)
         opening = [message_format.summary(entry)] if for_summary else message_format.opening(entry)
         read.parts += map(_written, opening)

@@ -10,13 +10,19 @@ it is reading ranges. Numbers grow along a path.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sessiondb import paging
 from sessiondb.backend import ReadTx
 from sessiondb.errors import InvalidInput, NotFound, SessionArchived, StoreDamaged
-from sessiondb.limits import PAGE_ENTRIES_MAX, SEQ_BITS, SEQ_MAX
+from sessiondb.limits import (
+    PAGE_BYTES,
+    PAGE_ENTRIES_MAX,
+    SEQ_BITS,
+    SEQ_MAX,
+    TYPED_ENTRIES_LOOKED_AT,
+)
 from sessiondb.paging import Page
 
 if TYPE_CHECKING:
@@ -151,34 +157,26 @@ def read_path(
 
     Raises:
         NotFound: a given entry is not on the path.
-        InvalidInput: a negative limit.
+        InvalidInput: a limit that no page can have.
     """
-    limit = _page_limit(limit)
-    if before_no is not None:
-        _require_on_path(tx, head_no, before_no)
-    if after_no is not None:
-        _require_on_path(tx, head_no, after_no)
-    if after_no is not None and before_no is not None and after_no >= before_no:
-        return []  # numbers grow along a path: nothing lies between them
-    ranges = segments(tx, head_no if before_no is None else before_no, stop_no=after_no)
+    limit = page_limit(limit)
+    ranges = ranges_between(tx, head_no, after_no=after_no, before_no=before_no)
 
     def span(segment: Segment, left: int, room: int) -> Page[statements.TranscriptSpanForward]:
-        low_no = segment.low_no + (segment.low_no == after_no)
-        high_no = segment.high_no - (segment.high_no == before_no)
         if backward:
             return tx.page(
                 "transcript.span_backward",
                 branch_no=segment.branch_no,
-                low_no=low_no,
-                high_no=high_no,
+                low_no=segment.low_no,
+                high_no=segment.high_no,
                 limit=left,
                 bytes_max=room,
             )
         return tx.page(
             "transcript.span_forward",
             branch_no=segment.branch_no,
-            low_no=low_no,
-            high_no=high_no,
+            low_no=segment.low_no,
+            high_no=segment.high_no,
             limit=left,
             bytes_max=room,
         )
@@ -186,10 +184,115 @@ def read_path(
     return paging.fill_from(reversed(ranges) if backward else ranges, span, limit).rows
 
 
-def _page_limit(limit: Any) -> int:
-    if not isinstance(limit, int) or limit < 0:
-        raise InvalidInput(f"a page cannot hold {limit!r} entries")  # SQL would read it as no limit
-    return min(limit, PAGE_ENTRIES_MAX)
+def ranges_between(
+    tx: ReadTx, head_no: int | None, *, after_no: int | None, before_no: int | None
+) -> list[Segment]:
+    """Return the path to `head_no`, strictly between two entries, as ranges, root first.
+
+    Raises:
+        NotFound: a given entry is not on the path.
+    """
+    if before_no is not None:
+        _require_on_path(tx, head_no, before_no)
+    if after_no is not None:
+        _require_on_path(tx, head_no, after_no)
+    if after_no is not None and before_no is not None and after_no >= before_no:
+        return []  # numbers grow along a path: nothing lies between them
+    return [
+        Segment(
+            segment.branch_no,
+            segment.low_no + (segment.low_no == after_no),
+            segment.high_no - (segment.high_no == before_no),
+        )
+        for segment in segments(tx, head_no if before_no is None else before_no, stop_no=after_no)
+    ]
+
+
+@dataclass(slots=True)
+class TypedSearch:
+    """A search for entries of some types, along ranges that are still to be looked at.
+
+    A step reads a bounded number of entries, whatever their types are. Those that were found lie
+    in the order of the search.
+    """
+
+    ranges: list[Segment]
+    """What is left, in the order of the path."""
+    types: str
+    """The types, as a JSON array."""
+    backward: bool
+    limit: int
+    found: list[statements.TranscriptSpanForward] = field(default_factory=list)
+    room: int = PAGE_BYTES
+
+    @property
+    def is_over(self) -> bool:
+        """True: the page is full, or nothing is left."""
+        return not self.ranges or self.room <= 0 or len(self.found) >= self.limit
+
+    def step(self, tx: ReadTx) -> None:
+        """Look at the next entries."""
+        left = TYPED_ENTRIES_LOOKED_AT
+        while left > 0 and not self.is_over:
+            part = self._next(left)
+            left -= part.high_no - part.low_no + 1
+            rows = self._read(tx, part)
+            self.found += rows
+            self.room -= sum(map(paging.memory_of, rows))
+
+    def _next(self, most: int) -> Segment:
+        """Take a part of the next range: so many numbers at most."""
+        segment = self.ranges.pop(-1 if self.backward else 0)
+        if segment.high_no - segment.low_no < most:
+            return segment
+        if self.backward:
+            cut_no = segment.high_no - most
+            self.ranges.append(replace(segment, high_no=cut_no))
+            return replace(segment, low_no=cut_no + 1)
+        cut_no = segment.low_no + most
+        self.ranges.insert(0, replace(segment, low_no=cut_no))
+        return replace(segment, high_no=cut_no - 1)
+
+    def _read(self, tx: ReadTx, part: Segment) -> list[statements.TranscriptSpanForward]:
+        limit = self.limit - len(self.found)
+        if self.backward:
+            return tx.page(
+                "transcript.typed_backward",
+                branch_no=part.branch_no,
+                low_no=part.low_no,
+                high_no=part.high_no,
+                types=self.types,
+                limit=limit,
+                bytes_max=self.room,
+            ).rows
+        return tx.page(
+            "transcript.typed_forward",
+            branch_no=part.branch_no,
+            low_no=part.low_no,
+            high_no=part.high_no,
+            types=self.types,
+            limit=limit,
+            bytes_max=self.room,
+        ).rows
+
+
+def read_entry(tx: ReadTx, entry_no: int) -> statements.TranscriptAllEntries:
+    """Return one entry by its number, which exists."""
+    return tx.page("transcript.all_entries", low_no=entry_no, high_no=entry_no, limit=1).rows[0]
+
+
+def page_limit(limit: Any) -> int:
+    """Return a number of entries that a page can hold.
+
+    Raises:
+        InvalidInput: it is none, or more than `PAGE_ENTRIES_MAX`.
+    """
+    if not isinstance(limit, int) or not 0 <= limit <= PAGE_ENTRIES_MAX:
+        raise InvalidInput(
+            f"a page cannot hold {limit!r} entries: 0 to {PAGE_ENTRIES_MAX:,}. "
+            "For more, ask for the next page"
+        )
+    return limit
 
 
 def _require_on_path(tx: ReadTx, head_no: int | None, entry_no: int) -> None:
@@ -222,7 +325,7 @@ def read_all_entries(
         "transcript.all_entries",
         low_no=entry_number(session_no, 0) if after_no is None else after_no + 1,
         high_no=entry_number(session_no, SEQ_MAX),
-        limit=_page_limit(limit),
+        limit=page_limit(limit),
     ).rows
 
 

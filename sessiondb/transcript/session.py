@@ -5,14 +5,15 @@ A `Session` holds nothing of its session, so it never disagrees with the databas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sessiondb import events
 from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.clock import iso_from_ms
-from sessiondb.errors import InvalidInput, before_the_write
+from sessiondb.errors import InvalidInput, NotFound, before_the_write
 from sessiondb.events import Audience
+from sessiondb.json_text import dumps
 from sessiondb.limits import COMPACTION_TIMEOUT_S, KEEP_RECENT_TOKENS
 from sessiondb.models import (
     ANY_HEAD,
@@ -37,6 +38,7 @@ from . import (
     registry,
     rewind,
 )
+from .append import State
 from .compaction_job import CompactionJob
 from .context import Context, read_context
 from .entries import Appendable, Draft, check_append, prepare, prepare_all
@@ -48,6 +50,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _EPOCHS_PAGE = 200
+PART_OF_EPOCH = -1
+"""Stands for the epoch of a reply that was asked for with a part of its context. A count of
+that is good for no context."""
 _WENT_BACK = "the conversation went back to another entry"
 """The reason of a turn that is stopped by going back."""
 
@@ -197,13 +202,22 @@ class Session:
         )
 
     async def context(
-        self, *, epoch: int | None = None, decode: bool = True, raw: bool = False
+        self,
+        *,
+        epoch: int | None = None,
+        last: int | None = None,
+        decode: bool = True,
+        raw: bool = False,
     ) -> Context:
         """Read the context of the model: the present one, or with `epoch` that epoch's last.
 
         Its messages are a prompt that their provider takes. Results stand behind their calls,
         and a call without a result has one that says so. `raw=True` leaves them as they were
         stored.
+
+        With `last` it is the last messages only, and no summary: so many, and as many more as
+        have the calls of their results. It costs as much as it returns. A provider's count of a
+        reply to a part of the context is not taken for one of the whole.
 
         A reply that this handle, or its turn, appends from now on counts as asked for with the
         present context. The provider's count of tokens is good only for the context it was asked
@@ -214,18 +228,21 @@ class Session:
 
         Raises:
             NotFound: no such epoch.
+            InvalidInput: `last` is no number from 1 to 1,000.
             SessionArchived: its entries are in an archive. `db.unarchive` brings them back.
         """
+        if last is not None and paths.page_limit(last) == 0:
+            raise InvalidInput("the last 0 messages are no prompt; ask for one at least")
 
         def read(tx: ReadTx) -> Context:
-            context = read_context(tx, self.ref.session_no, epoch, raw=raw)
+            context = read_context(tx, self.ref.session_no, epoch, raw=raw, last=last)
             if decode:
                 context.messages  # noqa: B018  decodes on the reader thread; the value is cached
             return context
 
         context = await self.db.read("context", read)
         if epoch is None:
-            self.asked_epoch = context.epoch
+            self.asked_epoch = context.epoch if context.is_whole else PART_OF_EPOCH
         return context
 
     async def entries(
@@ -233,6 +250,7 @@ class Session:
         *,
         after: Entry | Receipt | int | None = None,
         before: Entry | Receipt | int | None = None,
+        types: str | Collection[str] | None = None,
         limit: int = 100,
         newest_first: bool = False,
         last: int | None = None,
@@ -240,37 +258,120 @@ class Session:
         """Read one page of the current path: oldest first, or newest first.
 
         `after` and `before` are entries (or their `entry_no`) that bound the page and are not part
-        of it. For the next page, pass the last entry of this one as `after` (or as `before`,
-        newest first). An empty page is behind the last one. `last=20` are the last twenty, or the
-        last twenty before `before`, oldest first.
+        of it. `after` alone means the entries just behind it, `before` alone those just before it.
+        For the next page, pass the last entry of this one as `after` (or as `before`, newest
+        first). An empty page is behind the last one. `last=20` are the last twenty, or the last
+        twenty before `before`, oldest first. `types` are the types of the entries that are wanted
+        ("message", "compaction", ...), one or several.
 
         A page has `limit` entries, 1,000 at most, or fewer when they are large: it ends with the
         entry at which it reaches 4 MiB (`limits.PAGE_BYTES`). So a short page is not the last.
 
         Raises:
             NotFound: a bound is not on the current path (the head has moved to another branch).
-            InvalidInput: no number of entries, or `last` with `after` or `newest_first`.
+            InvalidInput: a number of entries that no page can have, `last` with `after` or
+                `newest_first`, or `types` that are no texts.
             SessionArchived: its entries are in an archive. `db.unarchive` brings them back.
         """
         if last is not None and (after is not None or newest_first):
             raise InvalidInput("`last` goes back from the end, so it takes `before` only")
         after_no, before_no = _entry_no(after), _entry_no(before)
-        backward, count = newest_first or last is not None, limit if last is None else last
+        from_end = last is not None or (before is not None and after is None)
+        backward, count = newest_first or from_end, limit if last is None else last
+        in_turn = -1 if backward and not newest_first else 1  # pages from the end are turned round
+        if types is not None:
+            ranges = await self.db.read(
+                "entries", lambda tx: self._ranges(tx, after_no=after_no, before_no=before_no)
+            )
+            search = paths.TypedSearch(ranges, _types(types), backward, paths.page_limit(count))
+            return (await self._search(search))[::in_turn]
 
         def read(tx: ReadTx) -> list[Entry]:
-            state = append.load_state(tx, self.ref.session_no)
-            paths.require_entries(state.session_id, state.archived_at_ms)
             rows = paths.read_path(
                 tx,
-                state.head_no,
+                self._readable(tx).head_no,
                 after_no=after_no,
                 before_no=before_no,
                 limit=count,
                 backward=backward,
             )
-            return _entries(rows if last is None else rows[::-1])
+            return _entries(rows[::in_turn])
 
         return await self.db.read("entries", read)
+
+    def _readable(self, tx: ReadTx) -> State:
+        """Return the session's state, if its entries are there."""
+        state = append.load_state(tx, self.ref.session_no)
+        paths.require_entries(state.session_id, state.archived_at_ms)
+        return state
+
+    def _ranges(
+        self, tx: ReadTx, *, after_no: int | None, before_no: int | None
+    ) -> list[paths.Segment]:
+        head_no = self._readable(tx).head_no
+        return paths.ranges_between(tx, head_no, after_no=after_no, before_no=before_no)
+
+    async def _search(self, search: paths.TypedSearch) -> list[Entry]:
+        """Search a path in bounded reads. It is the path of the first read: paths only grow."""
+
+        def step(tx: ReadTx) -> list[Entry]:
+            self._readable(tx)
+            before = len(search.found)
+            search.step(tx)
+            return _entries(search.found[before:])
+
+        found: list[Entry] = []
+        while not search.is_over:
+            found += await self.db.read("entries", step)
+        return found
+
+    async def entry(self, entry_id: str) -> Entry:
+        """Return one entry by its id, on whichever branch it is. Of two with one id, the newest.
+
+        Of a fork also one of the path that it began with.
+
+        Raises:
+            NotFound: no such entry.
+            SessionArchived: its entries are in an archive. `db.unarchive` brings them back.
+        """
+
+        def read(tx: ReadTx) -> Entry:
+            state = self._readable(tx)
+            found = append.find_entry(tx, state, entry_id)
+            if found is None:
+                raise append.no_entry(state.session_id, entry_id)
+            return _entries([paths.read_entry(tx, found.entry_no)])[0]
+
+        return await self.db.read("entry", read)
+
+    async def entry_by_key(self, idempotency_key: str) -> Entry:
+        """Return the entry that this session stored under an idempotency key.
+
+        It tells what became of an append whose outcome is not known. A fork has the keys of its own
+        entries only.
+
+        Raises:
+            NotFound: nothing was stored under this key.
+            SessionArchived: its entries are in an archive. `db.unarchive` brings them back.
+        """
+
+        def read(tx: ReadTx) -> Entry:
+            state = self._readable(tx)
+            found = tx.first(
+                "transcript.by_idempotency_key",
+                session_no=state.session_no,
+                idempotency_key=idempotency_key,
+            )
+            if found is None:
+                raise NotFound(
+                    f"session {state.session_id} has stored no entry under the idempotency key "
+                    f"{idempotency_key!r}; append it with this key",
+                    session_id=state.session_id,
+                    idempotency_key=idempotency_key,
+                )
+            return _entries([paths.read_entry(tx, found.entry_no)])[0]
+
+        return await self.db.read("entry", read)
 
     async def all_entries(
         self, *, after: Entry | Receipt | int | None = None, limit: int = 100
@@ -678,6 +779,14 @@ class Session:
 def _entries(rows: Sequence[statements.TranscriptSpanForward]) -> list[Entry]:
     """Make a page's entries, on the reader thread."""
     return [Entry(**row._asdict()) for row in rows]
+
+
+def _types(types: str | Collection[str]) -> str:
+    """Return the types of entries as a JSON array. A text is one type, not its letters."""
+    wanted = [types] if isinstance(types, str) else list(types)
+    if not wanted or not all(isinstance(each, str) for each in wanted):
+        raise InvalidInput(f"types are texts, one or several, not {types!r}")
+    return dumps(wanted)
 
 
 def _entry_no(bound: Entry | Receipt | int | None) -> int | None:

@@ -154,6 +154,15 @@ HOT = {
     "transcript.span_forward": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
     "transcript.span_backward": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
     "transcript.newest_in_span": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+    "transcript.typed_forward": [
+        "SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+        *GIVEN_LIST,
+    ],
+    "transcript.typed_backward": [
+        "SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+        *GIVEN_LIST,
+    ],
+    "context.span_backward": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
     "transcript.all_entries": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
     "context.pointers": ["SEARCH s USING INTEGER PRIMARY KEY (rowid=?)"],
     "context.span": ["SEARCH entry USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],

@@ -172,6 +172,9 @@ async def test_a_page_lies_strictly_between_its_bounds(tmp_db: Path) -> None:
         assert await session.entries(after=b, before=b) == []
         assert await session.entries(after=d) == []
         assert await session.entries(before=a) == []
+        assert ids_of(await session.entries(before=d)) == [a.entry_id, b.entry_id]
+        assert ids_of(await session.entries(before=d, limit=1)) == [b.entry_id], "just before it"
+        assert ids_of(await session.entries(after=a, limit=1)) == [b.entry_id], "just behind it"
         assert await session.entries(limit=0) == []
         assert ids_of(await session.entries(last=2)) == [b.entry_id, d.entry_id]
         assert ids_of(await session.entries(last=2, before=d)) == [a.entry_id, b.entry_id]
@@ -199,15 +202,18 @@ async def test_a_page_is_bounded_and_never_negative(tmp_db: Path) -> None:
         session = await db.create_session("s")
         await session.append_many([user("x")] * 1000)
         await session.append_many([user("x")] * 5)
-        assert len(await session.entries(limit=5_000)) == PAGE_ENTRIES_MAX
-        assert len(await session.all_entries(limit=5_000)) == PAGE_ENTRIES_MAX
-        for attempt in (
-            session.entries(limit=-1),
-            session.entries(last=-1),
-            session.all_entries(limit=-1),
-        ):
-            with pytest.raises(InvalidInput, match="-1 entries"):
-                await attempt
+        assert len(await session.entries(limit=PAGE_ENTRIES_MAX)) == PAGE_ENTRIES_MAX
+        assert len(await session.all_entries(limit=PAGE_ENTRIES_MAX)) == PAGE_ENTRIES_MAX
+        for number in (-1, PAGE_ENTRIES_MAX + 1):
+            for attempt in (
+                session.entries(limit=number),
+                session.entries(last=number),
+                session.entries(limit=number, types="message"),
+                session.all_entries(limit=number),
+                session.context(last=number),
+            ):
+                with pytest.raises(InvalidInput, match=f"cannot hold {number} entries"):
+                    await attempt
 
 
 @pytest.mark.anyio

@@ -26,7 +26,7 @@ from sessiondb.transcript.compaction import Summary
 from sessiondb.transcript.context import Context, read_context
 from sessiondb.transcript.entries import draft_entry
 from sessiondb.transcript.formats import FORMATS, Format, bits_of
-from sessiondb.transcript.formats.prompt import PROMPTS
+from sessiondb.transcript.formats.prompt import BEGINNING, PROMPTS
 from sessiondb.transcript.pairing import Part, in_order
 from tests.support.compaction import begin_in
 from tests.support.core import one_loop
@@ -122,6 +122,30 @@ class Course:
         parts = [Part(self.format.sendable(message), 0) for message in raw.messages]
         anew = in_order(PROMPTS[self.format.name], parts)
         assert [part.message for part in anew] == context.messages
+        self.look_at_the_end(context, raw)
+
+    def look_at_the_end(self, context: Context, raw: Context) -> None:
+        """Read the last messages of the present context: its own end, and a prompt by itself."""
+        for last in (1, 2, self.rng.randrange(3, 12), 1_000):
+            part = read_context(self.tx, self.session_no, last=last)
+            self.check(part.messages)
+            if part.is_whole:
+                assert part == context
+                continue
+            self.counts["parts"] += 1
+            as_stored = read_context(self.tx, self.session_no, last=last, raw=True).messages
+            assert len(as_stored) >= last
+            assert as_stored == raw.messages[-len(as_stored) :]
+            sent = part.messages
+            if sent and self._text(sent[0]) == BEGINNING:
+                sent = sent[1:]
+            whole = context.messages
+            if PROMPTS[self.format.name].calls_are_items:
+                # Calls that follow each other are one reply. A part may have the last of them.
+                rest = iter(whole)
+                assert all(any(each == message for each in rest) for message in sent)
+            else:
+                assert sent == whole[len(whole) - len(sent) :]
 
     def look_back(self) -> None:
         """Read the context at the end of every epoch, and check it."""
@@ -138,7 +162,7 @@ class Course:
             Counter(text for message in found.messages if (text := self._text(message)))
             for found in (raw, context)
         )
-        sent.pop("(The conversation begins here.)", None)
+        sent.pop(BEGINNING, None)
         assert said == sent
 
     def _text(self, message: dict[str, Any]) -> str:
@@ -175,4 +199,5 @@ async def test_every_context_is_a_prompt(db: SessionDB, message_format: MessageF
     assert (await db.verify()).findings == ()
     print(f"{message_format}: {TALKS} conversations, {dict(counts)}")
     assert counts["contexts"] > 5 * TALKS
+    assert counts["parts"] > counts["contexts"], "a part is hardly ever read"
     assert counts["as stored"] > counts["contexts"] / 10, "a fast way that is never taken"

@@ -59,6 +59,13 @@ WHERE branch_no = :branch_no AND entry_no BETWEEN :low_no AND :high_no
   AND (role = 'system' OR type = 'context_edit')
 ORDER BY entry_no;
 
+-- name: span_backward
+-- Return the same rows, newest first, a page at a time.
+SELECT entry_no, projection, CASE WHEN projection = 3 THEN CAST(payload AS BLOB)
+       ELSE substr(CAST(payload AS BLOB), body_at + 1, body_bytes) END AS content
+FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no AND projection > 0
+ORDER BY entry_no DESC LIMIT :limit;
+
 -- name: last_user_message
 -- Return the last user message that one branch's range adds to a context.
 SELECT entry_no FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no

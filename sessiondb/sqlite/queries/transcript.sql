@@ -101,6 +101,22 @@ SELECT entry_no, branch_no, parent_no, type, role, projection, octet_length(payl
 FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
 ORDER BY entry_no DESC LIMIT :limit;
 
+-- name: typed_forward
+-- Return those of them that have one of some types, oldest first.
+SELECT entry_no, parent_no, position, type, role, tokens, usage_tokens, appended_at_ms, entry_id,
+       idempotency_key, payload
+FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
+  AND type IN (SELECT value FROM json_each(:types))
+ORDER BY entry_no LIMIT :limit;
+
+-- name: typed_backward
+-- Return the same, newest first.
+SELECT entry_no, parent_no, position, type, role, tokens, usage_tokens, appended_at_ms, entry_id,
+       idempotency_key, payload
+FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branch_no = :branch_no
+  AND type IN (SELECT value FROM json_each(:types))
+ORDER BY entry_no DESC LIMIT :limit;
+
 -- name: all_entries
 -- Return the entries of a session in order of arrival: every branch and every control
 -- record.

@@ -12,7 +12,6 @@ from tests.support.world import Recorder, World
 
 CHANGES: list[Change] = []
 GUARDS: list[Guard] = []
-PAGES: list[Page] = []
 
 
 def of_session(name: str, **more: Any) -> Callable[[World], dict[str, Any]]:
@@ -115,6 +114,29 @@ def edited_span(
         ],
         give,
     )
+
+
+def span_of_live(w: World) -> dict[str, int]:
+    low_no = w.no("session live") << 32
+    found = {"low_no": low_no | 3, "high_no": low_no | 15}
+    return found | {"branch_no": w.no("branch live/1")}
+
+
+def projected(w: World) -> list[str]:
+    """Return the entries of `span_of_live` that a context may show, newest first."""
+    labels = [f"live/{seq}" for seq in (15, *range(13, 2, -1))]
+    return [label for label in labels if w.row(f"entry {label}")["projection"] > 0]
+
+
+PAGES = [
+    Page(
+        "context.span_backward",
+        span_of_live,
+        lambda row: {"high_no": row.entry_no - 1},
+        "entry_no",
+        projected,
+    )
+]
 
 
 def last_of_user(low: int, high: int, found: int | None) -> Read:

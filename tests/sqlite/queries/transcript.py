@@ -212,6 +212,19 @@ def seqs(*seqs: int) -> list[str]:
     return [f"live/{seq}" for seq in seqs]
 
 
+def of_types(w: World, types: set[str], among: list[int]) -> list[str]:
+    labels = seqs(*among)
+    return [label for label in labels if w.row(f"entry {label}")["type"] in types]
+
+
+def typed_of_live(w: World) -> list[str]:
+    return of_types(w, {"message", "compaction"}, [*range(1, 14), 15])
+
+
+def messages_of_live(w: World) -> list[str]:
+    return of_types(w, {"message"}, [15, *range(13, 2, -1)])
+
+
 PAGES = [
     Page("transcript.span_forward", span, forward, "entry_no", seqs(*range(1, 14), 15)),
     Page(
@@ -235,6 +248,20 @@ PAGES = [
         lambda row: {"high_no": row.entry_no - 1},
         "entry_no",
         seqs(15, *range(13, 2, -1)),
+    ),
+    Page(
+        "transcript.typed_forward",
+        lambda w: {**span(w), "types": '["message", "compaction"]'},
+        forward,
+        "entry_no",
+        typed_of_live,
+    ),
+    Page(
+        "transcript.typed_backward",
+        lambda w: {**span(w, low=3, high=15), "types": '["message"]'},
+        lambda row: {"high_no": row.entry_no - 1},
+        "entry_no",
+        messages_of_live,
     ),
     Page("transcript.all_entries", all_entries, forward, "entry_no", seqs(*range(1, 19))),
     Page(
