@@ -46,7 +46,8 @@ class BackupFile:
         self._compress = compress
         if compress:
             _zstandard()
-        os.unlink(make_partial(self.path, "backup"))  # noqa: PTH108 -- the name is free, and can be given
+        # The name is free, and can be given.
+        os.unlink(make_partial(self.path, "backup"))  # noqa: PTH108
         if file_status(self.copy) is not None:
             raise InvalidInput(
                 f"{self.copy}: left by a backup that was interrupted, or being written. "

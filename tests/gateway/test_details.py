@@ -281,8 +281,9 @@ def test_details_of_the_synchronous_face(tmp_db: Path) -> None:
         db.accept(ONE, user("a"), channel="web", event_id="a", details=DETAILS)
         again = db.accept(ONE, user("a"), channel="web", event_id="a", details={"other": 1})
         assert again.duplicate, "details are no part of what a message says"
+        wrong: Any = ["a list"]
         with pytest.raises(sessiondb.InvalidInput, match="mapping of names"):
-            db.accept(ONE, user("b"), channel="web", event_id="b", details=["a list"])  # type: ignore[arg-type]
+            db.accept(ONE, user("b"), channel="web", event_id="b", details=wrong)
     assert query(tmp_db, "SELECT event_id, details FROM inbox") == [
         ("a", json.dumps(DETAILS, ensure_ascii=False, separators=(",", ":")))
     ]

@@ -262,11 +262,12 @@ async def test_bad_addresses_are_refused(tmp_db: Path) -> None:
             await say(db, "e1", lane="resume")
         with pytest.raises(sessiondb.InvalidKey):
             await say(db, "e1", "discord:1")
-        for bad in ("", "x" * (SESSION_KEY_CHARS_MAX + 1), 4711):
+        unfit: tuple[Any, ...] = ("", "x" * (SESSION_KEY_CHARS_MAX + 1), 4711)
+        for bad in unfit:
             with pytest.raises(sessiondb.InvalidInput, match="event_id is a text of 1 to"):
-                await say(db, bad, text="x")  # type: ignore[arg-type]
+                await say(db, bad, text="x")
             with pytest.raises(sessiondb.InvalidInput, match="channel is a text of 1 to"):
-                await db.accept(KEY, user("x"), channel=bad, event_id="e1")  # type: ignore[arg-type]
+                await db.accept(KEY, user("x"), channel=bad, event_id="e1")
         assert await look(db, "inbox") == []
         await db.accept(
             KEY,

@@ -38,6 +38,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -507,7 +508,7 @@ class WritingProcess(Process):
                 )
                 accepted, _ = await self.patiently(
                     "accept",
-                    lambda: self.db.accept(key, message, channel="storm", event_id=event_id),  # noqa: B023
+                    partial(self.db.accept, key, message, channel="storm", event_id=event_id),
                 )
                 self.note(
                     "accepted",
