@@ -24,8 +24,8 @@ EXAMPLES = [
     if isinstance(command, Command)
     for example in command.examples
 ]
-MAY_END_WITH_1 = {"stuck", "export"}
-"""There is something stuck, and something that is archived."""
+MAY_END_WITH_1 = {"stuck", "export", "status"}
+"""There is something stuck, something that is archived, and a verdict that is not green."""
 
 
 @pytest.fixture(scope="module")
