@@ -2,8 +2,9 @@
 
     python -m examples.telegram_bot
 
-Shown: an update is acknowledged (the next `offset`) once it is on disk, an address that no model
-sees (`details`), an edit, `/stop`, a channel that says when to try again, and a stop in good order.
+Shown: an update is acknowledged (the next `offset`) once it is on disk. An address is kept that no
+model sees (`details`), and what a group says among itself (`answer=False`). An edit, `/stop`, a
+channel that says when to try again, and a stop in good order.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ async def take(update: dict[str, Any], db: SessionDB) -> None:
     """Put an update on disk. Whatever comes twice is one."""
     sent = update.get("message") or update["edited_message"]
     chat, text = sent["chat"]["id"], sent["text"]
-    key = f"agent:main:telegram:direct:{chat}"
+    is_group = chat < 0
+    key = f"agent:main:telegram:{'group' if is_group else 'direct'}:{chat}"
     event_id = f"{chat}:{sent['message_id']}"
     message = {"role": "user", "content": text}
     if text == "/stop":
@@ -74,7 +76,14 @@ async def take(update: dict[str, Any], db: SessionDB) -> None:
         await db.edit(key, message, channel=CHANNEL, event_id=event_id, version=sent["edit_date"])
     else:
         address = {"chat": chat, "answers": sent["message_id"]}
-        await db.accept(key, message, channel=CHANNEL, event_id=event_id, details=address)
+        await db.accept(
+            key,
+            message,
+            channel=CHANNEL,
+            event_id=event_id,
+            details=address,
+            answer=not is_group or "@bot" in text,
+        )
 
 
 async def answer(turn: Turn) -> Answer:
@@ -134,7 +143,9 @@ UPDATES: list[dict[str, Any]] = [
     {"update_id": 3, "message": said_in(8, 2, "good day")},
     {"update_id": 4, "message": said_in(7, 2, "hello")},  # Telegram delivers it once more
     {"update_id": 5, "edited_message": {**said_in(8, 2, "good evening"), "edit_date": 1_700}},
-    {"update_id": 6, "message": said_in(9, 1, "bye")},
+    {"update_id": 6, "message": said_in(-5, 1, "Is it red?")},  # a group's, and not for the bot
+    {"update_id": 7, "message": said_in(-5, 2, "@bot what do you think?")},
+    {"update_id": 8, "message": said_in(9, 1, "bye")},
 ]
 
 
@@ -165,7 +176,7 @@ class FakeTelegram(ThreadingHTTPServer):
             self.said.append(f"to {fields['chat_id']}: {fields['text']}")
             # The edit may come before its message's turn, or after: two answers then.
             texts = " ".join(self.said)
-            if "hello" in texts and "good evening" in texts and "bye" in texts:
+            if all(text in texts for text in ("hello", "good evening", "@bot", "bye")):
                 self.answered.set()
             return 200, {"result": {"message_id": 1_000 + len(self.said)}}
 

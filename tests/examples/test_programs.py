@@ -16,6 +16,7 @@ from tests import ROOT
 SAID = {
     "telegram_bot": [
         "nothing ran",
+        r"to -5: 2: @bot what do you think\?",
         "to 7: 1: hello",
         # Either the edit took the message's place, or both texts were answered.
         r"(to 8: 1: good day\nto 8: 3: good evening|to 8: 1: good evening)",
