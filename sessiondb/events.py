@@ -30,7 +30,7 @@ Audience = Literal["operator", "user"]
 
 PAGE = 200
 # A session's events have no index of their own. They are searched among the newest of
-# all, by number, which takes a few milliseconds.
+# their audience, by number, which takes a few milliseconds.
 LOOK_BACK = 5_000
 
 
@@ -66,7 +66,7 @@ def after(
 def of_session(tx: ReadTx, session_no: int, *, audience: Audience, limit: int) -> list[Event]:
     """Read a session's newest events, oldest first: one page of them.
 
-    Only the newest `LOOK_BACK` events of all sessions are searched.
+    Only the newest `LOOK_BACK` events of that audience, of all sessions, are searched.
     """
     newest = tx.page(
         "events.of_session", session_no=session_no, audience=audience, among=LOOK_BACK, limit=limit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import pytest
 import sessiondb
 from sessiondb import events
 from sessiondb.backend import Tx
+from sessiondb.gateway import outbox
 from sessiondb.limits import CONSUMER_CHARS_MAX
 from tests.support.compaction import begin_in
 from tests.support.core import reply, user
 from tests.support.engine import other_process
-from tests.support.gateway import KEY, claimed, interrupt, kinds, look, say
+from tests.support.gateway import KEY, claimed, complete, interrupt, kinds, look, say
 
 pytestmark = pytest.mark.anyio
 
@@ -457,8 +459,147 @@ async def test_a_sessions_newest_events_are_read_oldest_first(
         ]
         assert [event.text for event in await session.events(limit=2)] == ["number 2", "number 3"]
         assert await session.events(audience="operator") == []
-        monkeypatch.setattr(events, "LOOK_BACK", 4)
+        monkeypatch.setattr(events, "LOOK_BACK", 2)
         assert [event.text for event in await session.events()] == ["number 2", "number 3"]
+
+
+# -- one row a fact and an audience ------------------------------------------------------------
+
+
+async def facts(db: sessiondb.SessionDB, *expected: str) -> list[dict[str, Any]]:
+    """Return the data of all events. Their kinds and audiences are the expected ones."""
+    rows = await look(db, "facts")
+    assert [f"{row.kind} {row.audience}" for row in rows] == list(expected)
+    return [json.loads(row.data) for row in rows]
+
+
+async def test_a_turn_that_begins_and_is_answered_is_two_events(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for key in (KEY, f"{KEY}0"):
+            await say(db, f"of {key}", key)
+        for incomplete in (None, "no words"):
+            turn = await claimed(db)
+            await complete(db, turn.turn_no, replies=[("web:1", "hi")], incomplete=incomplete)
+            with pytest.raises(sessiondb.TurnLost):
+                await complete(db, turn.turn_no)
+        data = await facts(
+            db,
+            *("turn_started operator", "turn_completed operator"),
+            *("turn_started operator", "turn_completed operator", "turn_incomplete user"),
+        )
+        began, answered, _, unanswered, _ = data
+        assert began == {
+            "turn_no": 1,
+            "inbox_no": 1,
+            "lane": "main",
+            "turn_kind": "message",
+            "attempt": 1,
+        }
+        assert answered.pop("took_ms") >= 0
+        assert answered == {
+            "turn_no": 1,
+            "inbox_no": 1,
+            "attempt": 1,
+            "incomplete": False,
+            "replies": 1,
+        }
+        assert (unanswered["turn_no"], unanswered["incomplete"]) == (2, True)
+        assert len({row.session_no for row in await look(db, "facts")}) == 2
+
+
+async def test_a_turn_that_is_stopped_is_an_event_for_both(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        await db.abort_turn((await claimed(db)).turn_no, "enough")
+        _, of_user, of_operator = await facts(
+            db, "turn_started operator", "turn_aborted user", "turn_aborted operator"
+        )
+        assert of_user == {"turn_no": 1, "inbox_no": 1, "reason": "enough"}
+        assert of_operator == {"turn_no": 1, "inbox_no": 1, "attempt": 1}
+        assert (await db.verify()).ok
+
+
+async def test_a_reply_that_is_sent_is_an_event_once(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        turn = await claimed(db)
+        await complete(db, turn.turn_no, replies=[("web:1", "one"), ("sms:1", "two")])
+        replies = [
+            await db.write("begin", lambda tx: outbox.begin_sending(tx, lease_ms=1000))
+            for _ in range(2)
+        ]
+        assert replies[0] is not None
+        assert replies[1] is not None
+        for _ in range(2):
+            await db.write("sent", partial(outbox.sent, reply=replies[0], receipt="m7"))
+        await db.write("lost", partial(outbox.lost, reply=replies[1], reason="silence"))
+        await db.settle_reply(2, "sent")
+        data = await facts(
+            db,
+            *("turn_started operator", "turn_completed operator", "reply_sent operator"),
+            *("reply_unknown operator", "reply_sent operator"),
+        )
+        assert data[2] == {
+            "outbox_no": 1,
+            "turn_no": 1,
+            "target": "web:1",
+            "receipt": "m7",
+            "by_operator": False,
+        }
+        assert (data[4]["outbox_no"], data[4]["by_operator"]) == (2, True)
+
+
+async def test_a_reader_that_forwards_what_was_sent_forwards_not_itself(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await user_event(db, "first")
+        async with aclosing(_one(db)) as stream:
+            event = await anext(stream)
+        for _ in range(2):
+            await db.forward_event(event, "pager", "pager:1", event.text)
+        reply = await db.write("begin", lambda tx: outbox.begin_sending(tx, lease_ms=1000))
+        assert reply is not None
+        assert await db.write("sent", partial(outbox.sent, reply=reply, receipt=None))
+        assert [row.state for row in await look(db, "outbox")] == ["sent"]
+        assert [row.text for row in await look(db, "facts")] == ["first"]
+
+
+async def test_a_reset_and_an_end_are_an_event_each_time(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        one, other = await db.session(KEY), await db.session(f"{KEY}0")
+        await one.append(user("hello"))
+        epoch = await one.reset("new")
+        assert [await one.end(), await one.end(), await other.end()] == [True, False, True]
+        data = await facts(
+            db,
+            *("session_reset operator", "session_ended operator", "session_ended operator"),
+        )
+        assert data == [{"reason": "new", "epoch": epoch}, {"why": "ended"}, {"why": "ended"}]
+        with pytest.raises(sessiondb.SessionEnded):
+            await one.reset("new")
+        assert len(await look(db, "facts")) == 3
+
+
+async def test_a_lane_that_changes_is_an_event_and_one_that_stays_is_none(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for concurrency in (2, 2, 3):
+            await db.set_lane("slow", concurrency=concurrency, priority=5)
+        await db.set_lane("main", concurrency=4, priority=0)
+        created, changed = await facts(db, "lane_changed operator", "lane_changed operator")
+        assert (created["lane"], created["change"]) == ("slow", "created")
+        assert changed == created | {"change": "changed", "concurrency": 3}
+
+
+async def test_facts_of_operators_hide_no_event_of_a_user(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are several for each message. A page that opens late still shows what it should."""
+    monkeypatch.setattr(events, "LOOK_BACK", 3)
+    async with sessiondb.open(tmp_db) as db:
+        await user_event(db, "for the user")
+        for number in range(4):
+            await say(db, f"e{number}", f"{KEY}0")
+            await complete(db, (await claimed(db)).turn_no)
+        assert [event.text for event in await (await db.session(KEY)).events()] == ["for the user"]
 
 
 @pytest.mark.parametrize("length", [1, CONSUMER_CHARS_MAX])

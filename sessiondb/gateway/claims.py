@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from sessiondb import events
 from sessiondb.backend import ReadTx, Tx
 from sessiondb.errors import SessionDBError, StoreDamaged
 from sessiondb.limits import (
@@ -254,6 +255,18 @@ def claim(
         "inbox.claim", inbox_no=candidate.inbox_no, turn_no=turn.turn_no, entry_no=entry_no
     )
     changes.require_one(claimed, f"inbox item {candidate.inbox_no} was queued")
+    events.emit(
+        tx,
+        "turn_started",
+        "operator",
+        f"Turn {turn.turn_no} of session {candidate.session_id} began in lane {lane}",
+        session_no=candidate.session_no,
+        turn_no=turn.turn_no,
+        inbox_no=candidate.inbox_no,
+        lane=lane,
+        turn_kind=kind,
+        attempt=now.attempts + 1,
+    )
     changes.line_up(tx, candidate.session_no)
     notified = tx.one("inbox.notified", inbox_no=candidate.inbox_no)
     return Started(

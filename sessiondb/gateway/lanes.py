@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sessiondb import events
 from sessiondb.backend import ReadTx, Tx
 from sessiondb.errors import InvalidInput, NotFound
 from sessiondb.limits import LANE_CHARS_MAX
@@ -48,6 +49,34 @@ def set_lane(
     tx.run("turns.set_lane", lane=lane, concurrency=concurrency, priority=priority, people=people)
     if before is not None and before.priority != priority:
         tx.run("inbox.line_up_all")
+    notify_changed(tx, lane, before)
+
+
+def notify_changed(tx: Tx, lane: str, before: statements.TurnsLane | None) -> None:
+    """Emit the event of a lane that is not as it was `before`. None: it was not there."""
+    now = require_lane(tx, lane)
+    if now == before:
+        return
+    events.emit(
+        tx,
+        "lane_changed",
+        "operator",
+        f"Lane {lane} {'is new' if before is None else 'has other settings'}: "
+        f"{now.concurrency} at once, priority {now.priority}"
+        + (", for people" if now.people else ""),
+        lane=lane,
+        change="created" if before is None else "changed",
+        concurrency=now.concurrency,
+        priority=now.priority,
+        people=bool(now.people),
+    )
+
+
+def make_room(tx: Tx, lane: str, concurrency: int) -> None:
+    """Let at least so many turns of a lane run at once."""
+    before = require_lane(tx, lane)
+    if tx.run("turns.make_room", lane=lane, concurrency=concurrency):
+        notify_changed(tx, lane, before)
 
 
 def require_lane(tx: ReadTx, lane: str) -> statements.TurnsLane:

@@ -279,7 +279,33 @@ def set_aside(tx: Tx, outbox_no: int, reason: str) -> bool:
 def sent(tx: Tx, reply: Sending, receipt: str | None) -> bool:
     """Record that the channel took a reply. False if it was settled otherwise meanwhile."""
     channels.took_a_reply(tx, reply.channel)
-    return _settle(tx, reply, "sent", receipt=receipt, reason=None)
+    if not _settle(tx, reply, "sent", receipt=receipt, reason=None):
+        return False
+    _notify_sent(tx, reply.outbox_no, receipt=receipt, by_operator=False)
+    return True
+
+
+def _notify_sent(tx: Tx, outbox_no: int, *, receipt: str | None, by_operator: bool) -> None:
+    """Emit the event of a reply that was sent. None for one that forwards an event.
+
+    A reader that forwards events of this kind would forward that one's, too, and so on for ever.
+    """
+    row = tx.one("outbox.origin", outbox_no=outbox_no)
+    if row.event_no is not None:
+        return
+    events.emit(
+        tx,
+        "reply_sent",
+        "operator",
+        f"Reply {outbox_no} to {row.target} was sent"
+        + (", as an operator decided" if by_operator else ""),
+        session_no=row.session_no,
+        outbox_no=outbox_no,
+        turn_no=row.turn_no,
+        target=row.target,
+        receipt=receipt,
+        by_operator=by_operator,
+    )
 
 
 def refused(
@@ -410,6 +436,8 @@ def decide(tx: Tx, outbox_no: int, state: Literal["sent", "pending"]) -> None:
             "list them with `sessiondb outbox DB`",
             outbox_no=outbox_no,
         )
+    if state == "sent":
+        _notify_sent(tx, outbox_no, receipt=None, by_operator=True)
     changes.line_up_replies(tx, outbox_no)
 
 

@@ -605,7 +605,7 @@ def apply(
     resumed = 0
     if any(decision.action == "resume" for decision in decisions):
         # The policy says how many run at once. The lane only has to have room for them.
-        tx.run("turns.make_room", lane=lanes.RESUME_LANE, concurrency=policy.max_concurrent_resumes)
+        lanes.make_room(tx, lanes.RESUME_LANE, policy.max_concurrent_resumes)
     for decision in decisions:
         if decision.action == "resume":
             resumed += tx.run(

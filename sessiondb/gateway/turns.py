@@ -145,6 +145,20 @@ def complete(
     outbox.add(tx, turn.session_no, turn_no, replies)
     _finish(tx, turn, "completed", reason, incomplete=incomplete)
     _finish_message(tx, turn, reason, told_no=None)
+    events.emit(
+        tx,
+        "turn_completed",
+        "operator",
+        f"Turn {turn_no} of session {turn.session_id} completed"
+        + (", without a usable answer" if incomplete else ""),
+        session_no=turn.session_no,
+        turn_no=turn_no,
+        inbox_no=turn.inbox_no,
+        attempt=turn.attempt,
+        took_ms=max(0, tx.now_ms - turn.started_at_ms),
+        incomplete=incomplete,
+        replies=len(replies),
+    )
     if incomplete:
         # No answer, so what it would have answered beside its own message is still to be resumed.
         events.emit(
@@ -232,6 +246,16 @@ def abort(tx: Tx, turn_no: int, reason: str) -> None:
         turn_no=turn_no,
         inbox_no=turn.inbox_no,
         reason=reason,
+    )
+    events.emit(
+        tx,
+        "turn_aborted",
+        "operator",
+        f"Turn {turn_no} of session {turn.session_id} was stopped: {reason}",
+        session_no=turn.session_no,
+        turn_no=turn_no,
+        inbox_no=turn.inbox_no,
+        attempt=turn.attempt,
     )
     _finish_message(tx, turn, reason, told_no=told_no)
     _supersede(tx, turn, "The work on your earlier message was stopped, too.")

@@ -50,6 +50,7 @@ from sessiondb.limits import (
     STEP_BYTES,
     STEP_ROWS,
 )
+from sessiondb.transcript import registry
 from sessiondb.transcript.keys import parse_key
 from sessiondb.transcript.paths import entry_number
 
@@ -172,7 +173,7 @@ async def begin(
         open_row = tx.first("archive.of_session", session_no=session_no)
         if open_row is not None:
             return None, f"its archive is {open_row.state} already"
-        tx.run("archive.end_session", session_no=session_no, now_ms=tx.stamp_ms)
+        registry.end(tx, session_no, why="archived" if keep_archive else "deleted")
         tx.run("archive.unbind", session_no=session_no)
         state = "writing" if keep_archive else "deleting"
         row = tx.one(

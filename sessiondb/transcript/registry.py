@@ -7,9 +7,9 @@ binding a key to another session, or forking one, copies nothing and ends nothin
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from sessiondb import clock
+from sessiondb import clock, events
 from sessiondb.backend import ReadTx, Tx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput, InvalidKey, NotFound
@@ -361,11 +361,27 @@ def unbind(tx: Tx, key: SessionKey) -> bool:
     return tx.run("registry.unbind", session_key=key.text) == 1
 
 
-def end(tx: Tx, session_no: int) -> bool:
+def end(tx: Tx, session_no: int, *, why: Literal["ended", "archived", "deleted"] = "ended") -> bool:
     """End a session: it accepts no append. False if it had ended.
 
     Its running compaction, if any, will be superseded.
     """
+    if not end_imported(tx, session_no):
+        return False
+    session_id = tx.one("context.pointers", session_no=session_no).session_id
+    events.emit(
+        tx,
+        "session_ended",
+        "operator",
+        f"Session {session_id} {'has' if why == 'ended' else 'is ' + why + ', and has'} ended",
+        session_no=session_no,
+        why=why,
+    )
+    return True
+
+
+def end_imported(tx: Tx, session_no: int) -> bool:
+    """As `end`, for a transcript that its own program had ended: that is no news."""
     return tx.run("registry.end", session_no=session_no, now_ms=tx.stamp_ms) == 1
 
 
@@ -461,6 +477,15 @@ def reset(tx: Tx, session_no: int, *, reason: str, keep_from: str | None, timest
     )
     attach(tx, state, draft, begins_context=True, first_kept_no=first_kept_no)
     save_state(tx, state)
+    events.emit(
+        tx,
+        "session_reset",
+        "operator",
+        f"Session {state.session_id} began a new context: {reason}",
+        session_no=session_no,
+        reason=reason,
+        epoch=state.epoch,
+    )
     return state.epoch
 
 

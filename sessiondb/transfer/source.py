@@ -78,7 +78,7 @@ def store_batch(tx: Tx, file: SourceFile, batch: FileBatch) -> BatchResult:
         state, kept = _store_items(tx, file, row, state, batch, notes)
         quarantined += kept
     if state is not None and batch.last and file.kind in ENDED_KINDS:
-        registry.end(tx, state.session_no)
+        registry.end_imported(tx, state.session_no)
     entries = state.last_seq if state is not None and batch.items else row.entries
     tx.run(
         "import_file.advance",

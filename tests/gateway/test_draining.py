@@ -136,7 +136,8 @@ async def test_what_runs_is_finished_and_sent_and_the_loops_return(tmp_db: Path)
             await db.run_lane("main", model)
             await db.run_outbox(channel)
             await db.run_recovery()
-            assert [event async for event in db.events("late", from_start=True)] == []
+            late = [event.kind async for event in db.events("late", from_start=True)]
+            assert late[-1] == "turn_completed", "it ends with what there was when all had ended"
         assert model.thinking == ["e1", "e2"]
     assert db.unsigned() == []
 
@@ -303,8 +304,8 @@ async def test_a_reader_that_drains_leaves_later_events_to_others(tmp_db: Path) 
                 group.start_soon(follow)
                 left = await db.drain(timeout_s=LONG_S)
         assert left.complete
-        assert handled[:2] == [1, 2]
-        known = [row.event_no for row in await look(db, "events")]
+        known = [row.event_no for row in await look(db, "events") if row.audience == "user"]
+        assert len(handled) >= 2
         assert handled == known[: len(handled)], "none was skipped, and none came twice"
         assert len(known) > len(handled)
 

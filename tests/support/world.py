@@ -316,7 +316,7 @@ def _event_label(_: Rows, row: Row) -> str:
     Events of the world itself have their number in it.
     """
     label = f"{row['kind']}/{row['audience']}"
-    return f"{label}/{row['event_no']}" if row["at_ms"] < NOW else label
+    return f"{label}/{row['event_no']}" if row["at_ms"] != NOW else label
 
 
 def _turn_label(rows: Rows, row: Row) -> str:

@@ -139,10 +139,6 @@ WHERE session_no = :session_no AND state <> 'restored'
 -- Record that the chunks of an archive have been deleted.
 UPDATE archive SET bytes_stored = 0 WHERE archive_no = :archive_no;
 
--- name: end_session, one row
--- End a session: it accepts no further append. The first time counts.
-UPDATE session SET ended_at_ms = coalesce(ended_at_ms, :now_ms) WHERE session_no = :session_no;
-
 -- name: hide_session, one row
 -- Mark a session as archived: from here on some of its entries may be missing.
 UPDATE session SET archived_at_ms = :now_ms WHERE session_no = :session_no;

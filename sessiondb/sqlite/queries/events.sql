@@ -19,12 +19,13 @@ FROM event AS e LEFT JOIN session AS s ON s.session_no = e.session_no
 WHERE e.audience = :audience AND e.event_no > :after_no ORDER BY e.event_no LIMIT :limit;
 
 -- name: of_session
--- Return a session's events for one audience among the newest of all, newest first.
--- Reads at most `among` rows.
+-- Return a session's events for one audience among the newest of that audience, newest first.
+-- Reads at most `among` rows, however many events of the other lie between.
 SELECT e.event_no, e.kind, e.audience, s.session_id, e.at_ms, e.text, e.data
 FROM event AS e JOIN session AS s ON s.session_no = e.session_no
-WHERE e.event_no > (SELECT max(event_no) FROM event) - :among AND e.session_no = :session_no
-  AND e.audience = :audience
+WHERE e.audience = :audience AND e.session_no = :session_no
+  AND e.event_no >= coalesce((SELECT n.event_no FROM event AS n WHERE n.audience = :audience
+                              ORDER BY n.event_no DESC LIMIT 1 OFFSET :among - 1), 0)
 ORDER BY e.event_no DESC LIMIT :limit;
 
 -- name: last

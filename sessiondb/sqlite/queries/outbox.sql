@@ -72,6 +72,10 @@ SELECT o.outbox_no, s.session_id, o.session_no, o.turn_no, o.target, o.attempts,
        o.created_at_ms, coalesce(o.asked_at_ms, o.created_at_ms) AS asked_at_ms, o.reason, o.details
 FROM outbox AS o JOIN session AS s ON s.session_no = o.session_no WHERE o.outbox_no = :outbox_no;
 
+-- name: origin
+-- Return what a reply answers or forwards. Its session's row may be lost.
+SELECT session_no, turn_no, target, event_no FROM outbox WHERE outbox_no = :outbox_no;
+
 -- name: payload
 -- Return the text of a reply. Not under the write lock, if that can be helped: it may be
 -- large.

@@ -78,6 +78,7 @@ def archived(name: str, key: str, *, bindings: int = 1) -> Callable[[World], Cha
         number = max(row["archive_no"] for _, row in w.rows("archive")) + 1
         return {
             f"session {name}": {"ended_at_ms": NOW, "archived_at_ms": NOW},
+            "+event session_ended/operator": ANY,
             f"-binding {key}": {},
             **{f"-{label}": {} for label in gone},
             f"+archive {name}/{number}": {
@@ -104,7 +105,9 @@ def twice(w: World) -> Changes:
     return {
         f"+archive twin-reset/{number}": ANY,
         f"+archive twin-reset/{number + 1}": ANY,
+        "+event session_ended/operator": ANY,
         "+event session_restored/operator": ANY,
+        "+event session_ended/operator 2": ANY,
         "+event session_restored/operator 2": ANY,
     }
 
@@ -113,6 +116,7 @@ def deleted(w: World) -> Changes:
     number = max(row["archive_no"] for _, row in w.rows("archive")) + 1
     return {
         "session job-tired": {"ended_at_ms": NOW, "archived_at_ms": NOW},
+        "+event session_ended/operator": ANY,
         "-binding agent:west:job:tired": {},
         **{f"-{label}": {} for label in rows_of(w, "job-tired")},
         **{f"-compaction tired-rejected-{count}": {} for count in range(3)},
@@ -190,7 +194,7 @@ CHANGES = [
             archived("twin-reset", "agent:main:web:twin-reset"),
         )
         for statement in (
-            *("insert", "put_chunk", "count_chunk", "move", "finish", "end_session"),
+            *("insert", "put_chunk", "count_chunk", "move", "finish"),
             *("unbind", "hide_session", "delete_entries", "delete_branches", "delete_epochs"),
         )
     ),
@@ -294,15 +298,6 @@ CHANGES = [
         "one archive",
         run("empty", archive_no="archive writing/9"),
         {"archive writing/9": {"bytes_stored": 0}},
-    ),
-    Change(
-        "archive.end_session",
-        "one session, and one that had ended stays",
-        lambda w, tx: [
-            run("end_session", session_no=f"session {name}", now_ms=NOW)(w, tx)
-            for name in ("twin", "twin-ended")
-        ],
-        {"session twin": {"ended_at_ms": NOW}},
     ),
     Change(
         "archive.reopen_session",

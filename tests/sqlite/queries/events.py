@@ -59,8 +59,8 @@ CHANGES = [
 ]
 GUARDS: list[Guard] = []
 
-# The newest events: what `Builder.consumers` wrote, and the turns that failed before.
-NEWEST = ["turn_failed", "turn_failed", "crash_loop", "note", "note", "note", "note"]
+# The newest events: what `Builder.consumers` wrote, and the turns that were answered before.
+NEWEST = ["turn_completed", "turn_completed", "crash_loop", "note", "note", "note", "note"]
 
 
 def behind(row: Any) -> dict[str, Any]:
@@ -81,7 +81,7 @@ PAGES = [
         lambda w: {"after_no": last(w) - 7, "audience": "operator"},
         behind,
         "kind",
-        ["turn_failed", "turn_failed", "crash_loop", "note"],
+        ["turn_completed", "turn_completed", "crash_loop", "note"],
         key="operator",
     ),
 ]
@@ -117,10 +117,10 @@ READS = [
         ],
     ),
     of_session("cut", "user", 99, 9, "note", "turn_interrupted"),
-    of_session("cut", "operator", 99, 9, "note", "turn_interrupted"),
+    of_session("cut", "operator", 99, 9, "note", "turn_interrupted", "turn_started"),
     of_session("cut", "user", 99, 1, "note"),
-    of_session("cut", "user", 4, 9, "note"),
-    of_session("cut", "user", 3, 9),
+    of_session("cut", "user", 3, 9, "note"),
+    of_session("cut", "user", 2, 9),
     Read("events.nth_last", "the newest", {"skipped": 0}, numbers(0)),
     Read("events.nth_last", "the third from the end", {"skipped": 2}, numbers(2)),
     Read("events.nth_last", "more than there are", {"skipped": 999}, []),

@@ -194,6 +194,7 @@ CHANGES = [
             "turn running#1": ANY,
             "inbox running": ANY,
             "inbox running-next": ANY,
+            "+event turn_completed/operator": ANY,
             "+outbox web:new": NEW | {"target": "web:new", "channel": "web", "payload": '"a"'},
             "+outbox telegram:new": NEW
             | {"target": "telegram:new", "channel": "telegram", "payload": '"b"'},
@@ -307,6 +308,7 @@ CHANGES = [
         {
             "outbox web:sending": {"state": "sent", "finished_at_ms": NOW, "receipt": "42"},
             "outbox web:behind": {"waits": 0},
+            "+event reply_sent/operator": ANY,
         },
     ),
     Change(
@@ -474,7 +476,8 @@ CHANGES = [
                 "state": "sent",
                 "finished_at_ms": NOW,
                 "reason": "decided by an operator",
-            }
+            },
+            "+event reply_sent/operator": ANY,
         },
     ),
     Change(

@@ -102,7 +102,7 @@ CHANGES = [
         "registry.end",
         "one session",
         on_session(registry.end, "twin"),
-        {"session twin": {"ended_at_ms": NOW}},
+        {"session twin": {"ended_at_ms": NOW}, "+event session_ended/operator": ANY},
     ),
     Change(
         "registry.bind",

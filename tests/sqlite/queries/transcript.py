@@ -133,6 +133,7 @@ CHANGES = [
             "epoch twin/2": {"closed_head_no": "twin/18", "closed_at_ms": NOW},
             "+epoch twin/3": {"reason": "reset", "opened_at_ms": NOW, "boundary_no": "twin/19"},
             "+entry twin/19": ANY,
+            "+event session_reset/operator": ANY,
         },
     ),
     Change(

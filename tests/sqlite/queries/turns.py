@@ -48,7 +48,7 @@ CHANGES = [
         "turns.set_lane",
         "whether people write in a lane",
         lambda w, tx: lanes.set_lane(tx, "slow", 2, 5, people=True),
-        {"lane slow": {"people": 1}},
+        {"lane slow": {"people": 1}, "+event lane_changed/operator": ANY},
     ),
     Change(
         "turns.make_room",
@@ -62,19 +62,22 @@ CHANGES = [
         "turns.set_lane",
         "one lane of several",
         lambda w, tx: lanes.set_lane(tx, "slow", 7, 6),
-        {"lane slow": {"concurrency": 7, "priority": 6}},
+        {"lane slow": {"concurrency": 7, "priority": 6}, "+event lane_changed/operator": ANY},
     ),
     Change(
         "turns.set_lane",
         "a new lane, of people",
         lambda w, tx: lanes.set_lane(tx, "new", 7, 6, people=True),
-        {"+lane new": {"concurrency": 7, "priority": 6, "people": 1}},
+        {
+            "+lane new": {"concurrency": 7, "priority": 6, "people": 1},
+            "+event lane_changed/operator": ANY,
+        },
     ),
     Change(
         "turns.set_lane",
         "a new lane",
         lambda w, tx: lanes.set_lane(tx, "new", 7, 6),
-        {"+lane new": {"concurrency": 7, "priority": 6}},
+        {"+lane new": {"concurrency": 7, "priority": 6}, "+event lane_changed/operator": ANY},
     ),
     Change(
         "turns.start",
@@ -82,6 +85,7 @@ CHANGES = [
         run_resume,
         {
             "+turn resumed#2": RESUMED,
+            "+event turn_started/operator": ANY,
             "inbox resumed": {
                 "state": "claimed",
                 "attempts": 2,
@@ -134,6 +138,7 @@ CHANGES = [
             },
             "inbox running": {"state": "done", "reason": "it is empty"},
             "inbox running-next": {"waits": 0},
+            "+event turn_completed/operator": ANY,
             "+event turn_incomplete/user": ANY,
         },
     ),
