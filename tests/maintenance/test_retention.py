@@ -42,10 +42,11 @@ async def test_space_comes_back_and_the_report_says_how_much(tmp_db: Path) -> No
         assert report.bytes_free == 0
         status = await db.status()
         assert status.file_bytes == report.bytes_after
-        [event] = await db.read(
+        ended, event = await db.read(
             "events",
             lambda tx: tx.all("events.after_for", after_no=0, audience="operator", limit=9),
         )
+        assert (ended.kind, ended.data) == ("session_ended", '{"why":"archived"}')
         assert (event.kind, "1 archived" in event.text) == ("retention_done", True)
 
 

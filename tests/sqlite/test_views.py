@@ -321,7 +321,10 @@ async def test_the_views_of_a_gateway_tell_what_became_of_each_message(tmp_db: P
         assert {(row["kind"], row["audience"]) for row in report} == {
             ("message_dead", "user"),
             ("message_dead", "operator"),
+            ("turn_started", "operator"),
+            ("turn_completed", "operator"),
             ("turn_incomplete", "user"),
+            ("reply_sent", "operator"),
             ("reply_failed", "operator"),
             ("reply_unknown", "operator"),
         }

@@ -378,7 +378,7 @@ class Gateway:
 
     def abort(self, turn: Turn) -> None:
         turn.state, turn.message.state, turn.message.is_told = "aborted", "done", True
-        self.events.append("turn_aborted")
+        self.events += ["turn_aborted", "turn_aborted"]
         self.supersede(turn)
 
     def renew(self, turn: Turn, now_ms: int, lease_ms: int) -> None:
