@@ -50,7 +50,7 @@ async def rows(db: sessiondb.SessionDB) -> dict[str, int]:
             ("outbox", "outbox"),
             ("inbox", "inbox"),
             ("turn", "turns"),
-            ("event", "events"),
+            ("event", "facts"),
         )
     }
 
