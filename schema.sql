@@ -321,6 +321,9 @@ CREATE TABLE turn (
   finished_at_ms    INTEGER,
   incomplete        INTEGER NOT NULL DEFAULT 0, -- 1: it ended without a usable answer
   reason            TEXT,
+  progress          TEXT                        -- what its handler, or an earlier attempt at its
+                                                -- message, noted last, as JSON. NULL: nothing
+                    CONSTRAINT turn_progress_json CHECK (progress IS NULL OR json_valid(progress)),
   CONSTRAINT turn_finished_when_not_running CHECK ((state = 'running') = (finished_at_ms IS NULL))
 ) STRICT;
 CREATE UNIQUE INDEX turn_one_running ON turn (session_no) WHERE state = 'running';

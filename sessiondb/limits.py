@@ -145,6 +145,9 @@ RETRY_AFTER_MS_MIN = 100
 # replies to a channel: a thousand more at most.)
 OUTBOX_WAITING_MAX = 10_000
 OUTBOX_CHANNEL_MAX = 2 * OUTBOX_WAITING_MAX
+# What a turn notes for the next attempt (`turn.progress`) lies on the turn's row, which each
+# renewal of its lease rewrites: a page, so that a row needs two at most.
+TURN_PROGRESS_BYTES_MAX = 4_096
 # A message whose turn failed is tried this often, after pauses of 1, 4, 16 and 60 s. A
 # one-minute outage of the model delays the answer. A longer one dead-letters the
 # message and notifies people.

@@ -139,6 +139,8 @@ class Started:
     accepted_at_ms: int
     edit_of: int | None
     """The message whose text this one replaces, although a turn had read that already."""
+    progress: str | None
+    """What an earlier attempt at the message noted last, as JSON. None: nothing."""
     notified: bool
     """True: the sender has been notified that the answer takes longer."""
 
@@ -283,6 +285,7 @@ def claim(
         progress_ms=now.timeout_ms if kind == "resume" else None,
         accepted_at_ms=notified.accepted_at_ms,
         edit_of=now.edit_of,
+        progress=turn.progress,
         notified=bool(notified.delayed),
     )
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from sessiondb import events
 from sessiondb.backend import Tx
 
-from . import changes
+from . import changes, progress
 
 OPEN = ("queued", "claimed", "interrupted")
 
@@ -83,4 +83,5 @@ def notify_dead(tx: Tx, inbox_no: int, session_no: int | None) -> int:
         "Your message could not be answered. Please send it again.",
         session_no=session_no,
         inbox_no=inbox_no,
+        **progress.last_noted(tx, inbox_no),
     )

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sessiondb import clock
 from sessiondb.backend import Database, Tx
 from sessiondb.errors import InvalidInput, SessionDBError, StoreClosed, TurnLost
+from sessiondb.json_text import loads
 from sessiondb.limits import (
     INBOX_ATTEMPTS_MAX,
     INBOX_PAUSES_S,
@@ -43,7 +44,7 @@ from sessiondb.transcript.registry import check_reset_reason
 from sessiondb.transcript.session import Session
 from sessiondb.waiter import Deadline, Home, sleep
 
-from . import cancellation, claims, inbox, leases, retry, turns
+from . import cancellation, claims, inbox, leases, progress, retry, turns
 from .outbox import encoded_reply
 
 logger = logging.getLogger("sessiondb")
@@ -257,6 +258,31 @@ class Turn:
         )
         self._note_progress()
         return receipts[0]
+
+    @property
+    def previous(self) -> Any:
+        """What an earlier attempt at this message noted last by `progress`. None: nothing.
+
+        The attempt's process may have died, or its lease run out, or its handler failed.
+        """
+        return loads(self._started.progress) if self._started.progress is not None else None
+
+    async def progress(self, details: Any) -> None:
+        """Note JSON for whoever takes this message over: the next attempt's `turn.previous`.
+
+        Durable on return, and replaced by the next note. For the id of a message that the channel
+        shows already, say, so that no crash leaves it orphaned. None takes a note back. 4,096
+        bytes at most. If nobody takes the message over, the event for its sender has it.
+
+        Raises:
+            InvalidInput: it is no JSON, or too large.
+            TurnLost: the turn was taken over. Nothing was noted.
+        """
+        text = progress.encode(self.turn_no, details)
+        await self._db.write(
+            "turn.progress", lambda tx: turns.note_progress(tx, self.turn_no, text), size=len(text)
+        )
+        self._note_progress()
 
     async def reset(self, reason: str = "reset", *, keep_from: str | None = None) -> int:
         """Begin a new context in the name of this turn, as for `/new`. Return its epoch.

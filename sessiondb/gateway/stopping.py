@@ -20,7 +20,7 @@ from sessiondb.backend import ReadTx, Tx
 from sessiondb.errors import NotFound, SessionBusy
 from sessiondb.models import Withdrawn
 
-from . import changes, inbox, turns
+from . import changes, inbox, progress, turns
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -119,6 +119,7 @@ def _withdraw(tx: Tx, row: statements.StoppingTexts | statements.StoppingText) -
             "Your message was taken back. It will not be answered.",
             session_no=row.session_no,
             inbox_no=row.inbox_no,
+            **progress.last_noted(tx, row.inbox_no),
         )
     withdrawn = tx.run("stopping.withdraw", inbox_no=row.inbox_no, told_no=told_no)
     changes.require_one(withdrawn, f"inbox item {row.inbox_no} waited")

@@ -39,7 +39,7 @@ from sessiondb.transcript import context, registry
 from sessiondb.transcript.append import append as append_entries
 from sessiondb.transcript.entries import Draft
 
-from . import changes, dead_letters, inbox, outbox
+from . import changes, dead_letters, inbox, outbox, progress
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -92,6 +92,16 @@ def reset(tx: Tx, turn_no: int, *, reason: str, keep_from: str | None) -> int:
     return registry.reset(
         tx, session_no, reason=reason, keep_from=keep_from, timestamp=iso_from_ms(tx.stamp_ms)
     )
+
+
+def note_progress(tx: Tx, turn_no: int, text: str) -> None:
+    """Note JSON in the place of what was noted before, for the next attempt at the message.
+
+    Raises:
+        TurnLost: the turn is not running any more. Nothing was noted.
+    """
+    if not tx.run("turns.note_progress", turn_no=turn_no, progress=text):
+        require_running(tx, turn_no)
 
 
 def notify_delayed(tx: Tx, turn_no: int) -> None:
@@ -246,6 +256,7 @@ def abort(tx: Tx, turn_no: int, reason: str) -> None:
         turn_no=turn_no,
         inbox_no=turn.inbox_no,
         reason=reason,
+        **progress.last_noted(tx, turn.inbox_no),
     )
     events.emit(
         tx,
@@ -352,6 +363,7 @@ def _supersede_one(tx: Tx, turn: statements.TurnsGet, inbox_no: int, text: str) 
         inbox_no=inbox_no,
         superseded_by=turn.inbox_no,
         turn_no=turn.turn_no,
+        **progress.last_noted(tx, inbox_no),
     )
     superseded = tx.run(
         "inbox.supersede",

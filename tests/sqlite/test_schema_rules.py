@@ -138,6 +138,12 @@ CHECKS = [
     one_of("turn_kind_known", "turn done#1", "kind", "message resume"),
     one_of("turn_state_known", "turn done#1", "state", "completed failed aborted interrupted"),
     Rule(
+        "turn_progress_json",
+        "turn done#1",
+        [{"progress": "{torn"}, {"progress": ""}],
+        [{"progress": '{"message_id":1}'}, {"progress": "null"}, {"progress": None}],
+    ),
+    Rule(
         "turn_finished_when_not_running",
         "turn done#1",
         [{"state": "running"}, {"finished_at_ms": None}],

@@ -61,6 +61,7 @@ LOOK = {
         UPDATE inbox SET available_at_ms = 0, queued_at_ms = 0 WHERE state = 'queued'""",
     "look.hurry_replies": "UPDATE outbox SET available_at_ms = 0 WHERE state = 'pending'",
     "look.requeue": "UPDATE inbox SET state = 'queued'",
+    "look.requeue_interrupted": "UPDATE inbox SET state = 'queued' WHERE state = 'interrupted'",
     "look.move_turn": "UPDATE turn SET instance_no = :instance_no WHERE turn_no = :turn_no",
     "look.move_reply": "UPDATE outbox SET instance_no = :instance_no WHERE outbox_no = :outbox_no",
     "look.move_compaction": """

@@ -31,6 +31,9 @@ ALTER TABLE instance ADD COLUMN lock_file TEXT;
 ALTER TABLE instance ADD COLUMN draining_at_ms INTEGER;
 -- Any loop takes over any turn whose lease ran out, whatever its lane.
 CREATE INDEX turn_by_expiry ON turn (expires_at_ms) WHERE state = 'running';
+-- What a handler noted, for the attempt that takes its message over.
+ALTER TABLE turn ADD COLUMN progress TEXT
+  CONSTRAINT turn_progress_json CHECK (progress IS NULL OR json_valid(progress));
 
 DROP VIEW inbox_open;
 ALTER TABLE inbox RENAME TO inbox_before;

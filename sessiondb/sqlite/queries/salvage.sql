@@ -99,10 +99,10 @@ ON CONFLICT (lane) DO UPDATE SET concurrency = excluded.concurrency, priority = 
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO turn (turn_no, session_no, lane, kind, state, inbox_no, attempt, operation, instance_no,
                   started_at_ms, renewed_at_ms, expires_at_ms, deadline_ms, finished_at_ms,
-                  incomplete, reason)
+                  incomplete, reason, progress)
 VALUES (:turn_no, :session_no, :lane, :kind, :state, :inbox_no, :attempt, :operation, :instance_no,
         :started_at_ms, :renewed_at_ms, :expires_at_ms, :deadline_ms, :finished_at_ms, :incomplete,
-        :reason)
+        :reason, :progress)
 ON CONFLICT DO NOTHING;
 
 -- name: put_inbox, one row or none

@@ -22,12 +22,24 @@ WHERE l.priority < (SELECT own.priority FROM lane AS own WHERE own.lane = :lane)
 ORDER BY l.priority;
 
 -- name: start, one row
--- Start a turn. The partial unique index refuses a second running turn of its session.
+-- Start a turn. The partial unique index refuses a second running turn of its session. It
+-- takes over what the last turn of its message noted.
 INSERT INTO turn (session_no, lane, kind, state, inbox_no, attempt, operation, instance_no,
-                  started_at_ms, renewed_at_ms, expires_at_ms, deadline_ms)
+                  started_at_ms, renewed_at_ms, expires_at_ms, deadline_ms, progress)
 VALUES (:session_no, :lane, :kind, 'running', :inbox_no, :attempt, :operation, :instance_no,
-        :now_ms, :now_ms, :expires_at_ms, :deadline_ms)
-RETURNING turn_no;
+        :now_ms, :now_ms, :expires_at_ms, :deadline_ms,
+        (SELECT t.progress FROM inbox AS i JOIN turn AS t ON t.turn_no = i.turn_no
+         WHERE i.inbox_no = :inbox_no))
+RETURNING turn_no, progress;
+
+-- name: note_progress, one row or none
+-- Note what a turn has done, in the place of what was noted before. Only while it runs.
+UPDATE turn SET progress = :progress WHERE turn_no = :turn_no AND state = 'running';
+
+-- name: progress_of_message
+-- Return what the last turn of a message noted.
+SELECT t.progress FROM inbox AS i JOIN turn AS t ON t.turn_no = i.turn_no
+WHERE i.inbox_no = :inbox_no AND t.progress IS NOT NULL;
 
 -- name: get
 -- Return one turn.
