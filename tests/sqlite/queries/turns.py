@@ -124,6 +124,12 @@ CHANGES = [
         },
     ),
     Change(
+        "turns.note_progress",
+        "one running turn of several",
+        lambda w, tx: turns.note_progress(tx, w.no("turn running#1"), '{"id":1}'),
+        {"turn running#1": {"progress": '{"id":1}'}},
+    ),
+    Change(
         "turns.finish",
         "one running turn of several",
         lambda w, tx: turns.complete(
@@ -183,6 +189,12 @@ GUARDS = [
             "expires_at_ms": NOW,
             "operation": None,
         },
+        running,
+    ),
+    Guard(
+        "turns.note_progress",
+        "turn",
+        lambda row: {"turn_no": row["turn_no"], "progress": "1"},
         running,
     ),
     Guard(
