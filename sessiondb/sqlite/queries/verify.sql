@@ -115,6 +115,8 @@ UNION ALL SELECT 'turn_state_known', 'turn ' || turn_no FROM turn
 WHERE state NOT IN ('running', 'completed', 'failed', 'aborted', 'interrupted')
 UNION ALL SELECT 'turn_finished_when_not_running', 'turn ' || turn_no FROM turn
 WHERE (state = 'running') <> (finished_at_ms IS NULL)
+UNION ALL SELECT 'turn_progress_json', 'turn ' || turn_no FROM turn
+WHERE progress IS NOT NULL AND NOT json_valid(progress)
 UNION ALL SELECT 'inbox_state_known', 'inbox item ' || inbox_no FROM inbox
 WHERE state NOT IN ('queued', 'claimed', 'interrupted', 'done', 'dead', 'heard')
 UNION ALL SELECT 'inbox_end_is_told', 'inbox item ' || inbox_no FROM inbox
