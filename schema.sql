@@ -109,6 +109,16 @@ CREATE TABLE foreign_id (
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX foreign_id_of_session ON foreign_id (session_no);
 
+-- What an application keeps about a session (`session.set_details`): a JSON object. It stays when
+-- the session is archived, and goes when it is deleted.
+CREATE TABLE session_details (
+  session_no     INTEGER PRIMARY KEY REFERENCES session (session_no),
+  revision       INTEGER NOT NULL,              -- 1 at first, and one more with each change
+  changed_at_ms  INTEGER NOT NULL,
+  document       TEXT    NOT NULL
+                 CONSTRAINT session_details_json CHECK (json_valid(document))
+) STRICT;
+
 -- Which session a conversation's key points at now. Rebinding keeps the old session.
 CREATE TABLE binding (
   session_key   TEXT    NOT NULL PRIMARY KEY,

@@ -21,6 +21,7 @@
     |   `-- UnsafeSQLite           a SQLite with the WAL-reset bug, or a second one loaded
     |-- NotFound                   no such session, key, entry, epoch or compaction
     |-- HeadMoved                  the head is not the one that the caller expected: it is named
+    |-- DetailsChanged             details have another revision than the caller expected
     |-- InvalidInput               what was passed cannot be stored. Nothing was changed
     |   |-- InvalidKey             a session key outside the grammar
     |   `-- IdentityConflict       an event id or idempotency key that stands for something else
@@ -236,6 +237,18 @@ class NotFound(SessionDBError):
     namespace: str | None = None
     external_id: str | None = None
     idempotency_key: str | None = None
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class DetailsChanged(SessionDBError):
+    """The details of a session have another revision than was expected. Nothing was changed. Read
+    them again, and decide anew.
+    """
+
+    session_id: str
+    expected: int
+    revision: int
+    """The revision that they have."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

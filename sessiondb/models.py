@@ -135,6 +135,19 @@ class SessionInfo:
     namespace: str | None = None
     """With `external_id`: the name that another program has for it (`db.session_for`)."""
     external_id: str | None = None
+    details: dict[str, Any] = field(default_factory=dict, hash=False)
+    """What an application keeps about it (`set_details`)."""
+    details_revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What an application keeps about a session."""
+
+    document: dict[str, Any] = field(hash=False)
+    revision: int
+    """0: it keeps nothing. Each change is one more."""
+    changed_at_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)

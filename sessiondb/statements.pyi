@@ -466,6 +466,14 @@ ContextBoundary = ContextInstructions  # context.boundary
 ContextWorkingFrom = ContextLastUserMessage  # context.working_from
 
 
+class DetailsOfSession(NamedTuple):
+    """details.of_session: Return the details of a session, if it has some."""
+
+    revision: int
+    changed_at_ms: int
+    document: str
+
+
 class DrainingLast(NamedTuple):
     """draining.last: Return the number of the newest reply. 0: there is none."""
 
@@ -1218,6 +1226,8 @@ class RegistryInfo(NamedTuple):
     forked_from: str | None
     namespace: str | None
     external_id: str | None
+    details: str | None
+    details_revision: int | None
     compactions: int
     keys: str
 
@@ -1381,6 +1391,13 @@ class SalvageForeignIds(NamedTuple):
     found_session_no: int | None
 
 
+class SalvageDetails(NamedTuple):
+    """salvage.details: Return sessions with details, a page at a time."""
+
+    session_no: int
+    found_session_no: int | None
+
+
 class SalvageBranches(NamedTuple):
     """salvage.branches: Return branches, a page at a time."""
 
@@ -1389,11 +1406,7 @@ class SalvageBranches(NamedTuple):
     found_session_no: int | None
 
 
-class SalvageNextEpochOwner(NamedTuple):
-    """salvage.next_epoch_owner: Return the next session that has epochs."""
-
-    session_no: int
-    found_session_no: int | None
+SalvageNextEpochOwner = SalvageDetails  # salvage.next_epoch_owner
 
 
 class SalvageCompactions(NamedTuple):
@@ -2659,6 +2672,8 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["context.working_from"], /, *, session_no: SqlValue) -> ContextWorkingFrom | None: ...
     @overload
+    def first(self, statement: Literal["details.of_session"], /, *, session_no: SqlValue) -> DetailsOfSession | None: ...
+    @overload
     def first(self, statement: Literal["draining.last"], /) -> DrainingLast | None: ...
     @overload
     def first(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> EventsEmit | None: ...
@@ -2878,6 +2893,8 @@ class Reads(Protocol):
     def first(self, statement: Literal["salvage.bindings"], /, *, after: SqlValue, limit: SqlValue) -> SalvageBindings | None: ...
     @overload
     def first(self, statement: Literal["salvage.foreign_ids"], /, *, after: SqlValue, limit: SqlValue) -> SalvageForeignIds | None: ...
+    @overload
+    def first(self, statement: Literal["salvage.details"], /, *, after: SqlValue, limit: SqlValue) -> SalvageDetails | None: ...
     @overload
     def first(self, statement: Literal["salvage.branches"], /, *, after: SqlValue, limit: SqlValue) -> SalvageBranches | None: ...
     @overload
@@ -3211,6 +3228,8 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["context.working_from"], /, *, session_no: SqlValue) -> ContextWorkingFrom: ...
     @overload
+    def one(self, statement: Literal["details.of_session"], /, *, session_no: SqlValue) -> DetailsOfSession: ...
+    @overload
     def one(self, statement: Literal["draining.last"], /) -> DrainingLast: ...
     @overload
     def one(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> EventsEmit: ...
@@ -3430,6 +3449,8 @@ class Reads(Protocol):
     def one(self, statement: Literal["salvage.bindings"], /, *, after: SqlValue, limit: SqlValue) -> SalvageBindings: ...
     @overload
     def one(self, statement: Literal["salvage.foreign_ids"], /, *, after: SqlValue, limit: SqlValue) -> SalvageForeignIds: ...
+    @overload
+    def one(self, statement: Literal["salvage.details"], /, *, after: SqlValue, limit: SqlValue) -> SalvageDetails: ...
     @overload
     def one(self, statement: Literal["salvage.branches"], /, *, after: SqlValue, limit: SqlValue) -> SalvageBranches: ...
     @overload
@@ -3762,6 +3783,8 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["context.working_from"], /, *, session_no: SqlValue) -> list[ContextWorkingFrom]: ...
     @overload
+    def all(self, statement: Literal["details.of_session"], /, *, session_no: SqlValue) -> list[DetailsOfSession]: ...
+    @overload
     def all(self, statement: Literal["draining.last"], /) -> list[DrainingLast]: ...
     @overload
     def all(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> list[EventsEmit]: ...
@@ -3981,6 +4004,8 @@ class Reads(Protocol):
     def all(self, statement: Literal["salvage.bindings"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageBindings]: ...
     @overload
     def all(self, statement: Literal["salvage.foreign_ids"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageForeignIds]: ...
+    @overload
+    def all(self, statement: Literal["salvage.details"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageDetails]: ...
     @overload
     def all(self, statement: Literal["salvage.branches"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageBranches]: ...
     @overload
@@ -4343,6 +4368,8 @@ class Reads(Protocol):
     @overload
     def page(self, statement: Literal["salvage.foreign_ids"], /, *, after: SqlValue, limit: int, bytes_max: int = ...) -> Page[SalvageForeignIds]: ...
     @overload
+    def page(self, statement: Literal["salvage.details"], /, *, after: SqlValue, limit: int, bytes_max: int = ...) -> Page[SalvageDetails]: ...
+    @overload
     def page(self, statement: Literal["salvage.branches"], /, *, after: SqlValue, limit: int, bytes_max: int = ...) -> Page[SalvageBranches]: ...
     @overload
     def page(self, statement: Literal["salvage.compactions"], /, *, after: SqlValue, limit: int, bytes_max: int = ...) -> Page[SalvageCompactions]: ...
@@ -4500,6 +4527,10 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["compaction.settle"], /, *, state: SqlValue, now_ms: SqlValue, late: SqlValue, epoch: SqlValue, entry_no: SqlValue, tokens_after: SqlValue, reason: SqlValue, summary: SqlValue, in_vain: SqlValue, compaction_id: SqlValue) -> int: ...
     @overload
+    def run(self, statement: Literal["details.set"], /, *, session_no: SqlValue, revision: SqlValue, now_ms: SqlValue, document: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["details.forget"], /, *, session_no: SqlValue) -> int: ...
+    @overload
     def run(self, statement: Literal["draining.mark"], /, *, now_ms: SqlValue, instance_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> int: ...
@@ -4644,6 +4675,8 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_foreign_id"], /, *, namespace: SqlValue, external_id: SqlValue, session_no: SqlValue, named_at_ms: SqlValue) -> int: ...
     @overload
+    def run(self, statement: Literal["salvage.put_session_details"], /, *, session_no: SqlValue, revision: SqlValue, changed_at_ms: SqlValue, document: SqlValue) -> int: ...
+    @overload
     def run(self, statement: Literal["salvage.put_branch"], /, *, branch_no: SqlValue, session_no: SqlValue, parent_branch_no: SqlValue, fork_no: SqlValue, first_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_epoch"], /, *, session_no: SqlValue, epoch: SqlValue, reason: SqlValue, opened_at_ms: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, closed_head_no: SqlValue, closed_at_ms: SqlValue) -> int: ...
@@ -4709,6 +4742,8 @@ class Writes(Protocol):
     def run(self, statement: Literal["salvage.drop_binding"], /, *, session_key: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.drop_foreign_id"], /, *, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["salvage.drop_details"], /, *, session_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.set_compaction"], /, *, compaction_no: SqlValue) -> int: ...
     @overload

@@ -525,6 +525,7 @@ def _forget_names(tx: Tx, session_no: int) -> None:
     """Delete what a session's row is known by, but for its id: the tombstone has nothing else."""
     tx.run("archive.forget_name", session_no=session_no)
     tx.run("foreign_ids.forget", session_no=session_no)
+    tx.run("details.forget", session_no=session_no)
 
 
 async def _drop_chunks(backend: Backend, row: statements.ArchiveGet) -> None:

@@ -192,6 +192,14 @@ def _drop_orphans(work: Workspace) -> None:
                 f"the external id {row.external_id!r} of namespace {row.namespace!r} named session "
                 f"number {row.session_no}, of which nothing is left"
             )
+    for row in work.pages("details", "session_no"):
+        if row.found_session_no is None:
+            work.change("drop_details", session_no=row.session_no)
+            work.table("session_details").left_out += 1
+            work.note_loss(
+                f"the details of session number {row.session_no} were left out: "
+                "nothing else is left of it"
+            )
     for row in work.pages("branches", "branch_no"):
         if row.found_session_no is None:
             work.change("drop_branches", session_no=row.session_no)

@@ -35,6 +35,7 @@ TABLES: Final = (
     "session",
     "binding",
     "foreign_id",
+    "session_details",
     "branch",
     "epoch",
     "entry",

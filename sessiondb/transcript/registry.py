@@ -13,7 +13,7 @@ from sessiondb import clock, events
 from sessiondb.backend import ReadTx, Tx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput, InvalidKey, NotFound
-from sessiondb.json_text import dumps, stored_text
+from sessiondb.json_text import dumps, loads, stored_text
 from sessiondb.limits import SESSION_ID_CHARS_MAX, SESSION_KEY_CHARS_MAX
 from sessiondb.models import ANY_HEAD, EntryRef, ExpectedHead, SessionInfo
 
@@ -187,7 +187,14 @@ def described(row: statements.RegistryInfo) -> SessionInfo:
         archived_at_ms=row.archived_at_ms,
         namespace=row.namespace,
         external_id=row.external_id,
+        details=_details(row.details),
+        details_revision=row.details_revision or 0,
     )
+
+
+@stored_text()
+def _details(document: str | None) -> dict[str, Any]:
+    return {} if document is None else loads(document)
 
 
 # -- making ----------------------------------------------------------------------------

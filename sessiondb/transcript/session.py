@@ -5,7 +5,7 @@ A `Session` holds nothing of its session, so it never disagrees with the databas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sessiondb import events
@@ -14,11 +14,12 @@ from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput, NotFound, before_the_write
 from sessiondb.events import Audience
 from sessiondb.json_text import dumps
-from sessiondb.limits import COMPACTION_TIMEOUT_S, KEEP_RECENT_TOKENS
+from sessiondb.limits import COMPACTION_TIMEOUT_S, KEEP_RECENT_TOKENS, TITLE_BYTES_MAX
 from sessiondb.models import (
     ANY_HEAD,
     AppendedHistory,
     ContextDiff,
+    Details,
     Entry,
     EntryRef,
     EpochInfo,
@@ -38,10 +39,12 @@ from . import (
     registry,
     rewind,
 )
+from . import details as details_rules
 from .append import State
 from .compaction_job import CompactionJob
 from .context import Context, read_context
 from .entries import Appendable, Draft, check_append, prepare, prepare_all
+from .foreign_ids import check_part
 from .keys import parse_key
 
 if TYPE_CHECKING:
@@ -85,6 +88,44 @@ class Session:
         """Describe the session, also an ended or archived one: keys, sizes and times."""
         return await self.db.read("session.info", lambda tx: registry.info(tx, self.ref.session_no))
 
+    async def details(self) -> Details:
+        """Return what an application keeps about the session. Nothing: `{}`, of revision 0.
+
+        Also of an archived session.
+        """
+        return await self.db.read("details", lambda tx: details_rules.read(tx, self.ref.session_no))
+
+    async def set_details(self, details: Mapping[str, Any], *, expect: int | None = None) -> int:
+        """Keep a JSON object about the session, in the place of another. Return its revision.
+
+        64 KiB at most. With `expect` it is stored only if the details have this revision (0: if
+        there are none yet). No model sees it. Durable. `sessions` lists it with the session. A
+        fork begins without details.
+
+        Raises:
+            DetailsChanged: they have another revision. It is in the error.
+            InvalidInput: no object, without a JSON form, or too large.
+            SessionArchived: the session is in an archive. `db.unarchive` brings it back.
+        """
+        document = details_rules.encoded(details)
+        return await self.db.write(
+            "details.set",
+            lambda tx: details_rules.put(tx, self.ref.session_no, document, expect),
+            size=len(document),
+        )
+
+    async def rename(self, title: str) -> Receipt:
+        """Give the session a title, which lists show. Durable.
+
+        It is an entry of the transcript (`session_info`), so pi and OpenClaw show it, too.
+
+        Raises:
+            InvalidInput: no text, or an empty or too long one.
+            SessionEnded: as of `append`.
+        """
+        checked = check_part("a title", title, TITLE_BYTES_MAX)
+        return await self.append({"type": "session_info", "name": checked})
+
     # -- append and read ---------------------------------------------------------------
 
     async def append(
@@ -120,6 +161,8 @@ class Session:
         *,
         expect_head: ExpectedHead = ANY_HEAD,
         all_or_nothing: bool = False,
+        details: Mapping[str, Any] | None = None,
+        expect_details: int | None = None,
         timeout_s: float | None = None,
     ) -> list[Receipt]:
         """Append several in order, in one transaction. Otherwise like `append`.
@@ -130,20 +173,39 @@ class Session:
         receipts. With `all_or_nothing` this is so only if all of them were. A call that is
         repeated with keys returns the first receipts, wherever the head is by now.
 
+        `details` become the session's details, in the same transaction (`set_details`), if their
+        revision is `expect_details`. A call that stores no item, because all were stored before,
+        leaves them as they are.
+
         Raises:
             InvalidInput: one of them cannot be stored (its index is in the message), or they are
-                too many at once.
+                too many at once. Or the details cannot be stored.
             HeadMoved: the head is not `expect_head`. The error names it.
+            DetailsChanged: their revision is not `expect_details`. None was stored.
             PartlyStored: with `all_or_nothing`, some are stored already.
             StoreBusy, NotExecuted, NotFound, IdentityConflict, SessionEnded: as of `append`.
                 None was stored.
         """
+        document = None if details is None else details_rules.encoded(details)
         drafts = await self._drafts(items)
-        if not drafts:
+        if not drafts and document is None:
             return []
-        return await self._append(
-            drafts, timeout_s, expect_head=expect_head, all_or_nothing=all_or_nothing
-        )
+
+        def write(tx: Tx) -> list[Receipt]:
+            receipts = append.append(
+                tx,
+                self.ref.session_no,
+                drafts,
+                expect_head=expect_head,
+                all_or_nothing=all_or_nothing,
+            )
+            is_new = not receipts or not all(receipt.duplicate for receipt in receipts)
+            if document is not None and is_new:
+                details_rules.put(tx, self.ref.session_no, document, expect_details)
+            return receipts
+
+        size = sum(draft.size for draft in drafts) + len(document or "")
+        return await self.db.write("append", write, size=size, timeout_s=timeout_s)
 
     async def append_history(
         self,

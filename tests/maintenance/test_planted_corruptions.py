@@ -374,6 +374,19 @@ PLANTS = [
         "is left of a deleted session",
         "deleted",
     ),
+    # -- session_details
+    Plant(
+        "session_details.session_no",
+        f"UPDATE session_details SET session_no = 9999 WHERE session_no = {no('live')}",
+        "foreign_key",
+        "row 9999 of session_details points at a session that is not there",
+    ),
+    Plant(
+        "session_details.document",
+        f"UPDATE session_details SET document = '{{' WHERE session_no = {no('live')}",
+        "rule",
+        "breaks its rule session_details_json",
+    ),
     # -- branch
     Plant(
         "branch.branch_no",
@@ -1374,6 +1387,8 @@ NOT_KNOWABLE = {
     "foreign_id.namespace": "only the program that gave it knows it",
     "foreign_id.external_id": "only the program that gave it knows it",
     "foreign_id.named_at_ms": CLOCK,
+    "session_details.revision": "it only counts, and nothing else records how often",
+    "session_details.changed_at_ms": CLOCK,
     "entry.appended_at_ms": "an import and a clock that was set leave any time",
     "compaction.compaction_id": "it is a name, and nothing derives it",
     "compaction.trigger": CHOICE,

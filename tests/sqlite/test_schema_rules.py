@@ -69,6 +69,12 @@ CHECKS = [
         [{"details": None}, {"details": "{}"}],
     ),
     Rule(
+        "session_details_json",
+        "session_details live",
+        [{"document": "{"}, {"document": ""}],
+        [{"document": "{}"}],
+    ),
+    Rule(
         "branch_parent_and_fork_together",
         "branch live/17",
         [{"parent_branch_no": None}, {"fork_no": None}],
@@ -318,6 +324,7 @@ POINTERS = [
     pointer("session.forked_from_no -> session", "session live-fork", nullable=True),
     pointer("binding.session_no -> session", "binding agent:main:web:live"),
     pointer("foreign_id.session_no -> session", "foreign_id app/thread 1"),
+    pointer("session_details.session_no -> session", "session_details live"),
     pointer("branch.session_no -> session", "branch live/17"),
     pointer("branch.parent_branch_no -> branch", "branch live/17"),
     pointer("epoch.session_no -> session", "epoch live/0"),

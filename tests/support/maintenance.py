@@ -22,6 +22,7 @@ TABLES = (
     "session",
     "binding",
     "foreign_id",
+    "session_details",
     "branch",
     "entry",
     "epoch",

@@ -77,6 +77,7 @@ FRESH: dict[str, dict[str, Any]] = {
     "wal_link": {"link_no": 1},  # there is no other row
     "session": {"session_no": NEW, "session_id": "new"},
     "binding": {"session_key": "agent:main:new"},
+    "session_details": {"session_no": 8},  # twin-undone, which has none
     "foreign_id": {"external_id": "new", "session_no": 8},  # twin-undone, which has none
     "branch": {"branch_no": NEW},
     "entry": {"entry_no": NEW << 32, "entry_id": "new", "idempotency_key": None},
@@ -327,6 +328,7 @@ LABELS: dict[str, Callable[[Rows, Row], object]] = {
     "instance": lambda _, row: row["program"],
     "session": lambda _, row: row["session_id"],
     "binding": lambda _, row: row["session_key"],
+    "session_details": lambda rows, row: rows.name("session", row["session_no"]),
     "foreign_id": lambda _, row: f"{row['namespace']}/{row['external_id']}",
     "branch": lambda rows, row: rows.entry(row["first_no"]),
     "entry": lambda rows, row: rows.entry(row["entry_no"]),

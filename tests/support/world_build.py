@@ -28,7 +28,7 @@ from sessiondb.maintenance import archive
 from sessiondb.sqlite.schema import schema_text
 from sessiondb.sqlite.transaction import WriteTransaction
 from sessiondb.timers import SYSTEM
-from sessiondb.transcript import append, compaction, registry
+from sessiondb.transcript import append, compaction, details, registry
 from sessiondb.transcript.compaction import Summary
 from sessiondb.transcript.content import digest
 from sessiondb.transcript.entries import Draft, draft_decoded
@@ -301,6 +301,9 @@ class Builder:
                 session_no=self.number(session_id),
                 now_ms=tx.stamp_ms,
             )
+
+        for session_id in ("live", "twin", "live-ended", "live-fork"):
+            details.put(self.tx(), self.number(session_id), f'{{"of":"{session_id}"}}', None)
 
     def number(self, session_id: str) -> int:
         tx = WriteTransaction(self.connection, self.clock, 0)  # no time passes

@@ -272,6 +272,15 @@ CREATE TABLE foreign_id (
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX foreign_id_of_session ON foreign_id (session_no);
 
+-- An application keeps a JSON object about a session.
+CREATE TABLE session_details (
+  session_no     INTEGER PRIMARY KEY REFERENCES session (session_no),
+  revision       INTEGER NOT NULL,
+  changed_at_ms  INTEGER NOT NULL,
+  document       TEXT    NOT NULL
+                 CONSTRAINT session_details_json CHECK (json_valid(document))
+) STRICT;
+
 -- A compaction asks for the results behind an entry, however many messages lie behind it.
 CREATE INDEX entry_results ON entry (branch_no, entry_no) WHERE role = 'toolResult';
 

@@ -49,13 +49,14 @@ DELETE FROM binding WHERE session_key = :session_key;
 SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.version, s.name, s.last_seq, s.epoch,
        s.context_tokens, s.tokens_fresh, s.created_at_ms, s.updated_at_ms, s.ended_at_ms,
        s.pinned_at_ms, s.archived_at_ms, s.formats, f.session_id AS forked_from,
-       n.namespace, n.external_id,
+       n.namespace, n.external_id, d.document AS details, d.revision AS details_revision,
        (SELECT count(*) FROM compaction AS c
         WHERE c.session_no = s.session_no AND c.state = 'committed') AS compactions,
        (SELECT json_group_array(b.session_key) FROM binding AS b
         WHERE b.session_no = s.session_no) AS keys
 FROM session AS s LEFT JOIN session AS f ON f.session_no = s.forked_from_no
 LEFT JOIN foreign_id AS n ON n.session_no = s.session_no
+LEFT JOIN session_details AS d ON d.session_no = s.session_no
 WHERE s.session_no = :session_no;
 
 -- name: began

@@ -36,6 +36,12 @@ INSERT INTO foreign_id (namespace, external_id, session_no, named_at_ms)
 VALUES (:namespace, :external_id, :session_no, :named_at_ms)
 ON CONFLICT DO NOTHING;
 
+-- name: put_session_details, one row or none
+-- Insert one row as it was read. The first row of a key stays.
+INSERT INTO session_details (session_no, revision, changed_at_ms, document)
+VALUES (:session_no, :revision, :changed_at_ms, :document)
+ON CONFLICT DO NOTHING;
+
 -- name: put_branch, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO branch (branch_no, session_no, parent_branch_no, fork_no, first_no)
@@ -341,6 +347,16 @@ WHERE f.session_no > :after ORDER BY f.session_no LIMIT :limit;
 -- name: drop_foreign_id, one row
 -- Delete the foreign id of a session that is lost.
 DELETE FROM foreign_id WHERE session_no = :session_no;
+
+-- name: details
+-- Return sessions with details, a page at a time.
+SELECT d.session_no, s.session_no AS found_session_no
+FROM session_details AS d LEFT JOIN session AS s ON s.session_no = d.session_no
+WHERE d.session_no > :after ORDER BY d.session_no LIMIT :limit;
+
+-- name: drop_details, one row
+-- Delete the details of a session that is lost.
+DELETE FROM session_details WHERE session_no = :session_no;
 
 -- name: branches
 -- Return branches, a page at a time.

@@ -409,6 +409,12 @@ CHANGES = [
         session_key="agent:west:web:twin",
     ),
     change(
+        "drop_details",
+        "those of one session",
+        gone("session_details twin"),
+        session_no="session twin",
+    ),
+    change(
         "drop_foreign_id",
         "that of one session",
         gone("foreign_id app/Thread 1"),
@@ -696,6 +702,13 @@ def aside(w: World, tx: Recorder) -> None:
 
 WALKS = [
     walk("bindings", "binding", {"session_no": "session_no"}),
+    Page(
+        "salvage.details",
+        {"after": 0},
+        lambda row: {"after": row.session_no},
+        "session_no",
+        ["live", "live-fork", "live-ended", "twin"],
+    ),
     Page(
         "salvage.foreign_ids",
         {"after": 0},
