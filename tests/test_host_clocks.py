@@ -65,7 +65,7 @@ async def works(turn):
     if turn.message["content"] == "slow":
         in_the_middle()
         await anyio.to_thread.run_sync(really_wait, 1.5)
-        found = await turn.db.release_expired()
+        found = await turn._db.release_expired()
         assert found == sessiondb.Recovered(), found
     return Answer(entries=[{"role": "assistant", "content": [{"type": "text", "text": "done"}]}])
 

@@ -288,7 +288,7 @@ CHILD = """
 import sys, anyio, sessiondb
 from sessiondb import Answer
 async def handler(turn):
-    running = await turn.db.read("count", lambda tx: tx.one("turns.lane", lane="main").running)
+    running = await turn._db.read("count", lambda tx: tx.one("turns.lane", lane="main").running)
     print(f"{running} {turn.message['content']}", flush=True)
     await anyio.sleep(0.01)
     return Answer(replies=[("web:1", turn.message["content"])])

@@ -20,6 +20,8 @@ from sessiondb.sqlite.transaction import Snapshot
 from tests.support.world import tables
 from tests.support.world_build import template
 
+pytestmark = pytest.mark.damaged_values
+
 
 @dataclass(frozen=True)
 class Plant:
