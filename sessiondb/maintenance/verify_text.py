@@ -25,6 +25,7 @@ from sessiondb.transcript.entries import (
     parse_line,
 )
 from sessiondb.transcript.formats import ANY
+from sessiondb.transcript.replay import names_record
 
 from .verify_steps import SessionFindings, at, is_on_path
 
@@ -94,6 +95,8 @@ class TextCheck:
         ):
             if self._is_damaged_line(tx, draft.parent_id):
                 return
+            if not draft.side and names_record(tx, draft.parent_id, row.entry_no - 1):
+                return  # and it follows the head of then, as OpenClaw's next entry does
             self._findings.of(
                 row, "parent", f"follows {row.parent_id!r}, but its text says {draft.parent_id!r}"
             )

@@ -199,7 +199,8 @@ class Draft:
     name: str | None = None
     """Of a session_info entry."""
     target_id: str | None = None
-    """Of a leaf record."""
+    append_parent_id: str | None = None
+    """Of a leaf record: the head from now on, and the id that the next entry may name for it."""
     first_kept_id: str | None = None
     first_kept_seq: int | None = None
     """Version 1 counts lines instead."""
@@ -275,8 +276,9 @@ def parse_line(text: str, version: int, formats: int = PI.bit) -> Draft:
     draft.entry_id = id_or_none(entry_id) or new_id()
     draft.parent_id = id_or_none(parent_id)
     # Version 1 has no ids: an entry follows the one before it. Where its lines have some, pi's
-    # reader gives them others.
-    draft.follows_head = version < 2
+    # reader gives them others. A later one that names no parent was written by an old OpenClaw,
+    # and continues where its conversation stood (`parseParentlessCanonicalEntry`).
+    draft.follows_head = version < 2 or "parentId" not in fields
     if draft.follows_head:
         draft.parent_id = None
     return draft
@@ -334,12 +336,14 @@ def _describe(
             draft.tokens = text_tokens(str(fields.get("summary") or ""))
             draft.tokens += sum(map(PI.tokens, PI.opening(fields)[:-1]))
             draft.tokens_before = _int_or_zero(fields.get("tokensBefore"))
-            draft.first_kept_id = _text_or_none(fields.get("firstKeptEntryId"))
+            if version > 1:  # pi's reader gives the entries of version 1 other ids
+                draft.first_kept_id = _text_or_none(fields.get("firstKeptEntryId"))
             draft.first_kept_seq = _line_or_none(fields.get("firstKeptEntryIndex"), version)
         case "reset":
             draft.first_kept_id = _text_or_none(fields.get("firstKeptEntryId"))
         case "leaf":
             draft.target_id = _text_or_none(fields.get("targetId"))
+            draft.append_parent_id = _text_or_none(fields.get("appendParentId"))
         case "session_info":
             draft.name = _text_or_none(fields.get("name"))
     draft.side = fields.get("appendMode") == "side"

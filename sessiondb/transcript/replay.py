@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sessiondb.backend import ReadTx, Tx
+from sessiondb.json_text import loads, stored_text
 
 from .append import (
     State,
@@ -23,7 +24,7 @@ from .append import (
     place_at_head,
     switch_head,
 )
-from .entries import OFF_TREE_TYPES, Draft
+from .entries import OFF_TREE_TYPES, Draft, id_or_none
 from .paths import entry_number
 
 if TYPE_CHECKING:
@@ -49,9 +50,33 @@ def replay(tx: Tx, state: State, draft: Draft, notes: list[str]) -> int:
         return _replay_leaf(tx, state, draft, notes)
     if draft.type in OFF_TREE_TYPES:
         return _replay_header(tx, state, draft)
-    if draft.follows_head or draft.parent_id == state.head_id:
+    if draft.follows_head or draft.parent_id == state.head_id or _names_head(tx, state, draft):
         return place_at_head(tx, state, draft).entry_no
     return place_after(tx, state, draft, _parent(tx, state, draft, notes)).entry_no
+
+
+def _names_head(tx: ReadTx, state: State, draft: Draft) -> bool:
+    """Tell whether an entry names the record before it as its parent, and means the head.
+
+    OpenClaw's next entry names the last thing that was appended, also where that is not the head:
+    a side append, or what a leaf record says (`appendParentId`). It follows the head all the same
+    (`scanSessionTranscriptTree`).
+    """
+    last_no = entry_number(state.session_no, state.last_seq)
+    return (
+        not draft.side and last_no != state.head_no and names_record(tx, draft.parent_id, last_no)
+    )
+
+
+@stored_text()
+def names_record(tx: ReadTx, parent_id: str | None, record_no: int) -> bool:
+    """Tell whether a parent's id stands for the place at which a record leaves off appending."""
+    record = tx.first("context.boundary", entry_no=record_no)
+    if record is None or parent_id is None:
+        return False
+    if record.type != "leaf":
+        return record.entry_id == parent_id
+    return id_or_none(loads(record.payload).get("appendParentId")) == parent_id
 
 
 def _parent(tx: ReadTx, state: State, draft: Draft, notes: list[str]) -> TreeEntry | None:
@@ -85,7 +110,7 @@ def _replay_leaf(tx: Tx, state: State, draft: Draft, notes: list[str]) -> int:
     is no entry. Neither is a leaf record of the root: nothing here tells it from one that was
     ignored itself. Of the two mistakes, keeping a context is the better one.
     """
-    target, moves_head = None, not draft.side
+    target, moves_head = None, True
     if draft.target_id is not None:
         found = find_entry(tx, state, draft.target_id)
         target = in_tree(tx, found) if found is not None else None
@@ -93,6 +118,13 @@ def _replay_leaf(tx: Tx, state: State, draft: Draft, notes: list[str]) -> int:
             why = "is not in the transcript" if found is None else "is no entry of the tree"
             notes.append(f"leaf {draft.entry_id}: its target {draft.target_id!r} {why}; ignored")
             moves_head = False
+    appends_to = draft.append_parent_id
+    if moves_head and appends_to is not None and find_entry(tx, state, appends_to) is None:
+        notes.append(
+            f"leaf {draft.entry_id}: its appendParentId {appends_to!r} is not in the transcript; "
+            "ignored"
+        )
+        moves_head = False
     entry_no = next_number(state)
     insert_control_record(tx, draft, entry_no, target.entry_no if target is not None else None)
     if moves_head:

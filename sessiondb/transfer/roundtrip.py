@@ -228,6 +228,7 @@ def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     nodes: list[tuple[dict[str, Any], int | None]] = []  # entry, index of its parent
     newest: dict[str, int] = {}
     leaf: int | None = None
+    cursor: str | None = None  # what the next entry may name, and mean the leaf
 
     def named(value: Any) -> int | None:
         """Return the newest line of an id. Lines that are no entries lead to their parents."""
@@ -243,7 +244,11 @@ def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if line["type"] is None:
             damaged[str(_id(line["id"]))] = line["parentId"]
             continue
-        parent = leaf if version < 2 else named(line.get("parentId"))
+        parent = named(line.get("parentId"))
+        is_side = line.get("appendMode") == "side"
+        means_leaf = not is_side and cursor is not None and cursor == _id(line.get("parentId"))
+        if version < 2 or "parentId" not in line or means_leaf:
+            parent = leaf
         if parent is not None and nodes[parent][0]["type"] == "leaf":
             parent = nodes[parent][1]
         if line["type"] in ("leaf", "session"):
@@ -252,23 +257,14 @@ def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if known is not None and nodes[known][0]["type"] in ("leaf", "session"):
                 known = nodes[known][1]
             nodes.append((line, known))
-            if (
-                line["type"] == "leaf"
-                and line.get("appendMode") != "side"
-                and (known is not None or not isinstance(target, str))
-            ):
-                leaf = known
+            appends_to = _id(line.get("appendParentId"))
+            is_known = known is not None or not isinstance(target, str)
+            may_append = appends_to is None or named(appends_to) is not None
+            if line["type"] == "leaf" and is_known and may_append:
+                leaf, cursor = known, appends_to
         else:
-            if (
-                version < 2
-                and line["type"] == "compaction"
-                and isinstance(line.get("firstKeptEntryIndex"), int | float)
-                and math.isfinite(line["firstKeptEntryIndex"])
-                and line["firstKeptEntryIndex"] % 1 == 0
-            ):
-                index = int(line["firstKeptEntryIndex"])
-                kept = nodes[index - 1][0] if 0 < index <= len(nodes) else None
-                line = {**line, "kept": kept}
+            if version < 2 and line["type"] == "compaction":
+                line = {**line, "firstKeptEntryId": None, "kept": _kept_line(line, nodes)}
             message = line.get("message")
             sent = (
                 message
@@ -278,7 +274,8 @@ def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if version < 3 and sent.get("role") == "hookMessage":
                 line = {**line, "message": _finite({**sent, "role": "custom"})}
             nodes.append((line, parent))
-            if line.get("appendMode") != "side":
+            cursor = _id(line.get("id")) if is_side else None
+            if not is_side:
                 leaf = len(nodes) - 1
         if (own_id := _id(line.get("id"))) is not None:
             newest[own_id] = len(nodes) - 1
@@ -288,6 +285,13 @@ def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         path.append(nodes[leaf][0])
         leaf = nodes[leaf][1]
     return path[::-1]
+
+
+def _kept_line(compaction: dict[str, Any], nodes: list[Any]) -> dict[str, Any] | None:
+    """Return the entry that a compaction of version 1 names by its line."""
+    index = compaction.get("firstKeptEntryIndex")
+    is_line = isinstance(index, int | float) and math.isfinite(index) and index % 1 == 0
+    return nodes[int(index) - 1][0] if is_line and 0 < index <= len(nodes) else None
 
 
 def _build(path: list[dict[str, Any]]) -> tuple[list[Any], Any, Any]:

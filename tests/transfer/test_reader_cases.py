@@ -19,11 +19,8 @@ CASES = Path(__file__).parents[3] / "shared/cases/transcripts"
 FOUND = sorted(CASES.glob("*/*.expected.json"))
 NOT_YET = {
     "not-utf8": "a line that is not UTF-8 is kept as bytes, and not read",
-    "openclaw-parentless": "an entry without a parentId is a root, as for pi",
-    "openclaw-side-branch": "a leaf record's appendParentId is not read",
     "parent-after-child": "a parent is looked for among the lines before its child",
     "pi-agent-core-v4": "the format of pi's SDK is not known",
-    "tree-under-old-header/no-version-compaction": "version 1 has no firstKeptEntryId of its own",
 }
 
 

@@ -73,7 +73,7 @@ SELECT entry_no FROM entry WHERE entry_no BETWEEN :low_no AND :high_no AND branc
 ORDER BY entry_no DESC LIMIT 1;
 
 -- name: boundary
--- Return the entry at which the context begins.
+-- Return the entry at which the context begins, or any other one, with its text.
 SELECT entry_no, entry_id, type, payload FROM entry WHERE entry_no = :entry_no;
 
 -- name: working_from
