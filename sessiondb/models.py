@@ -247,6 +247,8 @@ class VerifyReport:
 
 
 # What the texts of receipts and of quarantined pieces tell programs, and not only a person.
+BYTES_OF_ENTRY: Final = "read with U+FFFD for each byte that is no character"
+"""Begins the reason of a piece that has the bytes of the entry before it, as the file has them."""
 BEHIND_ENTRY: Final = (
     "bytes that arrived behind an entry which had been imported without its line end"
 )

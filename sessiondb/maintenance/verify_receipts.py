@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from sessiondb.backend import ReadTx
 from sessiondb.limits import PAGE_ROWS
-from sessiondb.models import BEHIND_ENTRY, REDACTED, SALVAGED
+from sessiondb.models import BEHIND_ENTRY, BYTES_OF_ENTRY, REDACTED, SALVAGED
 from sessiondb.transcript.paths import entry_number, seq_of
 
 from .verify_steps import SessionFindings, Steps, single
@@ -171,9 +171,12 @@ class ReceiptWalk:
 
     def _take_entry(self, seq: int, content: bytes) -> None:
         piece = self._pieces[0] if self._pieces else None
-        behind = piece is not None and piece.after_seq == seq and piece.reason == BEHIND_ENTRY
+        reason = piece.reason if piece is not None and piece.after_seq == seq else ""
+        if reason.startswith(BYTES_OF_ENTRY):
+            self._seen.last_seq = seq  # the piece is what the file has in the place of the text
+            return
         at_end = seq == self._owner.entries and piece is None and not self._owner.final_newline
-        self._take(content if behind or at_end else content + b"\n", seq)
+        self._take(content if reason == BEHIND_ENTRY or at_end else content + b"\n", seq)
 
     def _take_piece(self, piece: statements.VerifyPieces) -> None:
         where = f"the quarantined piece of {self._owner.path} at byte {piece.byte_offset}"

@@ -38,7 +38,7 @@ from sessiondb.limits import (
     KIB,
     MIB,
 )
-from sessiondb.models import BEHIND_ENTRY
+from sessiondb.models import BEHIND_ENTRY, BYTES_OF_ENTRY
 from sessiondb.transcript.entries import Draft, id_or_none, parse_line
 from sessiondb.transcript.formats import PI
 from sessiondb.transcript.registry import formats_in_header
@@ -385,8 +385,9 @@ class _Reader:
                     self.batch.size += len(content)
                 self.digest.update(content)
                 self.offset += len(content)
-                self.final_newline = content.endswith(b"\n")
-                if (
+                self.final_newline = content.endswith(b"\n") or not content
+                # What has no bytes of its own is followed by them, in the same transaction.
+                if content and (
                     len(self.batch.items) >= IMPORT_BATCH_ENTRIES
                     or self.batch.size >= IMPORT_BATCH_BYTES
                 ):
@@ -438,22 +439,43 @@ class _Reader:
     def _entry(self, raw: bytes) -> Iterator[tuple[Draft | Kept, bytes]]:
         whole = raw.endswith(b"\n")
         stored = self._without_secrets(raw)
+        not_utf8: UnicodeDecodeError | None = None
         try:
-            text = (stored[:-1] if whole else stored).decode()
-            if self.version is None:
-                self.identity = identify(text)
-                self.version = self.identity.version
-                self.formats = self.identity.formats
-            draft = parse_line(text, self.version, self.formats)
-            self._link(draft)
+            try:
+                text = (stored[:-1] if whole else stored).decode()
+            except UnicodeDecodeError as error:
+                if not whole or len(raw) > PIECE_BYTES:
+                    raise
+                not_utf8, text = error, stored[:-1].decode(errors="replace")
+            draft = self._draft(text)
         except (DamagedLine, UnicodeDecodeError, RecursionError) as error:
-            reason = _reason(error)
+            reason = _reason(not_utf8 or error)
             reason = reason if whole else f"torn: the file ends inside this line ({reason})"
             if whole:
                 self.links |= link_of(raw)
             yield from self._kept(raw, reason, "damaged", stored=stored)
-        else:
+            return
+        if not_utf8 is None:
             yield draft, raw
+            return
+        # Read as its own program reads it. An export writes the bytes, and not the entry.
+        yield draft, b""
+        reason = f"{BYTES_OF_ENTRY} ({_reason(not_utf8)})"
+        yield from self._kept(raw, reason, "damaged", stored=stored)
+
+    def _draft(self, text: str) -> Draft:
+        """Parse a line. The first one says what the file is.
+
+        Raises:
+            DamagedLine, RecursionError: it is no entry.
+        """
+        if self.version is None:
+            self.identity = identify(text)
+            self.version = self.identity.version
+            self.formats = self.identity.formats
+        draft = parse_line(text, self.version, self.formats)
+        self._link(draft)
+        return draft
 
     def _link(self, draft: Draft) -> None:
         """Let an entry follow what a damaged line before it followed."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sessiondb.backend import Backend, ReadTx
 from sessiondb.json_text import dumps_again, loads, stored_text
 from sessiondb.limits import ENTRY_BYTES_MAX, PAGE_ROWS, SEQ_MAX
-from sessiondb.models import BEHIND_ENTRY
+from sessiondb.models import BEHIND_ENTRY, BYTES_OF_ENTRY
 from sessiondb.paging import handed_on
 from sessiondb.transcript.paths import entry_number, segments, seq_of, session_of
 
@@ -41,7 +41,8 @@ async def imported_bytes(
 
     Entries and kept pieces are merged by their places. A line end follows an entry, with two
     exceptions: the file ended there, or the next piece began right behind it. The reason of such
-    a piece says so, because after a redaction no length would.
+    a piece says so, because after a redaction no length would. So does that of a piece that has
+    the bytes of the entry before it, which are not its text.
     """
     kept = _KeptPages(backend, import_file_no)
     waiting = await kept.next()
@@ -51,9 +52,11 @@ async def imported_bytes(
         while waiting is not None and waiting.after_seq < seq:
             yield waiting.content
             waiting = await kept.next()
-        behind = waiting is not None and waiting.after_seq == seq and waiting.reason == BEHIND_ENTRY
+        reason = waiting.reason if waiting is not None and waiting.after_seq == seq else ""
+        if reason.startswith(BYTES_OF_ENTRY):
+            continue
         at_end = seq == last_seq and waiting is None and not final_newline
-        yield content if behind or at_end else content + b"\n"
+        yield content if reason == BEHIND_ENTRY or at_end else content + b"\n"
     while waiting is not None:
         yield waiting.content
         waiting = await kept.next()
@@ -62,12 +65,16 @@ async def imported_bytes(
 async def kept_lines(backend: Backend, import_file_no: int) -> AsyncIterator[bytes]:
     """Yield the lines of an imported file that are no entries, in their order.
 
+    Not those that are kept beside their entry.
+
     A line that is stored in pieces is put together. Of one that is longer than an entry may be,
     each part of that length is yielded by itself.
     """
     kept = _KeptPages(backend, import_file_no)
     line = bytearray()
     while (piece := await kept.next()) is not None:
+        if piece.reason.startswith(BYTES_OF_ENTRY):
+            continue
         line += piece.content
         if line.endswith(b"\n") or len(line) >= ENTRY_BYTES_MAX:
             yield bytes(line)

@@ -167,7 +167,7 @@ def _objects(content: bytes) -> Iterator[dict[str, Any]]:
     for line in [*whole, torn]:
         value: Any = None
         with contextlib.suppress(ValueError, RecursionError):
-            value = _loads(line.decode())
+            value = _loads(line.decode(errors="strict" if line is torn else "replace"))
         if isinstance(value, dict) and isinstance(value.get("type"), str) and value["type"]:
             yield value
         elif line is not torn and (damaged := _damaged(line)) is not None:
@@ -289,7 +289,7 @@ def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _kept_line(compaction: dict[str, Any], nodes: list[Any]) -> dict[str, Any] | None:
     """Return the entry that a compaction of version 1 names by its line."""
-    index = compaction.get("firstKeptEntryIndex")
+    index: Any = compaction.get("firstKeptEntryIndex")
     is_line = isinstance(index, int | float) and math.isfinite(index) and index % 1 == 0
     return nodes[int(index) - 1][0] if is_line and 0 < index <= len(nodes) else None
 

@@ -18,7 +18,6 @@ pytestmark = pytest.mark.anyio
 CASES = Path(__file__).parents[3] / "shared/cases/transcripts"
 FOUND = sorted(CASES.glob("*/*.expected.json"))
 NOT_YET = {
-    "not-utf8": "a line that is not UTF-8 is kept as bytes, and not read",
     "parent-after-child": "a parent is looked for among the lines before its child",
     "pi-agent-core-v4": "the format of pi's SDK is not known",
 }
@@ -36,7 +35,7 @@ async def test_a_case_is_read_as_its_own_program_reads_it(
 ) -> None:
     kind, name = expected.parent.name, expected.stem[: -len(".expected")]
     for known, why in NOT_YET.items():
-        if known in (kind, f"{kind}/{name}") and name != "latin1-custom-entry":
+        if known in (kind, f"{kind}/{name}"):
             request.applymarker(pytest.mark.xfail(reason=why, strict=True))
     source = expected.with_name(f"{name}.jsonl")
     wanted, content = json.loads(expected.read_bytes()), source.read_bytes()  # noqa: ASYNC240
