@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from sessiondb.backend import ReadTx
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
+from sessiondb.transcript.entries import OFF_TREE_TYPES
 from sessiondb.transcript.paths import entry_number
 
 from . import verify_steps
@@ -456,7 +457,7 @@ class SessionWalk:
         if row.branch_no is None:
             self._control_record(row)
             return
-        if row.type in ("session", "leaf"):
+        if row.type in OFF_TREE_TYPES:
             self.findings.of(
                 row, "tree", f"is a {row.type!r} record, but lies on branch {row.branch_no}"
             )
@@ -491,7 +492,7 @@ class SessionWalk:
             row.body_bytes,
         )
         inherited = (row.boundary_no, row.first_kept_no, row.model_no, row.thinking_no)
-        if row.type not in ("session", "leaf"):
+        if row.type not in OFF_TREE_TYPES:
             self.findings.of(row, "tree", f"is a {row.type!r}, but lies on no branch")
         elif any(carried) or any(number is not None for number in inherited):
             self.findings.of(

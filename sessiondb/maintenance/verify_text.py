@@ -25,6 +25,7 @@ from sessiondb.transcript.entries import (
     parse_line,
 )
 from sessiondb.transcript.formats import ANY
+from sessiondb.transcript.pi_sdk import RECORD_TYPE
 from sessiondb.transcript.replay import names_record
 
 from .verify_steps import SessionFindings, at, is_on_path
@@ -60,7 +61,7 @@ class TextCheck:
             return None
         self._names(tx, row, draft, text)
         self._key(tx, row, draft)
-        if draft.type == "session_info":
+        if draft.type == "session_info" or (draft.type == RECORD_TYPE and draft.name is not None):
             self.name = draft.name
         if row.branch_no is None:
             return draft
@@ -221,6 +222,8 @@ class TextCheck:
         """Tell whether a boundary that keeps nothing names an entry that it could keep."""
         if named is None or row.parent_no is None or named == row.entry_id:
             return False
+        if self._session.version < 2:
+            return False  # an imported line of version 1 names an id that nothing has any more
         kept = tx.first(
             "verify.named_before",
             session_no=self._session.session_no,

@@ -34,7 +34,7 @@ from .append import State, no_session
 from .entries import Projection, id_or_none, is_checkpoint
 from .formats import PI, CallId, Format, known, spoken
 from .formats.base import ASSISTANT, RESULT, USER
-from .formats.pi import mended, message_of, present
+from .formats.pi import SYSTEM, mended, message_of, present
 from .formats.prompt import PROMPTS
 from .pairing import Open, Part, in_order
 from .paths import Segment, context_start, on_path, require_entries, segments
@@ -475,7 +475,9 @@ def _read_parts(
         system_after_no = boundary.entry_no
     if opened and _is_summary(boundary):
         entry = loads(boundary.payload)
-        opening = [message_format.summary(entry)] if for_summary else message_format.opening(entry)
+        opening = message_format.opening(entry)
+        if for_summary:
+            opening = [item for item in opening if item["role"] != SYSTEM]
         read.parts += map(_written, opening)
         read.summary, read.openings = boundary, len(opening)
     # The entries that the boundary kept lie before it, and numbers grow along a path.
@@ -552,7 +554,8 @@ def system_message(tx: ReadTx, state: State, timestamp: str) -> dict[str, Any] |
     start_no = state.boundary_no  # what a compaction keeps of before has no system messages
     said: list[tuple[str, dict[str, Any]]] = []
     if _is_summary(boundary):
-        said += [(boundary.entry_id, item) for item in PI.opening(loads(boundary.payload))[:-1]]
+        opening = PI.opening(loads(boundary.payload))
+        said += [(boundary.entry_id, item) for item in opening if item["role"] == SYSTEM]
     edits: dict[str | None, Any] = {}
     for segment in segments(tx, state.head_no, stop_no=start_no):
         for row in _instructions(tx, segment):

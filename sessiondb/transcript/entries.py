@@ -46,8 +46,9 @@ from sessiondb.limits import (
 from sessiondb.messages import is_typed, message_json
 
 from .formats import ANY, OPENAI_RESPONSES, PI, is_item, recognise, spoken
-from .formats.pi import message_of, needs_mending
+from .formats.pi import SUMMARY, message_of, needs_mending
 from .pairing import Ties, ties_of
+from .pi_sdk import RECORD_TYPE, as_pi
 from .tokens import content_chars, text_tokens, tokens_of
 
 T = TypeVar("T")
@@ -83,7 +84,7 @@ LARGE_ITEM_VALUES: Final = 1_000
 LARGE_ITEMS: Final = 20
 
 BOUNDARY_TYPES: Final = frozenset({"compaction", "reset"})
-OFF_TREE_TYPES: Final = frozenset({"session", "leaf"})
+OFF_TREE_TYPES: Final = frozenset({"session", "leaf", RECORD_TYPE})
 CUT_ROLES: Final = frozenset(
     {"user", "assistant", "custom", "bashExecution", "branchSummary", "compactionSummary"}
 )
@@ -268,6 +269,7 @@ def parse_line(text: str, version: int, formats: int = PI.bit) -> Draft:
         DamagedLine: not an entry. The reason is the message.
     """
     fields, span = decode_object(text, levels_max=LINE_NESTING_MAX)
+    fields = as_pi(fields)
     entry_type = fields.get("type")
     if not isinstance(entry_type, str) or not entry_type:
         raise DamagedLine("no entry type")
@@ -334,10 +336,10 @@ def _describe(
                 draft.ties = ties_of(PI.bit, {"role": "branchSummary"})
         case "compaction":
             draft.tokens = text_tokens(str(fields.get("summary") or ""))
-            draft.tokens += sum(map(PI.tokens, PI.opening(fields)[:-1]))
+            others = (item for item in PI.opening(fields) if item["role"] != SUMMARY)
+            draft.tokens += sum(map(PI.tokens, others))
             draft.tokens_before = _int_or_zero(fields.get("tokensBefore"))
-            if version > 1:  # pi's reader gives the entries of version 1 other ids
-                draft.first_kept_id = _text_or_none(fields.get("firstKeptEntryId"))
+            draft.first_kept_id = _text_or_none(fields.get("firstKeptEntryId"))
             draft.first_kept_seq = _line_or_none(fields.get("firstKeptEntryIndex"), version)
         case "reset":
             draft.first_kept_id = _text_or_none(fields.get("firstKeptEntryId"))
@@ -346,6 +348,8 @@ def _describe(
             draft.append_parent_id = _text_or_none(fields.get("appendParentId"))
         case "session_info":
             draft.name = _text_or_none(fields.get("name"))
+    if draft.type == RECORD_TYPE:
+        draft.name = _text_or_none(fields.get("name"))
     draft.side = fields.get("appendMode") == "side"
     return draft
 
@@ -365,6 +369,8 @@ def _describe_message(draft: Draft, message: dict[str, Any], version: int, may_b
     draft.results = len(message_format.closes(message))
     if message.get("excludeFromContext") is True:
         draft.projection, draft.tokens = Projection.EXCLUDED, 0
+    elif may_be == PI.bit and message.get("stopReason") == "deferred":
+        draft.projection, draft.tokens = Projection.NONE, 0  # its provider answers later
     else:
         draft.ties = ties_of(may_be, message)
     if draft.projection is not Projection.EXCLUDED and role == "assistant":

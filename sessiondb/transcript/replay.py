@@ -94,12 +94,17 @@ def _parent(tx: ReadTx, state: State, draft: Draft, notes: list[str]) -> TreeEnt
 
 
 def _replay_header(tx: Tx, state: State, draft: Draft) -> int:
-    """Store a header: as entry 0 when it comes first. A damaged file may begin with two."""
+    """Store a header: as entry 0 when it comes first. A damaged file may begin with two.
+
+    Other records that are no entries come likewise.
+    """
     entry_no = entry_number(state.session_no, 0)
-    is_first = state.last_seq == 0 and state.head_no is None
+    is_first = draft.type == "session" and state.last_seq == 0 and state.head_no is None
     if not is_first or tx.first("transcript.by_no", entry_no=entry_no) is not None:
         entry_no = next_number(state)
     insert_control_record(tx, draft, entry_no)
+    if draft.name is not None:
+        state.name = draft.name
     return entry_no
 
 

@@ -41,6 +41,8 @@ from sessiondb.limits import (
 from sessiondb.models import BEHIND_ENTRY, BYTES_OF_ENTRY
 from sessiondb.transcript.entries import Draft, id_or_none, parse_line
 from sessiondb.transcript.formats import PI
+from sessiondb.transcript.formats.pi import entry_ms
+from sessiondb.transcript.pi_sdk import as_pi
 from sessiondb.transcript.registry import formats_in_header
 
 from .redaction import Redactor
@@ -474,6 +476,10 @@ class _Reader:
             self.version = self.identity.version
             self.formats = self.identity.formats
         draft = parse_line(text, self.version, self.formats)
+        if self.version < 2:
+            # pi's reader gives these entries other ids. An own compaction of the session, which
+            # is appended and not imported, names those that they have here.
+            draft.first_kept_id = None
         self._link(draft)
         return draft
 
@@ -543,7 +549,7 @@ def identify(text: str) -> Identity:
     Raises:
         DamagedLine: not a line of a transcript.
     """
-    fields, _ = decode_object(text)
+    fields = as_pi(decode_object(text)[0])
     if not isinstance(fields.get("type"), str) or not fields["type"]:
         # The rule of `entries.parse_line`: a line that is set aside says nothing about the others.
         raise DamagedLine("no entry type")
@@ -562,7 +568,7 @@ def identify(text: str) -> Identity:
     return Identity(
         version,
         header_id,
-        ms_from_iso(fields.get("timestamp")),
+        entry_ms(fields) or None,
         (note,) if note else (),
         formats_in_header(fields) or PI.bit,
     )

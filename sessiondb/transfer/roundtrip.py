@@ -168,10 +168,25 @@ def _objects(content: bytes) -> Iterator[dict[str, Any]]:
         value: Any = None
         with contextlib.suppress(ValueError, RecursionError):
             value = _loads(line.decode(errors="strict" if line is torn else "replace"))
+        value = _of_sdk(value) if isinstance(value, dict) else value
         if isinstance(value, dict) and isinstance(value.get("type"), str) and value["type"]:
             yield value
         elif line is not torn and (damaged := _damaged(line)) is not None:
             yield damaged
+
+
+def _of_sdk(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a line of pi's SDK with the words of pi's own files. Its lane `main` is read."""
+    kind, lane = value.get("kind"), value.get("lane")
+    if kind == "header" and "type" not in value:
+        return {**value, "type": "session"}
+    if kind == "entry" and "seq" in value and lane != "main":
+        return {**value, "appendMode": "side"}
+    if kind == "lane" and "seq" in value and lane == "main":
+        return {"type": "leaf", "id": "", "targetId": value.get("leafId")}
+    if kind in ("record", "lane", "fact") and "seq" in value:
+        return {"type": "session"}  # no entry
+    return value
 
 
 def _damaged(line: bytes) -> dict[str, Any] | None:
@@ -337,6 +352,8 @@ def _build(path: list[dict[str, Any]]) -> tuple[list[Any], Any, Any]:
                     "timestamp": _ms(boundary),
                 }
             )
+            tail = boundary.get("retainedTail")
+            messages += [_finite(one) for one in (tail if isinstance(tail, list) else [])]
         said = [entry for entry in kept if _role(entry) != "system"]
         messages += [_without_replay(message) for message in _sent(said, edits)]
     else:
@@ -393,7 +410,9 @@ def _message(entry: dict[str, Any]) -> Any:
     match entry["type"]:
         case "message":
             message = entry.get("message")
-            return _with_content(message) if isinstance(message, dict) else None
+            if not isinstance(message, dict) or message.get("stopReason") == "deferred":
+                return None
+            return _with_content(message)
         case "custom_message":
             said = _only(entry, "customType", "content", "display", "details")
             said["content"] = [] if said.get("content") is None else said["content"]

@@ -219,12 +219,17 @@ def said_by(role: str, fields: str) -> str:
             {"role": "hookMessage", "projection": Projection.BODY},
         ),
         (
-            '{"type":"message","message":{"role":"user"}}',
+            '{"type":"message","message":{"role":"user","content":""}}',
             1,
             {"follows_head": True, "parent_id": None},
         ),
         (
-            '{"type":"message","message":{"role":"user"}}',
+            '{"type":"message","message":{"role":"user","content":""}}',
+            2,
+            {"follows_head": True, "parent_id": None},
+        ),
+        (
+            '{"type":"message","parentId":null,"message":{"role":"user","content":""}}',
             2,
             {"follows_head": False, "parent_id": None},
         ),

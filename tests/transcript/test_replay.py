@@ -21,6 +21,16 @@ def said(entry_id: str, parent_id: str | None, **fields: str) -> str:
     )
 
 
+def side(entry_id: str, parent_id: str) -> str:
+    return said(entry_id, parent_id).replace('"type"', '"appendMode": "side", "type"', 1)
+
+
+def no_parent(entry_id: str) -> str:
+    line = json.loads(said(entry_id, None))
+    del line["parentId"]
+    return json.dumps(line)
+
+
 @pytest.mark.anyio
 async def test_an_entry_without_its_parent_starts_a_root_with_a_note(
     tmp_db: Path,
@@ -117,4 +127,44 @@ async def test_a_second_header_is_kept_outside_the_tree(tmp_db: Path) -> None:
         assert notes == []
         assert [entry.seq for entry in await session.all_entries()] == [0, 1, 2]
         assert texts(await session.context()) == ["a"]
+        assert (await db.verify()).findings == ()
+
+
+def leaf(target: str | None, **fields: str) -> str:
+    return json.dumps({"type": "leaf", "id": "leaf", "parentId": "x", "targetId": target, **fields})
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        ([no_parent("a"), no_parent("b")], ["a", "b"]),
+        ([said("a", None), said("b", "a"), no_parent("c")], ["a", "b", "c"]),
+        ([said("a", None), said("b", "a"), said("c", None)], ["c"]),
+        ([said("a", None), side("m", "a"), said("b", "m")], ["a", "b"]),
+        ([said("a", None), side("m", "a"), side("n", "m"), said("b", "n")], ["a", "b"]),
+        ([said("a", None), side("m", "a"), said("b", "a"), said("c", "m")], ["a", "m", "c"]),
+        (
+            [said("a", None), said("m", "a"), leaf("a", appendParentId="m"), said("b", "m")],
+            ["a", "b"],
+        ),
+        (
+            [said("a", None), said("m", "a"), leaf("a", appendMode="side"), said("b", "m")],
+            ["a", "m", "b"],
+        ),
+        (
+            [said("a", None), said("m", "a"), leaf("a", appendParentId="nowhere"), no_parent("b")],
+            ["a", "m", "b"],
+        ),
+    ],
+)
+async def test_what_an_entry_follows_that_does_not_name_the_head(
+    tmp_db: Path, lines: list[str], wanted: list[str]
+) -> None:
+    """As OpenClaw reads it: `scanSessionTranscriptTree`."""
+    async with sessiondb.open(tmp_db) as db:
+        session, _ = await load_lines(db, "s", [HEADER, *lines])
+        other, _ = await load_lines(db, "t", [HEADER, said("a", None), said("b", "a")])
+        assert texts(await session.context()) == wanted
+        assert texts(await other.context()) == ["a", "b"]
         assert (await db.verify()).findings == ()

@@ -18,6 +18,7 @@ from sessiondb.errors import NotExecuted, StoreBusy
 from sessiondb.limits import IMPORT_BATCH_ENTRIES, MIB
 from sessiondb.sqlite import throttle
 from sessiondb.transfer import import_run
+from tests.support.core import texts
 from tests.support.transfer import (
     by_name,
     differing,
@@ -464,3 +465,35 @@ async def test_a_second_header_is_an_entry_in_a_dry_run_too(tmp_path: Path) -> N
         real = await db.import_path(source)
     assert counts(dry) == counts(real)
     assert [file.entries for file in real.files] == [2, 2, 3]
+
+
+def latin(line: str) -> bytes:
+    """Return a line in Latin-1, with a character that is none in UTF-8."""
+    return line.replace("said", "caf\xe9").encode("latin-1")
+
+
+async def test_a_line_that_is_not_utf8_is_read_and_exported_as_it_was(tmp_path: Path) -> None:
+    lines = [header(), message("a", None, "said a"), message("b", "a", "said b")]
+    first = b"\n".join([lines[0].encode(), latin(lines[1]), lines[2].encode(), b""])
+    grown = first + latin(message("c", "b", "said c")) + b"\n" + latin(message("d", "c", "said d"))
+    source = write(tmp_path / "in", {"one.jsonl": first, "two.jsonl": transcript(2, "s-2")})
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        for content, wanted in (
+            (first, ["caf\ufffd a", "said b"]),
+            (grown, ["caf\ufffd a", "said b", "caf\ufffd c"]),  # the last line is torn so far
+            (grown + b"\n", ["caf\ufffd a", "said b", "caf\ufffd c", "caf\ufffd d"]),
+        ):
+            write(tmp_path / "in", {"one.jsonl": content})
+            report = await db.import_path(source, verify=True)
+            again = await db.import_path(source, verify=True)
+            assert {file.verified for file in report.files} == {True}, report
+            assert {file.status for file in again.files} == {"unchanged"}
+            session = await db.session_by_id("s-1")
+            assert texts(await session.context()) == wanted
+            assert (await db.verify()).findings == ()
+            out = tmp_path / f"out {len(content)}"
+            await db.export(out)
+            assert (out / "one.jsonl").read_bytes() == content
+        damaged = {line.line: line.reason for line in report.files[0].quarantined}
+    assert damaged.keys() == {5}, "each import names the lines that it read"
+    assert "U+FFFD" in damaged[5]

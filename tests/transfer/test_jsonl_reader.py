@@ -38,11 +38,7 @@ DAMAGE = {
     "a JSON null": (b"null", "a JSON NoneType, not an object"),
     "no type": (b'{"id":"x"}', "no entry type"),
     "a type that is no text": (b'{"type":7}', "no entry type"),
-    "invalid UTF-8": (
-        b'{"type":"custom","data":"\xff"}',
-        "not UTF-8 (byte 0xff at 25 of the line)",
-    ),
-    "a surrogate as bytes": (b'{"type":"custom","data":"\xed\xa0\x80"}', "not UTF-8"),
+    "neither UTF-8 nor an entry": (b'{"kind":"\xff"}', "not UTF-8 (byte 0xff at 9 of the line)"),
     "a NUL byte": (b'{"type":"custom","data":"\x00"}', "not JSON"),
     "NaN": (b'{"type":"custom","data":NaN}', "NaN is not JSON"),
     "infinity": (b'{"type":"custom","data":-Infinity}', "-Infinity is not JSON"),
@@ -70,6 +66,25 @@ async def test_a_damaged_line_is_quarantined_alone(tmp_path: Path, case: str, en
     )
     assert receipt.entries == 2
     assert [entry["content"] for entry in messages] == ["first", "second"]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["lf", "crlf"])
+@pytest.mark.parametrize("odd", [b"\xff", b"\xed\xa0\x80", b"\xe2\x82"])
+async def test_bytes_that_are_no_character_are_read_as_u_fffd(
+    tmp_path: Path, odd: bytes, end: bytes
+) -> None:
+    line = GOOD.replace(b"first", b"<" + odd + b">").replace(b'"a"', b'"o"')
+    content = end.join([HEAD, line, GOOD, b""])
+    receipt, messages = await round_trip(tmp_path, content)
+    [found] = receipt.quarantined
+    assert (found.line, found.byte_offset, found.bytes) == (
+        2,
+        len(HEAD + end),
+        len(line + end),
+    )
+    assert f"not UTF-8 (byte 0x{odd[0]:02x} at {line.index(odd)} of the line)" in found.reason
+    assert receipt.entries == 2
+    assert [entry["content"] for entry in messages] == ["first"], "both are roots"
 
 
 ODD = {
@@ -214,7 +229,7 @@ async def test_the_version_is_the_headers_or_noted(
 DAMAGED = {
     "no type": b'{"id":"p","parentId":"m1"}\n',
     "a type that is a number": b'{"type":7,"id":"p","parentId":"m1"}\n',
-    "not UTF-8": b'{"type":"message","id":"p","parentId":"m1","message":{"role":"caf\xe9"}}\n',
+    "not UTF-8": b'{"type":"custom","id":"p","parentId":"m1","data":"caf\xe9"}\n',
     "too deep": (
         b'{"type":"custom","id":"p","parentId":"m1","data":' + b"[" * 600 + b"]" * 600 + b"}\n"
     ),

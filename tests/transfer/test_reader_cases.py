@@ -19,7 +19,6 @@ CASES = Path(__file__).parents[3] / "shared/cases/transcripts"
 FOUND = sorted(CASES.glob("*/*.expected.json"))
 NOT_YET = {
     "parent-after-child": "a parent is looked for among the lines before its child",
-    "pi-agent-core-v4": "the format of pi's SDK is not known",
 }
 
 

@@ -147,7 +147,7 @@ SHAPES: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
     "a leaf of an entry that is lost": ([head(3), said("a"), leaf("l", "lost")], ["a"]),
     "a leaf at the side": (
         [head(3), said("a"), said("b", "a"), leaf("l", "a", appendMode="side")],
-        ["a", "b"],
+        ["a"],
     ),
     "an entry at the side": (
         [head(3), said("a"), said("b", "a", appendMode="side"), said("c", "a")],

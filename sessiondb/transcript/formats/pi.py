@@ -13,6 +13,8 @@ from sessiondb.transcript.tokens import content_chars, tokens_of
 
 from .base import ASSISTANT, RESULT, CallId, Format, blocks, call_id, counted, joined_text
 
+SUMMARY: Final = "compactionSummary"
+SYSTEM: Final = "system"
 _FAILED: Final = ("error", "aborted")
 EDITABLE: Final = ("user", ASSISTANT, RESULT, "custom")
 """Roles whose content an edit replaces. A message of any other may be left out."""
@@ -83,7 +85,7 @@ class Pi(Format):
     def summary(self, entry: dict[str, Any]) -> dict[str, Any]:
         """Return a `compactionSummary` message."""
         return {
-            "role": "compactionSummary",
+            "role": SUMMARY,
             **present(entry, "summary", "tokensBefore"),
             "timestamp": entry_ms(entry),
         }
@@ -97,9 +99,16 @@ class Pi(Format):
         return {**item, "content": content}
 
     def opening(self, entry: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return the system message that a compaction keeps, if it has one, and its summary."""
+        """Return a compaction's summary, and what else it keeps in its own entry.
+
+        That is a system message in front, and in the files of pi's SDK the tail behind.
+        """
         system = entry.get("systemMessage")
-        return [system, self.summary(entry)] if isinstance(system, dict) else [self.summary(entry)]
+        return [
+            *([{**system, "role": SYSTEM}] if isinstance(system, dict) else []),
+            self.summary(entry),
+            *(item for item in blocks(entry, "retainedTail") if "role" in item),
+        ]
 
     def instructions(self, messages: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         """Return one system message that says what several do, in their order. None: nothing.
