@@ -113,7 +113,7 @@ async def test_a_turn_says_where_its_message_came_from(tmp_db: Path) -> None:
 
 def test_the_public_face_of_a_turn_is_what_a_handler_may_use() -> None:
     assert {name for name in dir(Turn) if not name.startswith("_")} == {
-        *("session", "message", "details", "append", "reset", "renew"),
+        *("session", "message", "details", "append", "reset", "renew", "progress", "previous"),
         *("turn_no", "attempt", "inbox_no", "kind", "edit_of", "accepted_at_ms"),
         *("channel", "event_id", "lane", "key", "agent_id"),
     }
