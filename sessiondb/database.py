@@ -31,8 +31,8 @@ from . import events, threads
 from .backend import Backend, ReadTx, Tx
 from .clock import Clock
 from .errors import InvalidInput, before_the_write
-from .gateway import consumer as consuming
 from .gateway import (
+    clearing,
     dispatcher,
     draining,
     heard,
@@ -45,11 +45,12 @@ from .gateway import (
     waiting,
     worker,
 )
+from .gateway import consumer as consuming
 from .gateway.dispatcher import Sender
 from .gateway.recovery import Decision, Recovered, ResumePolicy
 from .gateway.running_turn import Handler, LaneSettings
 from .limits import QUERY_TIMEOUT_S, REPLY_PAUSES_S, Limits
-from .maintenance import archive, health, retention, status, verify
+from .maintenance import archive, deletion, health, retention, status, verify
 from .maintenance.archive import Restored
 from .maintenance.retention import RetentionReport
 from .maintenance.retention_plan import RetentionPolicy
@@ -59,6 +60,7 @@ from .models import (
     CompactionInfo,
     CompactionResult,
     DeadLetter,
+    DeleteReport,
     Drained,
     Edited,
     Event,
@@ -1051,6 +1053,50 @@ class SessionDB:
         """
         return await retention.gc(
             self.backend, policy, dry_run=dry_run, every=every, now_ms=self.clock.stamp_ms()
+        )
+
+    async def delete(
+        self,
+        session: Session | None = None,
+        *,
+        key_prefix: str | None = None,
+        archive: bool = False,
+        abort_running: bool = False,
+    ) -> DeleteReport:
+        """Delete a session for good, or all that keys with a prefix reach. Say what is left.
+
+        Its transcript, messages, replies, turns and events go, and an archive of it. Waiting
+        messages are taken back, and their senders are told (`message_withdrawn`). Replies that are
+        not sent are never sent. A pinned session goes, too. A session that a fork shares entries
+        with is kept, unless the fork goes with it. So is one that is being imported. Receipts of
+        its imports stay, so no import brings it back.
+
+        `archive=True` puts sessions into an archive instead, unless there is open work.
+        `abort_running` stops their turns, as `Session.abort` does.
+
+        In bounded steps, each durable, beside which others write. A call that was interrupted is
+        to be repeated. The report says what may hold texts after it.
+
+        Raises:
+            InvalidInput: neither or both of a session and a prefix, or an empty prefix.
+            NotFound: no key begins with the prefix.
+            SessionBusy: a turn runs, or a reply is being sent at this moment.
+            StoreFull: the disk is full. Completed steps stay.
+        """
+        if (session is None) == (key_prefix is None) or key_prefix == "":
+            raise InvalidInput("delete one session, or those of a key prefix that is not empty")
+        if key_prefix is not None:
+            numbers = await deletion.reached_by(self.backend, key_prefix)
+            deletion.require_any(numbers, key_prefix)
+        else:
+            assert session is not None, "one of the two is given"
+            numbers = [session.ref.session_no]
+        return await deletion.delete(
+            self,
+            numbers,
+            clearing.clear,
+            keep_archive=archive,
+            abort="its conversation was deleted" if abort_running else None,
         )
 
     async def unarchive(self, session_id: str) -> Restored:

@@ -230,6 +230,11 @@ STEP_MS = 5.0
 # gigabyte waits for minutes. A caller that asks for more asks in a loop.
 MAINTENANCE_TASKS_MAX = 16
 
+# A deletion begins anew so often when a message, a reply or a change of the session comes
+# between two of its steps. Ten in a row are a conversation that does not stop: the report says
+# so, and the call can be repeated.
+DELETE_TRIES_MAX = 20
+
 # Threads of one event loop that encode, read files or wait for a backup. As many as anyio's
 # own limit, which is the application's. The backups that wait leave room for the others.
 THREADS_MAX = 40

@@ -151,6 +151,27 @@ class Details:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteReport:
+    """What `SessionDB.delete` did."""
+
+    deleted: tuple[str, ...]
+    """The ids of sessions whose texts are gone from the tables."""
+    archived: tuple[str, ...]
+    """The ids of sessions that are in an archive now."""
+    kept: tuple[tuple[str, str], ...]
+    """Sessions that were left alone, each with the reason."""
+    rows: dict[str, int]
+    """Rows of other tables that went with them, by table."""
+    left: tuple[str, ...]
+    """What may still hold their texts, a sentence each: the WAL, backups, index files, ..."""
+
+    @property
+    def ok(self) -> bool:
+        """True when no session was left alone."""
+        return not self.kept
+
+
+@dataclass(frozen=True, slots=True)
 class EpochInfo:
     """One generation of a context."""
 

@@ -50,6 +50,7 @@ from .models import (
     ANY_HEAD,
     CompactionInfo,
     CompactionResult,
+    DeleteReport,
     EntryRef,
     ExpectedHead,
     ExportReport,
@@ -666,6 +667,24 @@ class SessionDB(_Proxy[database.SessionDB]):
         return self._loop.call(
             lambda: self._peer.export(
                 dest, session=chosen, overwrite=overwrite, progress=progress, redactor=redactor
+            )
+        )
+
+    @_mirrors(database.SessionDB.delete)
+    def delete(
+        self,
+        session: Session | None = None,
+        *,
+        key_prefix: str | None = None,
+        archive: bool = False,
+        abort_running: bool = False,
+    ) -> DeleteReport:
+        return self._loop.call(
+            lambda: self._peer.delete(
+                _peer_of(session),
+                key_prefix=key_prefix,
+                archive=archive,
+                abort_running=abort_running,
             )
         )
 

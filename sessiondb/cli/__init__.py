@@ -8,6 +8,7 @@
     gateway.py    held, stuck, resume
     events.py     events
     retention.py  gc, unarchive, pin, unpin
+    deletion.py   delete
     sessions.py   sessions
     overview.py   context, compactions, status, verify
     show.py       show, tail: transcripts for people
@@ -22,7 +23,7 @@
 Commands that read open the file read-only and hold no snapshot while they print, so a slow
 terminal or a pager never keeps a gateway's WAL from being reset. Text from the database is
 escaped before it reaches a terminal. The commands that write are `import`, `append`, `gc`,
-`unarchive`, `pin`, `unpin`, `restore-backup`, `undo`, `reset`, `branch`, `fork`, and an
+`unarchive`, `pin`, `unpin`, `delete`, `restore-backup`, `undo`, `reset`, `branch`, `fork`, and an
 operator's decisions about what a gateway left behind.
 """
 
@@ -80,6 +81,9 @@ TASKS = {
         "unarchive": LazyCommand("retention", "Bring an archived session back, exactly as it was."),
         "pin": LazyCommand("retention", "Protect a session from retention."),
         "unpin": LazyCommand("retention", "End the protection of a session from retention."),
+    },
+    "Delete": {
+        "delete": LazyCommand("deletion", "Delete a session for good, or those of a key prefix."),
     },
     "Repair": {
         "verify": LazyCommand("overview", "Check every invariant of a database."),

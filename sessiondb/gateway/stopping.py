@@ -85,7 +85,7 @@ def withdraw(tx: Tx, channel: str, event_id: str) -> Withdrawn:
     texts = tx.all("stopping.texts", inbox_no=known.inbox_no)
     taken = [row for row in texts if row.state in WAITING]
     for row in taken:
-        _withdraw(tx, row)
+        withdraw_row(tx, row)
     turn_no = next((row.turn_no for row in texts if row.state == "claimed"), None)
     outcome: Literal["running", "withdrawn", "done"] = (
         "running" if turn_no is not None else "withdrawn" if taken else "done"
@@ -106,10 +106,13 @@ def withdraw_one(tx: Tx, inbox_no: int) -> None:
             "list those that do with `sessiondb inbox DB`",
             inbox_no=inbox_no,
         )
-    _withdraw(tx, row)
+    withdraw_row(tx, row)
 
 
-def _withdraw(tx: Tx, row: statements.StoppingTexts | statements.StoppingText) -> None:
+def withdraw_row(
+    tx: Tx, row: statements.StoppingTexts | statements.StoppingText | statements.DeletionWaiting
+) -> None:
+    """Take back a message that waits. Its sender is told, if that waits for an answer."""
     told_no = None
     if row.state != "heard":  # nobody waits for an answer to that
         told_no = events.emit(

@@ -117,6 +117,15 @@ def protection(tx: ReadTx, session_no: int, *, keep_archive: bool = True) -> str
     return next((reason for holds, reason in reasons if holds), None)
 
 
+def needed_by(tx: ReadTx, session_no: int) -> str | None:
+    """Return why a session cannot be deleted whatever ends before: its entries are in use."""
+    row = tx.one("archive.protection", session_no=session_no)
+    if row.importing:
+        return "an import of it has not finished"
+    fork_id = row.fork_id or row.restorable_id
+    return f"session {fork_id} was forked from it and shares its entries" if fork_id else None
+
+
 # -- how it is encoded -----------------------------------------------------------------
 
 

@@ -40,6 +40,9 @@ def world(tmp_path_factory: pytest.TempPathFactory, sample_folder: Path) -> Path
         old = db.create_session("archived-one")
         old.append({"role": "user", "content": "long ago"})
         db.gc(sessiondb.RetentionPolicy(max_sessions=0, idle_days=0))
+    with sync.open(folder / "gateway.db") as db:
+        for key in ("agent:main:web:guest", "agent:main:web:guest:1"):
+            db.session(key).append({"role": "user", "content": "forget me"})
     anyio.run(_leave_work_behind, folder / "gateway.db")
     ok("backup", folder / "gateway.db", folder / "copy.db")
     (folder / "backups").mkdir()

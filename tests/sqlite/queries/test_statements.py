@@ -27,6 +27,8 @@ NO_PAGE_BEHIND = {
     "status.channels": "those with most replies, for a person",
     "channels.outwaited": "what was returned is given up, and not returned again",
     "compaction.recent": "the newest jobs, for the cool-down",
+    "deletion.indexes": "some, for a person",
+    "deletion.waiting": "what was returned is taken back, and not returned again",
     "events.of_session": "the newest events",
     "inbox.late": "what was returned is marked, and not returned again",
     "inbox.waiting_in_lane": "a count up to the limit",

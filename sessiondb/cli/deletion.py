@@ -1,0 +1,78 @@
+"""The command that deletes for good: delete.
+
+A gateway may run meanwhile: every step is a short transaction. What was deleted stays so when the
+command is interrupted, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import click
+
+from sessiondb.models import DeleteReport
+
+from .program import (
+    OK,
+    PROBLEMS,
+    command,
+    database_argument,
+    debug_option,
+    json_option,
+    on_interrupt,
+    refuse,
+    write_into,
+)
+from .terminal import as_record, counted, escape, print_json, print_line
+
+
+@command(
+    examples=(
+        "sessiondb delete gateway.db --session agent:main:web:guest",
+        "sessiondb delete gateway.db --prefix agent:main:web:guest: --abort",
+    ),
+)
+@database_argument
+@click.option("--session", metavar="SESSION", help="Delete this session.")
+@click.option(
+    "--prefix",
+    metavar="PREFIX",
+    help="Delete the sessions whose keys begin with this, archived ones as well.",
+)
+@click.option("--archive", is_flag=True, help="Archive them instead. `unarchive` brings them back.")
+@click.option("--abort", is_flag=True, help="Stop their turns that run.")
+@json_option()
+@debug_option
+def delete(
+    db: str, session: str | None, prefix: str | None, archive: bool, abort: bool, as_json: bool
+) -> int:
+    """Delete a session for good, or those of a key prefix.
+
+    Its transcript goes, and its messages, replies, turns, events and archive. Nothing can be
+    restored. A session that a fork shares entries with is kept. Prints what may still hold
+    its texts: the WAL, backups, and others.
+    """
+    if (session is None) == (prefix is None):
+        refuse("name either --session or --prefix")
+    on_interrupt(lambda: "What was deleted stays so. Run it again for the rest.")
+    with write_into(db, create=False) as opened:
+        chosen = opened.session_by_id(session) if session is not None else None
+        report = opened.delete(chosen, key_prefix=prefix, archive=archive, abort_running=abort)
+    if as_json:
+        print_json({**as_record(report), "ok": report.ok})
+    else:
+        _print_report(report)
+    return OK if report.ok else PROBLEMS
+
+
+def _print_report(report: DeleteReport) -> None:
+    for session_id in report.deleted:
+        print_line(f"{escape(session_id)} is deleted")
+    for session_id in report.archived:
+        print_line(f"{escape(session_id)} is archived")
+    for session_id, why in report.kept:
+        print_line(f"{escape(session_id)} is kept: {escape(why)}")
+    rows = ", ".join(f"{count:,} of {table}" for table, count in report.rows.items() if count)
+    click.echo(
+        f"{counted(len(report.deleted), 'session')} deleted. Rows: {rows or 'none'}", err=True
+    )
+    for sentence in report.left:
+        click.echo(escape(sentence), err=True)
