@@ -148,7 +148,8 @@ CREATE INDEX branch_by_parent ON branch (parent_branch_no) WHERE parent_branch_n
 
 -- The transcript. entry_no = session_no * 2^32 + seq: clustered by session, in order of
 -- arrival. Along any path it only grows (a fork's session number is greater than its
--- ancestors'), so it also orders a path. Rows are never changed or renumbered. Small
+-- ancestors'), so it also orders a path. Rows are never changed or renumbered, but for
+-- one: a person may have a row's payload redacted. Small
 -- columns come first and the payload last, so a scan that searches for a cut or counts
 -- tokens never reads an overflow page.
 CREATE TABLE entry (

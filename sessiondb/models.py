@@ -151,6 +151,18 @@ class Details:
 
 
 @dataclass(frozen=True, slots=True)
+class Redacted:
+    """What `Session.redact` did. It is on disk."""
+
+    entry_no: int
+    entry_id: str
+    already: bool
+    """True: an earlier call had redacted it. This one changed nothing."""
+    left: tuple[str, ...]
+    """What may still hold its text, a sentence each."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteReport:
     """What `SessionDB.delete` did."""
 
@@ -276,6 +288,8 @@ BEHIND_ENTRY: Final = (
 """The reason of a piece that follows an entry's text without a line end between them."""
 REDACTED: Final = "redacted at import"
 """The beginning of the note of a receipt whose hash is of what is not stored."""
+BY_HAND: Final = "by-hand"
+"""The rule in such a note that stands for entries that a person had redacted (`Session.redact`)."""
 SALVAGED: Final = "salvaged: "
 """The beginning of the note of a receipt of which a salvage found only a part."""
 

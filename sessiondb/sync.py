@@ -737,6 +737,7 @@ class Session(_Proxy[AsyncSession]):
     edit = _call(AsyncSession.edit)
     reset = _call(AsyncSession.reset)
     fork = _session(AsyncSession.fork)
+    redact = _call(AsyncSession.redact)
     end = _call(AsyncSession.end)
     pin = _call(AsyncSession.pin)
     unpin = _call(AsyncSession.unpin)

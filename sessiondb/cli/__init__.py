@@ -8,7 +8,7 @@
     gateway.py    held, stuck, resume
     events.py     events
     retention.py  gc, unarchive, pin, unpin
-    deletion.py   delete
+    deletion.py   delete, redact
     sessions.py   sessions
     overview.py   context, compactions, status, verify
     show.py       show, tail: transcripts for people
@@ -23,8 +23,8 @@
 Commands that read open the file read-only and hold no snapshot while they print, so a slow
 terminal or a pager never keeps a gateway's WAL from being reset. Text from the database is
 escaped before it reaches a terminal. The commands that write are `import`, `append`, `gc`,
-`unarchive`, `pin`, `unpin`, `delete`, `restore-backup`, `undo`, `reset`, `branch`, `fork`, and an
-operator's decisions about what a gateway left behind.
+`unarchive`, `pin`, `unpin`, `delete`, `redact`, `restore-backup`, `undo`, `reset`, `branch`,
+`fork`, and an operator's decisions about what a gateway left behind.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ TASKS = {
     },
     "Delete": {
         "delete": LazyCommand("deletion", "Delete a session for good, or those of a key prefix."),
+        "redact": LazyCommand("deletion", "Delete what one entry says, for good."),
     },
     "Repair": {
         "verify": LazyCommand("overview", "Check every invariant of a database."),

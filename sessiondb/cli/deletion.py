@@ -1,4 +1,4 @@
-"""The command that deletes for good: delete.
+"""The commands that delete for good: delete, redact.
 
 A gateway may run meanwhile: every step is a short transaction. What was deleted stays so when the
 command is interrupted, and the same command goes on.
@@ -10,6 +10,7 @@ import click
 
 from sessiondb.models import DeleteReport
 
+from .history import entry_argument, entry_id_of
 from .program import (
     OK,
     PROBLEMS,
@@ -19,6 +20,7 @@ from .program import (
     json_option,
     on_interrupt,
     refuse,
+    session_argument,
     write_into,
 )
 from .terminal import as_record, counted, escape, print_json, print_line
@@ -61,6 +63,33 @@ def delete(
     else:
         _print_report(report)
     return OK if report.ok else PROBLEMS
+
+
+@command(
+    examples=("sessiondb redact gateway.db agent:main:discord:channel:1 2",),
+)
+@database_argument
+@session_argument
+@entry_argument
+@json_option()
+@debug_option
+def redact(db: str, session: str, entry: str, as_json: bool) -> None:
+    """Delete what one entry says, for good.
+
+    Its texts, arguments and images go. Its place, its role and its calls stay, so the
+    conversation goes on. ENTRY is a number as `show` prints it, or an entry's id. Prints what
+    may still hold its text.
+    """
+    with write_into(db, create=False) as opened:
+        chosen = opened.session_by_id(session)
+        done = chosen.redact(entry_id_of(opened, chosen, entry))
+    if as_json:
+        print_json(as_record(done))
+        return
+    what = "was redacted before" if done.already else "is redacted"
+    print_line(f"entry {escape(done.entry_id)} {what}")
+    for sentence in done.left:
+        click.echo(escape(sentence), err=True)
 
 
 def _print_report(report: DeleteReport) -> None:

@@ -83,6 +83,9 @@ LARGE_ITEM_CHARS: Final = 64 * 1024
 LARGE_ITEM_VALUES: Final = 1_000
 LARGE_ITEMS: Final = 20
 
+REDACTED_FIELD: Final = "sessiondbRedacted"
+"""The field of an entry that was redacted. It has the tokens that the entry counted before."""
+
 BOUNDARY_TYPES: Final = frozenset({"compaction", "reset"})
 OFF_TREE_TYPES: Final = frozenset({"session", "leaf", RECORD_TYPE})
 CUT_ROLES: Final = frozenset(
@@ -351,6 +354,9 @@ def _describe(
     if draft.type == RECORD_TYPE:
         draft.name = _text_or_none(fields.get("name"))
     draft.side = fields.get("appendMode") == "side"
+    redacted = fields.get(REDACTED_FIELD)
+    if isinstance(redacted, dict):
+        draft.tokens = _int_or_zero(redacted.get("tokens"))
     return draft
 
 

@@ -26,6 +26,7 @@ from sessiondb.models import (
     Event,
     ExpectedHead,
     Receipt,
+    Redacted,
     SessionInfo,
 )
 
@@ -36,6 +37,7 @@ from . import (
     history,
     long_append,
     paths,
+    redact,
     registry,
     rewind,
 )
@@ -770,6 +772,29 @@ class Session:
             ),
         )
         return Session(self.db, ref)
+
+    async def redact(self, entry: EntryRef) -> Redacted:
+        """Delete what an entry says, for good. Say what may still hold it.
+
+        Its texts, arguments and images go, and `[redacted]` stands there. Its ids, its place, its
+        role, its calls and its weight stay, so every context is as valid as before, in forks as
+        well. If it is a message of the inbox, that is redacted, too. One transaction, durable. May
+        be repeated. An append that is repeated with the entry's key is `IdentityConflict` then.
+
+        Raises:
+            NotFound: no such entry.
+            InvalidInput: it says nothing that could be redacted, or is one of the session that this
+                one was forked from.
+            SessionArchived: its entries are in an archive. `db.unarchive` brings them back.
+            StoreBusy: they are being archived.
+        """
+        with before_the_write():
+            planned = await self.db.read(
+                "redact.plan", lambda tx: redact.plan(tx, self.ref.session_no, entry)
+            )
+        return await self.db.write(
+            "redact", lambda tx: redact.apply(tx, planned), size=len(planned.payload)
+        )
 
     async def end(self) -> bool:
         """End the session. False if it had ended. It accepts no append any more.

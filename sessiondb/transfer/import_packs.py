@@ -101,8 +101,9 @@ def _read_file(plan: FilePlan, redactor: Redactor | None) -> Iterator[BatchRead 
         for batch in read_batches(
             file.path, place_of(earlier), redactor, opened=file.opened, links=plan.links
         ):
-            if redactor is None and earlier is not None and mark_in(earlier.note) is not None:
-                # Entries never change: a secret that came in by oversight could not be removed.
+            mark = mark_in(earlier.note) if earlier is not None else None
+            if redactor is None and mark is not None and not mark.is_by_hand:
+                # A secret that came in by oversight would have to be redacted by hand.
                 yield FileEnd(file, "failed", REDACTED_BEFORE)
                 return
             if row is not None and row.first_import_file_no != row.import_file_no:

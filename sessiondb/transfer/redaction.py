@@ -30,7 +30,7 @@ from typing import Final, Literal
 
 from sessiondb.json_text import DamagedLine, decode_object, dumps, loads
 from sessiondb.limits import ENTRY_BYTES_MAX, ENTRY_VALUES_MAX
-from sessiondb.models import REDACTED
+from sessiondb.models import BY_HAND, REDACTED
 
 KEY_BLOCK_CHARS_MAX: Final = 64 * 1024
 
@@ -370,6 +370,11 @@ class Mark:
 
     from_byte: int
     counts: Counter[str]
+
+    @property
+    def is_by_hand(self) -> bool:
+        """Whether the file was imported as it is, and a person had some of its entries redacted."""
+        return self.counts.keys() == {BY_HAND}
 
     def __str__(self) -> str:
         found = (

@@ -83,6 +83,7 @@ def commands(path: Path, folder: Path) -> dict[str, list[str]]:
         "import": ["import", str(path), str(line)],
         "append": ["append", str(path), "agent:main:more:1"],
         "delete": ["delete", str(path), "--session", "agent:main:more:1"],
+        "redact": ["redact", str(path), "agent:main:more:1", "1"],
         "gc": ["gc", str(path), "--dry-run", "--max-age", "1d"],
         "salvage": ["salvage", str(path), str(folder / "new.db")],
     }

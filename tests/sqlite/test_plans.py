@@ -19,6 +19,7 @@ STATEMENTS = load_statements(sessiondb.sqlite.queries.__name__)
 
 # A statement that may read a whole table or index, and why that is right.
 ALLOWED = {
+    "redact.forget_order": "the session's forks, found by an index; a person redacts an entry",
     "deletion.indexes": "a row for each imported file, until some; a person asked for a deletion",
     "status.lanes": "lanes: a handful of rows, made by hand; a person asked",
     "restored.suspend_queued": "the partial index of queued messages; nobody else has the file",

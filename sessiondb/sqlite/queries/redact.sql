@@ -1,0 +1,38 @@
+-- The redaction of one entry (transcript/redact.py).
+
+-- name: entry
+-- Return an entry with its text, and whether a later one of its session names the session.
+SELECT e.entry_no, e.entry_id, e.type, e.tokens, e.idempotency_key, e.payload,
+       EXISTS (SELECT 1 FROM entry AS n
+               WHERE n.entry_no > e.entry_no AND n.entry_no <= e.entry_no | 4294967295
+                 AND n.type = 'session_info') AS named_later
+FROM entry AS e WHERE e.entry_no = :entry_no;
+
+-- name: put_entry, one row
+-- Put another text in the place of an entry's, for good.
+UPDATE entry SET payload = :payload, body_at = :body_at, body_bytes = :body_bytes
+WHERE entry_no = :entry_no;
+
+-- name: put_message, one row or none
+-- Put another text in the place of an accepted message's.
+UPDATE inbox SET payload = :payload WHERE inbox_no = :inbox_no AND session_no = :session_no;
+
+-- name: name_session, one row
+-- Give a session another name.
+UPDATE session SET name = :name WHERE session_no = :session_no;
+
+-- name: mark_receipts, any rows
+-- Mark the receipts of a session's file that an entry came from: what is stored is not what
+-- their hashes are of.
+UPDATE import_file SET note = CASE WHEN note IS NULL THEN :mark ELSE :mark || '; ' || note END
+WHERE session_no = :session_no AND entries >= :seq
+  AND coalesce(note, '') NOT GLOB 'redacted at import*';
+
+-- name: forget_order, any rows
+-- Forget from where on the contexts of a session, and of its forks, are in order.
+UPDATE session SET ordered_from_no = NULL WHERE session_no IN (
+  WITH RECURSIVE family (session_no) AS (
+    VALUES (:session_no)
+    UNION
+    SELECT f.session_no FROM family AS o JOIN session AS f ON f.forked_from_no = o.session_no
+  ) SELECT session_no FROM family);

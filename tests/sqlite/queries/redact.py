@@ -1,0 +1,109 @@
+"""Cases of queries/redact.sql."""
+
+from __future__ import annotations
+
+from unittest.mock import ANY
+
+from sessiondb.transcript import redact
+from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.world import Recorder, World
+
+
+def redacted(w: World, tx: Recorder) -> None:
+    """Redact the first message of a session of two that are alike."""
+    session_no = w.no("session twin")
+    redact.apply(tx, redact.plan(tx, session_no, w.row("entry twin/3")["entry_id"]))
+
+
+def put_message(w: World, tx: Recorder) -> None:
+    row = w.row("inbox running")
+    for session_no in (row["session_no"], w.no("session twin")):
+        tx.run("redact.put_message", inbox_no=row["inbox_no"], session_no=session_no, payload='"x"')
+
+
+def receipts(w: World) -> list[tuple[str, int]]:
+    """Return the receipts of one session's file, each with its entries."""
+    owner = next(row["session_no"] for _, row in w.rows("import_file") if row["entries"] > 1)
+    return [
+        (label, row["entries"])
+        for label, row in w.rows("import_file")
+        if row["session_no"] == owner
+    ]
+
+
+def mark(w: World, tx: Recorder) -> None:
+    label, entries = receipts(w)[0]
+    session_no = w.row(label)["session_no"]
+    for seq in (entries + 1, entries, entries):
+        tx.run("redact.mark_receipts", session_no=session_no, seq=seq, mark="redacted at import")
+
+
+def forget_order(w: World, tx: Recorder) -> None:
+    tx.run("redact.forget_order", session_no=w.no("session twin"))
+
+
+CHANGES = [
+    Change(
+        "redact.put_entry",
+        "one entry of two sessions that are alike",
+        redacted,
+        {"entry twin/3": {"payload": ANY, "body_at": ANY, "body_bytes": ANY}},
+    ),
+    Change(
+        "redact.put_message",
+        "one message, in its own session",
+        put_message,
+        {"inbox running": {"payload": '"x"'}},
+    ),
+    Change(
+        "redact.name_session",
+        "one session",
+        lambda w, tx: tx.run(
+            "redact.name_session", session_no=w.no("session twin"), name="[redacted]"
+        ),
+        {"session twin": {"name": "[redacted]"}},
+    ),
+    Change(
+        "redact.mark_receipts",
+        "those that an entry came from, once",
+        mark,
+        lambda w: {
+            label: {"note": ANY}
+            for label, entries in receipts(w)
+            if entries >= receipts(w)[0][1]
+            and not (w.row(label)["note"] or "").startswith("redacted at import")
+        },
+    ),
+    Change(
+        "redact.forget_order",
+        "a session and its forks",
+        forget_order,
+        lambda w: {
+            label: {"ordered_from_no": None}
+            for label, row in w.rows("session")
+            if row["ordered_from_no"] is not None and label in family(w)
+        },
+    ),
+]
+
+
+def family(w: World) -> set[str]:
+    """Return the labels of a session and of all that were forked from it."""
+    found = {w.no("session twin")}
+    for _, row in sorted(w.rows("session"), key=lambda one: int(one[1]["session_no"])):
+        if row["forked_from_no"] in found:
+            found.add(row["session_no"])
+    return {label for label, row in w.rows("session") if row["session_no"] in found}
+
+
+GUARDS: list[Guard] = []
+PAGES: list[Page] = []
+READS = [
+    Read(
+        "redact.entry",
+        f"of a session that is named {'later' if later else 'no more'}",
+        lambda w, seq=seq: {"entry_no": w.row(f"entry twin/{seq}")["entry_no"]},  # type: ignore[misc]
+        [{"named_later": later}],
+    )
+    for seq, later in ((1, 1), (17, 0))
+]
