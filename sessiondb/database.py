@@ -1060,10 +1060,11 @@ class SessionDB:
         session: Session | None = None,
         *,
         key_prefix: str | None = None,
+        namespace: str | None = None,
         archive: bool = False,
         abort_running: bool = False,
     ) -> DeleteReport:
-        """Delete a session for good, or all that keys with a prefix reach. Say what is left.
+        """Delete a session for good, or all of a key prefix or a namespace. Say what is left.
 
         Its transcript, messages, replies, turns and events go, and an archive of it. Waiting
         messages are taken back, and their senders are told (`message_withdrawn`). Replies that are
@@ -1078,18 +1079,26 @@ class SessionDB:
         to be repeated. The report says what may hold texts after it.
 
         Raises:
-            InvalidInput: neither or both of a session and a prefix, or an empty prefix.
-            NotFound: no key begins with the prefix.
+            InvalidInput: not one of a session, a prefix and a namespace, or an empty text.
+            NotFound: no key begins with the prefix, or the namespace has no session.
             SessionBusy: a turn runs, or a reply is being sent at this moment.
             StoreFull: the disk is full. Completed steps stay.
         """
-        if (session is None) == (key_prefix is None) or key_prefix == "":
-            raise InvalidInput("delete one session, or those of a key prefix that is not empty")
+        if sum(one is not None for one in (session, key_prefix, namespace)) != 1 or "" in (
+            key_prefix,
+            namespace,
+        ):
+            raise InvalidInput(
+                "delete one session, or those of a key prefix or a namespace that is not empty"
+            )
         if key_prefix is not None:
             numbers = await deletion.reached_by(self.backend, key_prefix)
-            deletion.require_any(numbers, key_prefix)
+            deletion.require_any(numbers, f"a key that begins with {key_prefix!r}")
+        elif namespace is not None:
+            numbers = await deletion.of_namespace(self.backend, namespace)
+            deletion.require_any(numbers, f"a foreign id of namespace {namespace!r}")
         else:
-            assert session is not None, "one of the two is given"
+            assert session is not None, "one of the three is given"
             numbers = [session.ref.session_no]
         return await deletion.delete(
             self,

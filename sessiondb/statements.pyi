@@ -489,10 +489,11 @@ class DeletionByKey(NamedTuple):
 
 
 class DeletionArchived(NamedTuple):
-    """deletion.archived: Return archives that are not restored, each with whether a key of its session has a prefix, a page at a time."""
+    """deletion.archived: Return archives that are not restored, each with whether a key of its session has a prefix, and whether a deletion on request was begun and not ended, a page at a time."""
 
     archive_no: int
     session_no: int
+    begun: int
     has_key: int
 
 
@@ -517,6 +518,13 @@ class DeletionLastEvent(NamedTuple):
     """deletion.last_event: Return the number of the newest event."""
 
     event_no: int
+
+
+class DeletionInNamespace(NamedTuple):
+    """deletion.in_namespace: Return the sessions of a namespace of foreign ids, a page at a time."""
+
+    external_id: str
+    session_no: int
 
 
 class DeletionIndexes(NamedTuple):
@@ -2759,6 +2767,8 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["deletion.last_event"], /) -> DeletionLastEvent | None: ...
     @overload
+    def first(self, statement: Literal["deletion.in_namespace"], /, *, namespace: SqlValue, after_id: SqlValue, limit: SqlValue) -> DeletionInNamespace | None: ...
+    @overload
     def first(self, statement: Literal["deletion.indexes"], /, *, limit: SqlValue) -> DeletionIndexes | None: ...
     @overload
     def first(self, statement: Literal["details.of_session"], /, *, session_no: SqlValue) -> DetailsOfSession | None: ...
@@ -3335,6 +3345,8 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["deletion.last_event"], /) -> DeletionLastEvent: ...
     @overload
+    def one(self, statement: Literal["deletion.in_namespace"], /, *, namespace: SqlValue, after_id: SqlValue, limit: SqlValue) -> DeletionInNamespace: ...
+    @overload
     def one(self, statement: Literal["deletion.indexes"], /, *, limit: SqlValue) -> DeletionIndexes: ...
     @overload
     def one(self, statement: Literal["details.of_session"], /, *, session_no: SqlValue) -> DetailsOfSession: ...
@@ -3910,6 +3922,8 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["deletion.last_event"], /) -> list[DeletionLastEvent]: ...
     @overload
+    def all(self, statement: Literal["deletion.in_namespace"], /, *, namespace: SqlValue, after_id: SqlValue, limit: SqlValue) -> list[DeletionInNamespace]: ...
+    @overload
     def all(self, statement: Literal["deletion.indexes"], /, *, limit: SqlValue) -> list[DeletionIndexes]: ...
     @overload
     def all(self, statement: Literal["details.of_session"], /, *, session_no: SqlValue) -> list[DetailsOfSession]: ...
@@ -4419,6 +4433,8 @@ class Reads(Protocol):
     @overload
     def page(self, statement: Literal["deletion.event"], /, *, after_no: SqlValue, last_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[DeletionEvent]: ...
     @overload
+    def page(self, statement: Literal["deletion.in_namespace"], /, *, namespace: SqlValue, after_id: SqlValue, limit: int, bytes_max: int = ...) -> Page[DeletionInNamespace]: ...
+    @overload
     def page(self, statement: Literal["deletion.indexes"], /, *, limit: int, bytes_max: int = ...) -> Page[DeletionIndexes]: ...
     @overload
     def page(self, statement: Literal["events.after"], /, *, after_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[EventsAfter]: ...
@@ -4685,6 +4701,8 @@ class Writes(Protocol):
     def run(self, statement: Literal["deletion.delete_turns"], /, *, session_no: SqlValue, limit: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["deletion.empty_pieces"], /, *, session_no: SqlValue, limit: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["deletion.begin_dropping"], /, *, archive_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["deletion.forget_keys"], /, *, session_no: SqlValue) -> int: ...
     @overload

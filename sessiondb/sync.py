@@ -676,6 +676,7 @@ class SessionDB(_Proxy[database.SessionDB]):
         session: Session | None = None,
         *,
         key_prefix: str | None = None,
+        namespace: str | None = None,
         archive: bool = False,
         abort_running: bool = False,
     ) -> DeleteReport:
@@ -683,6 +684,7 @@ class SessionDB(_Proxy[database.SessionDB]):
             lambda: self._peer.delete(
                 _peer_of(session),
                 key_prefix=key_prefix,
+                namespace=namespace,
                 archive=archive,
                 abort_running=abort_running,
             )

@@ -23,6 +23,7 @@ from .program import (
     session_argument,
     write_into,
 )
+from .session_ids import session_named
 from .terminal import as_record, counted, escape, print_json, print_line
 
 
@@ -39,12 +40,19 @@ from .terminal import as_record, counted, escape, print_json, print_line
     metavar="PREFIX",
     help="Delete the sessions whose keys begin with this, archived ones as well.",
 )
+@click.option("--namespace", metavar="NAME", help="Delete the sessions of this namespace of ids.")
 @click.option("--archive", is_flag=True, help="Archive them instead. `unarchive` brings them back.")
 @click.option("--abort", is_flag=True, help="Stop their turns that run.")
 @json_option()
 @debug_option
 def delete(
-    db: str, session: str | None, prefix: str | None, archive: bool, abort: bool, as_json: bool
+    db: str,
+    session: str | None,
+    prefix: str | None,
+    namespace: str | None,
+    archive: bool,
+    abort: bool,
+    as_json: bool,
 ) -> int:
     """Delete a session for good, or those of a key prefix.
 
@@ -52,12 +60,18 @@ def delete(
     restored. A session that a fork shares entries with is kept. Prints what may still hold
     its texts: the WAL, backups, and others.
     """
-    if (session is None) == (prefix is None):
-        refuse("name either --session or --prefix")
+    if sum(one is not None for one in (session, prefix, namespace)) != 1:
+        refuse("name either --session or --prefix or --namespace")
     on_interrupt(lambda: "What was deleted stays so. Run it again for the rest.")
     with write_into(db, create=False) as opened:
-        chosen = opened.session_by_id(session) if session is not None else None
-        report = opened.delete(chosen, key_prefix=prefix, archive=archive, abort_running=abort)
+        chosen = session_named(opened, session) if session is not None else None
+        report = opened.delete(
+            chosen,
+            key_prefix=prefix,
+            namespace=namespace,
+            archive=archive,
+            abort_running=abort,
+        )
     if as_json:
         print_json({**as_record(report), "ok": report.ok})
     else:
@@ -81,7 +95,7 @@ def redact(db: str, session: str, entry: str, as_json: bool) -> None:
     may still hold its text.
     """
     with write_into(db, create=False) as opened:
-        chosen = opened.session_by_id(session)
+        chosen = session_named(opened, session)
         done = chosen.redact(entry_id_of(opened, chosen, entry))
     if as_json:
         print_json(as_record(done))

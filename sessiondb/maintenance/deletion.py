@@ -13,9 +13,9 @@
   those who wait for an answer.
 
 Each arrow is in steps of background work, and each step is durable. A killed call is repeated:
-the tombstone names the keys until the end, so a prefix finds what was begun. What stays is the
-session's row without its name, and the receipts of its imports, which keep an import from bringing
-it back.
+the tombstone says that it is not at its end, and the next call of this kind ends it. What stays is
+the session's row without its name, and the receipts of its imports, which keep an import from
+bringing it back.
 
 With an archive the session goes into one, as by retention. Work that is open keeps it then.
 """
@@ -51,6 +51,8 @@ _WALKED: Final = {
 }
 _OF_SESSION: Final = {"turn": "deletion.delete_turns", "quarantine": "deletion.empty_pieces"}
 _PAGE: Final = 1_000
+_NOTHING: Final = "\U0010ffff"
+"""No key begins with this."""
 _INDEXES_SHOWN: Final = 20
 
 
@@ -94,8 +96,27 @@ async def delete(
     )
 
 
+async def of_namespace(backend: Backend, namespace: str) -> list[int]:
+    """Return the sessions of a namespace of foreign ids, also archived ones."""
+    found: list[int] = []
+    after_id = ""
+
+    def page(tx: ReadTx) -> list[statements.DeletionInNamespace]:
+        return tx.all(
+            "deletion.in_namespace", namespace=namespace, after_id=after_id, limit=PAGE_ROWS
+        )
+
+    while rows := await backend.read(page, op="delete.find"):
+        found += [row.session_no for row in rows]
+        after_id = rows[-1].external_id
+    return sorted({*found, *await reached_by(backend, _NOTHING)})
+
+
 async def reached_by(backend: Backend, key_prefix: str) -> list[int]:
-    """Return the sessions that keys with a prefix reach, or reached when they were archived."""
+    """Return the sessions that keys with a prefix reach, or reached when they were archived.
+
+    With those whose deletion was begun by a call that did not end: it had taken their names.
+    """
     found: set[int] = set()
     end = key_prefix + "\U0010ffff"
     after_key, after_no = "", 0
@@ -122,7 +143,7 @@ async def reached_by(backend: Backend, key_prefix: str) -> list[int]:
         found.update(row.session_no for row in keys)
         after_key = keys[-1].session_key
     while archives := await backend.read(archived, op="delete.find"):
-        found.update(row.session_no for row in archives if row.has_key)
+        found.update(row.session_no for row in archives if row.has_key or row.begun)
         after_no = archives[-1].archive_no
     return sorted(found)
 
@@ -188,6 +209,9 @@ async def _clear(db: Database, session_no: int, clear: Clear, abort: str | None)
 async def _drop(backend: Backend, archive_no: int) -> str | None:
     row = await backend.read(
         lambda tx: tx.one("archive.get", archive_no=archive_no), op="delete.look"
+    )
+    await backend.step(
+        lambda tx: tx.run("deletion.begin_dropping", archive_no=archive_no), op="delete.drop"
     )
     return await archive.drop(backend, row)
 
@@ -299,14 +323,14 @@ def _left_behind(
         yield "A row without texts stays of each session: its id, its agent, times and sizes."
 
 
-def require_any(session_nos: Sequence[int], key_prefix: str) -> None:
-    """Refuse a prefix that reaches nothing, because it is a mistake most often.
+def require_any(session_nos: Sequence[int], what: str) -> None:
+    """Refuse a prefix or a namespace that reaches nothing: it is a mistake most often.
 
     Raises:
         NotFound: it reaches no session.
     """
     if not session_nos:
         raise NotFound(
-            f"no key that is bound, or archived, begins with {key_prefix!r}. Nothing was deleted; "
-            "list keys with `sessiondb sessions DB --all`"
+            f"no session has {what}, bound or archived. Nothing was deleted; "
+            "list sessions with `sessiondb sessions DB --all`"
         )

@@ -52,4 +52,4 @@ def test_an_archive_is_kept_if_it_is_asked_for(db: Path) -> None:
 
 @pytest.mark.parametrize("options", [(), ("--session", "x", "--prefix", "y")])
 def test_neither_and_both_are_refused(db: Path, options: tuple[str, ...]) -> None:
-    assert "either --session or --prefix" in fails(2, "delete", db, *options)
+    assert "either --session or --prefix or --namespace" in fails(2, "delete", db, *options)

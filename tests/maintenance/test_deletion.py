@@ -219,9 +219,35 @@ async def test_a_prefix_reaches_what_begins_with_it_and_nothing_else(tmp_db: Pat
         for nothing in ("agent:main:x:direct:a:", "agent:other:", "%"):
             with pytest.raises(NotFound, match="Nothing was deleted"):
                 await db.delete(key_prefix=nothing)
-        for wrong in ({}, {"key_prefix": ""}, {"session": sessions["b:1"], "key_prefix": "a"}):
+        for wrong in (
+            {},
+            {"key_prefix": ""},
+            {"namespace": ""},
+            {"session": sessions["b:1"], "key_prefix": "a"},
+        ):
             with pytest.raises(InvalidInput):
                 await db.delete(**wrong)
+
+
+async def test_a_namespace_is_deleted_with_all_of_its_sessions(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        for namespace in ("ann", "bob"):
+            for number in range(3):
+                session = await db.session_for(namespace, f"{namespace} {number}")
+                await session.append(user(f"of {namespace}"))
+        await archive_session(db, await db.session_for("ann", "ann 1"))
+        before = holding(tmp_db, "bob")
+        dying = Dying(db.backend, 6)
+        db._backend = dying  # type: ignore[assignment]
+        with pytest.raises(Killed):
+            await db.delete(namespace="ann")
+        db._backend = dying.backend
+        assert (await db.delete(namespace="ann")).ok
+        assert holding(tmp_db, "ann") == {}
+        assert holding(tmp_db, "bob") == before
+        assert (await db.verify()).findings == ()
+        with pytest.raises(NotFound, match="namespace 'ann'"):
+            await db.delete(namespace="ann")
 
 
 async def test_with_an_archive_it_can_come_back(tmp_db: Path) -> None:

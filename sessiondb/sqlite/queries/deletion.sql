@@ -39,8 +39,9 @@ ORDER BY session_key LIMIT :limit;
 
 -- name: archived
 -- Return archives that are not restored, each with whether a key of its session has a prefix,
--- a page at a time.
+-- and whether a deletion on request was begun and not ended, a page at a time.
 SELECT a.archive_no, a.session_no,
+       a.state IN ('deleting', 'deleted') AND a.reason = 'deleted on request' AS begun,
        EXISTS (SELECT 1 FROM json_each(a.session_keys) AS k
                WHERE k.value >= :prefix AND k.value < :prefix_end) AS has_key
 FROM archive AS a WHERE a.archive_no > :after_no AND a.state <> 'restored'
@@ -93,9 +94,19 @@ UPDATE quarantine SET content = zeroblob(0) WHERE (import_file_no, byte_offset) 
   JOIN quarantine AS q ON q.import_file_no = f.import_file_no
   WHERE f.session_no = :session_no AND length(q.content) > 0 LIMIT :limit);
 
+-- name: begin_dropping, one row or none
+-- Note that an archive is dropped on request.
+UPDATE archive SET reason = 'deleted on request'
+WHERE archive_no = :archive_no AND state = 'archived';
+
+-- name: in_namespace
+-- Return the sessions of a namespace of foreign ids, a page at a time.
+SELECT external_id, session_no FROM foreign_id
+WHERE namespace = :namespace AND external_id > :after_id ORDER BY external_id LIMIT :limit;
+
 -- name: forget_keys, one row or none
--- Forget which keys pointed at a deleted session.
-UPDATE archive SET session_keys = '[]'
+-- Forget which keys pointed at a deleted session: its deletion has come to its end.
+UPDATE archive SET session_keys = '[]', reason = 'deleted on request, to the end'
 WHERE session_no = :session_no AND state = 'deleted' AND finished_at_ms IS NOT NULL;
 
 -- name: indexes

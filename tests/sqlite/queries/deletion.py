@@ -125,15 +125,29 @@ CHANGES = [
         pieces,
     ),
     Change(
+        "deletion.begin_dropping",
+        "archives that are whole",
+        lambda w, tx: [
+            tx.run("deletion.begin_dropping", archive_no=row["archive_no"])
+            for _, row in w.rows("archive")
+        ],
+        lambda w: {
+            label: {"reason": "deleted on request"}
+            for label, row in w.rows("archive")
+            if row["state"] == "archived"
+        },
+    ),
+    Change(
         "deletion.forget_keys",
         "of deleted sessions",
         forget_keys,
         lambda w: {
-            label: {"session_keys": "[]"}
+            label: {
+                "reason": "deleted on request, to the end",
+                **({"session_keys": "[]"} if row["session_keys"] != "[]" else {}),
+            }
             for label, row in w.rows("archive")
-            if row["state"] == "deleted"
-            and row["finished_at_ms"] is not None
-            and row["session_keys"] != "[]"
+            if row["state"] == "deleted" and row["finished_at_ms"] is not None
         },
     ),
 ]
@@ -162,6 +176,17 @@ PAGES = [
             row["session_key"]
             for _, row in w.rows("binding")
             if row["session_key"].startswith("agent:west:")
+        ),
+    ),
+    Page(
+        "deletion.in_namespace",
+        lambda w: {"namespace": namespace(w), "after_id": ""},
+        lambda row: {"after_id": row.external_id},
+        "external_id",
+        lambda w: sorted(
+            row["external_id"]
+            for _, row in w.rows("foreign_id")
+            if row["namespace"] == namespace(w)
         ),
     ),
     Page(
@@ -195,6 +220,12 @@ READS = [
         lambda w: [{"event_no": w.before.shown("event_no", newest(w))}],
     ),
 ]
+
+
+def namespace(w: World) -> str:
+    """Return the namespace that has most foreign ids."""
+    names = [str(row["namespace"]) for _, row in w.rows("foreign_id")]
+    return max(sorted(set(names)), key=names.count)
 
 
 def newest(w: World) -> int:
