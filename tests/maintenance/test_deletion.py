@@ -53,6 +53,7 @@ async def conversation(db: sessiondb.SessionDB, key: str, word: str) -> sessiond
     await fail(db, (await claimed(db)).turn_no, retry=False)
     session = await db.session(key)
     await session.append({"type": "session_info", "name": f"about {word}"})
+    await session.set_details({"likes": word})
     await session.append_many([user(f"long {word} " * 50), reply(f"talk {word} " * 900)])
     async with session.compact(keep_recent_tokens=1) as job:
         await job.commit(f"they spoke of {word}")
