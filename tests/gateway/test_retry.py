@@ -414,6 +414,7 @@ async def test_nothing_is_released_where_another_process_was_faster(
         lane_before=None,
         session_key=None,
         details=None,
+        heard=(),
         payload=payload,
     )
     with pytest.raises(type(error)):
