@@ -80,7 +80,7 @@ class Endpoints(BaseHTTPRequestHandler):
         """One page, its oldest message first, and a link to the one before."""
         session = self.server.db.session_by_id(session_id)
         page = session.entries(last=PER_PAGE, before=before)
-        rows = "".join(f"<p>{html.escape(text_of(json.loads(one.payload)))}</p>" for one in page)
+        rows = "".join(f"<p>{html.escape(one.text or one.type)}</p>" for one in page)
         older = f'<a href="?before={page[0].entry_no}">older</a>' if page else ""
         return rows + older
 
@@ -94,11 +94,6 @@ class Endpoints(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Say nothing."""
-
-
-def text_of(entry: dict[str, Any]) -> str:
-    content = entry.get("message", {}).get("content", entry["type"])
-    return content if isinstance(content, str) else json.dumps(content)
 
 
 def fetch(url: str, **form: str) -> str:

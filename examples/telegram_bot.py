@@ -101,7 +101,7 @@ async def send(telegram: Telegram, reply: Reply) -> str:
             "sendMessage",
             chat_id=reply.details["chat"],
             reply_to_message_id=reply.details["answers"],
-            **json.loads(reply.payload),
+            **reply.message,
         )
     except urllib.error.HTTPError as error:
         with error:

@@ -8,7 +8,6 @@ one answer to each message.
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -84,7 +83,7 @@ async def all_sent(db: SessionDB) -> list[str]:
     """Wait until every message has its reply."""
     while True:
         seen = db.backend.change_count
-        sent = [json.loads(reply.payload) async for reply in db.replies("sent")]
+        sent = [reply.message async for reply in db.replies("sent")]
         if len(sent) >= MESSAGES:
             return sent
         await db.backend.wait_change(seen, 5.0)

@@ -53,20 +53,39 @@ from .errors import (
     TurnLost,
     UnsafeFilesystem,
     UnsafeSQLite,
+    WriteOutcome,
     outcome_of,
 )
 
 if typing.TYPE_CHECKING:
-    from .clock import Clock
-    from .database import OpenOptions, SessionDB, open
-    from .gateway.dispatcher import RefusedBySender
-    from .gateway.recovery import Decision, Recovered, ResumePolicy
-    from .gateway.running_turn import Answer, Ask, LaneSettings, Turn
+    from .backend import Backend, ReadTx, Tx
+    from .clock import Clock, Timer
+    from .database import Durability, OpenOptions, SessionDB, open
+    from .gateway.claims import TurnKind
+    from .gateway.dispatcher import RefusedBySender, Sender
+    from .gateway.recovery import Decision, Recovered, ResumeAction, ResumePolicy, SkipState
+    from .gateway.running_turn import Answer, Ask, Asked, Handler, LaneSettings, Turn
     from .lifecycle import shared, temporary
-    from .limits import Limits
+    from .limits import Limits, RetryPauses
     from .maintenance.archive import Restored
     from .maintenance.retention import RetentionReport
-    from .maintenance.retention_plan import RetentionDecision, RetentionPolicy
+    from .maintenance.retention_plan import (
+        RetentionAction,
+        RetentionDecision,
+        RetentionOutcome,
+        RetentionPolicy,
+        RetentionRule,
+    )
+    from .maintenance.status import (
+        Alarm,
+        ChannelStatus,
+        CompactionStatus,
+        DatabaseStatus,
+        Level,
+        ProcessStatus,
+        Stuck,
+        WorkStatus,
+    )
     from .models import (
         ANY_HEAD,
         Accepted,
@@ -93,6 +112,7 @@ if typing.TYPE_CHECKING:
         Lane,
         OpenMessage,
         Outcome,
+        OutcomeState,
         QuarantinedLine,
         Receipt,
         Redacted,
@@ -101,51 +121,87 @@ if typing.TYPE_CHECKING:
         VerifyReport,
         Withdrawn,
     )
+    from .process import Owner
     from .transcript.batch import Batch, Planned
+    from .transcript.compaction import GivenUp
     from .transcript.compaction_job import CompactionJob
     from .transcript.context import Context
     from .transcript.entries import Appendable, Item, MessageLike
-    from .transcript.reset_policy import ResetPolicy
+    from .transcript.keys import SessionKey
+    from .transcript.registry import SessionRef
+    from .transcript.reset_policy import ConversationKind, ResetMode, ResetPolicy, StaleReason
     from .transcript.session import Session
-    from .transfer.redaction import Redactor
+    from .transfer.progress import Progress
+    from .transfer.redaction import LineShape, RedactionRule, Redactor
+    from .words import (
+        Audience,
+        CompactionOutcome,
+        CompactionState,
+        EpochReason,
+        EventKind,
+        ExportStatus,
+        FileStatus,
+        MessageFormat,
+        MessageState,
+        Origin,
+        ReplyState,
+        TurnState,
+    )
 
     __version__: str
 
 __all__ = [
     "ANY_HEAD",
     "Accepted",
+    "Alarm",
     "Answer",
     "Appendable",
     "AppendedHistory",
     "Ask",
+    "Asked",
+    "Audience",
+    "Backend",
     "Batch",
+    "ChannelStatus",
     "Clock",
     "CompactionCoolDown",
     "CompactionInfo",
     "CompactionJob",
+    "CompactionOutcome",
     "CompactionRefused",
     "CompactionResult",
     "CompactionRunning",
+    "CompactionState",
+    "CompactionStatus",
     "CompactionTimeout",
     "ConstraintFailed",
     "Context",
     "ContextDiff",
+    "ConversationKind",
+    "DatabaseStatus",
     "DeadLetter",
     "Decision",
     "DeleteReport",
     "Details",
     "DetailsChanged",
     "Drained",
+    "Durability",
     "Edited",
     "Entry",
     "EntryRef",
     "EpochInfo",
+    "EpochReason",
     "Event",
+    "EventKind",
     "ExpectedHead",
     "ExportReport",
+    "ExportStatus",
     "ExportedFile",
     "FileReceipt",
+    "FileStatus",
     "Finding",
+    "GivenUp",
+    "Handler",
     "HeadMoved",
     "Holding",
     "IdentityConflict",
@@ -155,8 +211,12 @@ __all__ = [
     "Item",
     "Lane",
     "LaneSettings",
+    "Level",
     "Limits",
+    "LineShape",
+    "MessageFormat",
     "MessageLike",
+    "MessageState",
     "NewerSchema",
     "NotASessionDB",
     "NotExecuted",
@@ -166,24 +226,39 @@ __all__ = [
     "OpenError",
     "OpenMessage",
     "OpenOptions",
+    "Origin",
     "Outcome",
+    "OutcomeState",
     "OutcomeUnknown",
+    "Owner",
     "PartlyStored",
     "Planned",
+    "ProcessStatus",
+    "Progress",
     "QuarantinedLine",
     "ReadTooLong",
+    "ReadTx",
     "Receipt",
     "Recovered",
     "Redacted",
+    "RedactionRule",
     "Redactor",
     "RefusedBySender",
     "Reply",
+    "ReplyState",
+    "ResetMode",
     "ResetPolicy",
     "Restored",
+    "ResumeAction",
     "ResumePolicy",
+    "RetentionAction",
     "RetentionDecision",
+    "RetentionOutcome",
     "RetentionPolicy",
     "RetentionReport",
+    "RetentionRule",
+    "RetryPauses",
+    "Sender",
     "Session",
     "SessionArchived",
     "SessionBusy",
@@ -191,6 +266,10 @@ __all__ = [
     "SessionDBError",
     "SessionEnded",
     "SessionInfo",
+    "SessionKey",
+    "SessionRef",
+    "SkipState",
+    "StaleReason",
     "StoreBusy",
     "StoreClosed",
     "StoreDamaged",
@@ -198,12 +277,19 @@ __all__ = [
     "StoreFull",
     "StoreReadOnly",
     "StrayCancellation",
+    "Stuck",
+    "Timer",
     "Turn",
+    "TurnKind",
     "TurnLost",
+    "TurnState",
+    "Tx",
     "UnsafeFilesystem",
     "UnsafeSQLite",
     "VerifyReport",
     "Withdrawn",
+    "WorkStatus",
+    "WriteOutcome",
     "open",
     "outcome_of",
     "shared",
@@ -213,16 +299,40 @@ __all__ = [
 # The names that are imported when they are first used, by module. Type checkers read the
 # imports above instead. A test compares the two.
 _MODULES = {
-    "sessiondb.clock": ("Clock",),
-    "sessiondb.database": ("OpenOptions", "SessionDB", "open"),
-    "sessiondb.gateway.dispatcher": ("RefusedBySender",),
-    "sessiondb.gateway.recovery": ("Decision", "Recovered", "ResumePolicy"),
-    "sessiondb.gateway.running_turn": ("Answer", "Ask", "LaneSettings", "Turn"),
+    "sessiondb.backend": ("Backend", "ReadTx", "Tx"),
+    "sessiondb.clock": ("Clock", "Timer"),
+    "sessiondb.database": ("Durability", "OpenOptions", "SessionDB", "open"),
+    "sessiondb.gateway.claims": ("TurnKind",),
+    "sessiondb.gateway.dispatcher": ("RefusedBySender", "Sender"),
+    "sessiondb.gateway.recovery": (
+        "Decision",
+        "Recovered",
+        "ResumeAction",
+        "ResumePolicy",
+        "SkipState",
+    ),
+    "sessiondb.gateway.running_turn": ("Answer", "Ask", "Asked", "Handler", "LaneSettings", "Turn"),
     "sessiondb.lifecycle": ("shared", "temporary"),
-    "sessiondb.limits": ("Limits",),
+    "sessiondb.limits": ("Limits", "RetryPauses"),
     "sessiondb.maintenance.archive": ("Restored",),
     "sessiondb.maintenance.retention": ("RetentionReport",),
-    "sessiondb.maintenance.retention_plan": ("RetentionDecision", "RetentionPolicy"),
+    "sessiondb.maintenance.retention_plan": (
+        "RetentionAction",
+        "RetentionDecision",
+        "RetentionOutcome",
+        "RetentionPolicy",
+        "RetentionRule",
+    ),
+    "sessiondb.maintenance.status": (
+        "Alarm",
+        "ChannelStatus",
+        "CompactionStatus",
+        "DatabaseStatus",
+        "Level",
+        "ProcessStatus",
+        "Stuck",
+        "WorkStatus",
+    ),
     "sessiondb.models": (
         "ANY_HEAD",
         "Accepted",
@@ -240,8 +350,8 @@ _MODULES = {
         "EpochInfo",
         "Event",
         "ExpectedHead",
-        "ExportedFile",
         "ExportReport",
+        "ExportedFile",
         "FileReceipt",
         "Finding",
         "Holding",
@@ -249,6 +359,7 @@ _MODULES = {
         "Lane",
         "OpenMessage",
         "Outcome",
+        "OutcomeState",
         "QuarantinedLine",
         "Receipt",
         "Redacted",
@@ -257,13 +368,37 @@ _MODULES = {
         "VerifyReport",
         "Withdrawn",
     ),
+    "sessiondb.process": ("Owner",),
     "sessiondb.transcript.batch": ("Batch", "Planned"),
+    "sessiondb.transcript.compaction": ("GivenUp",),
+    "sessiondb.transcript.compaction_job": ("CompactionJob",),
     "sessiondb.transcript.context": ("Context",),
     "sessiondb.transcript.entries": ("Appendable", "Item", "MessageLike"),
-    "sessiondb.transcript.reset_policy": ("ResetPolicy",),
-    "sessiondb.transcript.compaction_job": ("CompactionJob",),
+    "sessiondb.transcript.keys": ("SessionKey",),
+    "sessiondb.transcript.registry": ("SessionRef",),
+    "sessiondb.transcript.reset_policy": (
+        "ConversationKind",
+        "ResetMode",
+        "ResetPolicy",
+        "StaleReason",
+    ),
     "sessiondb.transcript.session": ("Session",),
-    "sessiondb.transfer.redaction": ("Redactor",),
+    "sessiondb.transfer.progress": ("Progress",),
+    "sessiondb.transfer.redaction": ("LineShape", "RedactionRule", "Redactor"),
+    "sessiondb.words": (
+        "Audience",
+        "CompactionOutcome",
+        "CompactionState",
+        "EpochReason",
+        "EventKind",
+        "ExportStatus",
+        "FileStatus",
+        "MessageFormat",
+        "MessageState",
+        "Origin",
+        "ReplyState",
+        "TurnState",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, TypeVar, Unpack
 import anyio
 from pydantic import BaseModel
 
-from . import events, threads
+from . import threads
 from .backend import Backend, ReadTx, Tx
 from .clock import Clock
 from .errors import InvalidInput, before_the_write
@@ -68,11 +68,9 @@ from .models import (
     Holding,
     ImportReport,
     Lane,
-    MessageFormat,
     OpenMessage,
     Outcome,
     Reply,
-    ReplyState,
     SessionInfo,
     VerifyReport,
     Withdrawn,
@@ -92,12 +90,18 @@ from .transfer import exporter, importer
 from .transfer.openclaw_sqlite import ForeignFile
 from .transfer.progress import Progress
 from .transfer.redaction import Redactor
+from .words import (
+    Audience,
+    MessageFormat,
+    ReplyState,
+)
 
 if TYPE_CHECKING:
     from .sqlite.backup_file import BackupFile, Restoring
 
 T = TypeVar("T")
 Durability = Literal["full", "normal"]
+"""`full`: a write that returned survives a power cut. `normal`: a crash of its process."""
 
 logger = logging.getLogger("sessiondb")
 
@@ -342,7 +346,7 @@ class SessionDB:
         # A key that lost the case of its id in OpenClaw is given it by the write.
         as_is = bound is not None and (not create or bound.session_key == parsed.text)
         if bound is not None and as_is and bound.formats & may_be == bound.formats:
-            return Session(self, registry.Ref(bound.session_no, bound.session_id))
+            return Session(self, registry.SessionRef(bound.session_no, bound.session_id))
         session_id = registry.new_session_id() if create else None
         ref = await self.write(
             "session.create",
@@ -383,7 +387,7 @@ class SessionDB:
         with before_the_write():
             found = await self.read("session.for", lambda tx: foreign_ids.find(tx, wanted))
         if found is not None and found.formats & may_be == found.formats:
-            return Session(self, registry.Ref(found.session_no, found.session_id))
+            return Session(self, registry.SessionRef(found.session_no, found.session_id))
         if found is None and not create:
             raise foreign_ids.missing(wanted)
         session_id = registry.new_session_id() if create else None
@@ -446,7 +450,7 @@ class SessionDB:
                 )
             wanted = foreign_ids.foreign_id(*ref)
             row = await self.read("session.find", lambda tx: foreign_ids.find(tx, wanted))
-            return None if row is None else Session(self, registry.Ref(row[0], row[1]))
+            return None if row is None else Session(self, registry.SessionRef(row[0], row[1]))
         found = await self.read("session.find", lambda tx: registry.by_key_or_id(tx, ref))
         return None if found is None else Session(self, found)
 
@@ -873,7 +877,7 @@ class SessionDB:
     # -- events --------------------------------------------------------------------------------
 
     def events(
-        self, consumer: str, *, audience: events.Audience | None = None, from_start: bool = False
+        self, consumer: str, *, audience: Audience | None = None, from_start: bool = False
     ) -> AsyncIterator[Event]:
         """Iterate over events, now and as they come. Ends only when this process drains.
 

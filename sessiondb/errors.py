@@ -50,10 +50,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
-    from .models import CompactionState, MessageFormat, TurnState
     from .process import Owner
+    from .words import (
+        CompactionState,
+        MessageFormat,
+        TurnState,
+    )
 
-Outcome = Literal["not_executed", "committed", "unknown"]
+WriteOutcome = Literal["not_executed", "committed", "unknown"]
+"""What became of a write."""
 
 _OUTCOME = "_sessiondb_outcome"
 
@@ -66,7 +71,7 @@ class SessionDBError(Exception):
     """What happened, to which session or file, and what to do next."""
 
     retry: ClassVar[bool] = False
-    outcome: ClassVar[Outcome] = "not_executed"
+    outcome: ClassVar[WriteOutcome] = "not_executed"
 
     def __post_init__(self) -> None:
         if not self.message:
@@ -402,7 +407,7 @@ class CompactionTimeout(CompactionRefused, TimeoutError):
     """The compaction's deadline passed. The session goes on. A late commit is still reconciled."""
 
 
-def mark_outcome(error: BaseException, outcome: Outcome) -> None:
+def mark_outcome(error: BaseException, outcome: WriteOutcome) -> None:
     """Attach the outcome of a write to the exception that its caller will see."""
     setattr(error, _OUTCOME, outcome)
     message = (
@@ -424,14 +429,14 @@ def before_the_write() -> Iterator[None]:
         raise
 
 
-def outcome_of(error: BaseException) -> Outcome | None:
+def outcome_of(error: BaseException) -> WriteOutcome | None:
     """Return the outcome of the write that raised `error`: "not_executed", "committed", "unknown".
 
     Works for every `SessionDBError`, for a cancellation that passed through a sessiondb
     call, and for the TimeoutError that `asyncio.timeout` or `anyio.fail_after` makes of it.
     None means that the exception did not come from a write.
     """
-    marked: Outcome | None = getattr(error, _OUTCOME, None)
+    marked: WriteOutcome | None = getattr(error, _OUTCOME, None)
     if marked is None and isinstance(error, SessionDBError):
         return error.outcome
     if marked is None and error.__cause__ is not None:

@@ -14,19 +14,23 @@ event for an *operator* says what to check.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, cast
 
 from .backend import ReadTx, Tx
 from .errors import InvalidInput, NotFound
 from .json_text import dumps
 from .limits import CONSUMER_CHARS_MAX
-from .models import Event
+from .models import (
+    Event,
+)
 from .paging import Page
+from .words import (
+    Audience,
+    EventKind,
+)
 
 if TYPE_CHECKING:
     from . import statements
-
-Audience = Literal["operator", "user"]
 
 PAGE = 200
 # A session's events have no index of their own. They are searched among the newest of
@@ -35,7 +39,13 @@ LOOK_BACK = 5_000
 
 
 def emit(
-    tx: Tx, kind: str, audience: Audience, text: str, *, session_no: int | None = None, **data: Any
+    tx: Tx,
+    kind: EventKind,
+    audience: Audience,
+    text: str,
+    *,
+    session_no: int | None = None,
+    **data: Any,
 ) -> int:
     """Record an event, and return its number.
 
@@ -76,7 +86,13 @@ def of_session(tx: ReadTx, session_no: int, *, audience: Audience, limit: int) -
 
 def _event(row: statements.EventsAfter | statements.EventsOfSession) -> Event:
     return Event(
-        row.event_no, row.kind, row.audience, row.session_id, row.at_ms, row.text, row.data
+        row.event_no,
+        cast("EventKind", row.kind),  # only `emit` writes one
+        row.audience,
+        row.session_id,
+        row.at_ms,
+        row.text,
+        row.data,
     )
 
 

@@ -186,6 +186,7 @@ RETRY_PAUSE_MS_MAX = 60_000
 RetryPauses = Annotated[
     tuple[Annotated[float, Field(ge=0, le=RETRY_PAUSE_MS_MAX / 1000)], ...], Field(min_length=1)
 ]
+"""The pauses between attempts in seconds, one or more. The last one is repeated."""
 # Resumes older than this do not count against the budget of resumes any more. The
 # budget is there against the storm after a start, which is over in minutes. A process
 # that lives for weeks meets interruptions one by one, and must not run out of it.

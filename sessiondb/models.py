@@ -1,6 +1,7 @@
 """The records that sessiondb returns: plain and frozen.
 
-Times are milliseconds since 1970 UTC, sizes are bytes.
+Times are milliseconds since 1970 UTC, sizes are bytes. A `payload` is JSON text, as it is stored.
+What is decoded from it is decoded anew at each access, so nobody changes a record.
 """
 
 from __future__ import annotations
@@ -9,27 +10,22 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, Literal
 
+from .errors import StoreDamaged
 from .limits import SEQ_MAX
-
-CompactionOutcome = Literal["committed", "superseded", "rejected"]
-MessageFormat = Literal["pi", "openai-chat", "openai-responses", "anthropic"]
-"""The message format of a session: how its items look, and those of its context."""
-Origin = Literal["native", "import", "fork"]
-EpochReason = Literal["start", "compaction", "reset", "branch", "undo", "fork", "edit"]
-CompactionState = Literal[
-    "running",
-    "committed",
-    "superseded",
-    "rejected",
-    "failed",
-    "cancelled",
-    "expired",
-    "abandoned",
-]
-MessageState = Literal["queued", "claimed", "interrupted", "done", "dead", "heard"]
-TurnState = Literal["running", "completed", "failed", "aborted", "interrupted"]
-ReplyState = Literal["pending", "sending", "unknown", "failed", "sent"]
-Audience = Literal["operator", "user"]
+from .texts import decoded, decoded_object, text_of
+from .words import (
+    Audience,
+    CompactionOutcome,
+    CompactionState,
+    EpochReason,
+    EventKind,
+    ExportStatus,
+    FileStatus,
+    MessageFormat,
+    MessageState,
+    Origin,
+    ReplyState,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +71,36 @@ class Entry:
     def seq(self) -> int:
         """Order of arrival within the session, from 1. 0 is the header."""
         return self.entry_no & SEQ_MAX
+
+    @property
+    def message(self) -> dict[str, Any] | None:
+        """The message, decoded. None: an entry of another type than `message` is none.
+
+        Raises:
+            StoreDamaged: the stored text is not what its type says.
+        """
+        if self.type != "message":
+            return None
+        message = decoded_object(self.payload, str(self)).get("message")
+        if not isinstance(message, dict):
+            raise StoreDamaged(
+                f"{self}: its stored text is damaged: it has no message. "
+                "Run `sessiondb verify DB`; then `sessiondb salvage DB NEW`."
+            )
+        return message
+
+    @property
+    def text(self) -> str:
+        """What a person would read of it: the texts of a message, or of a summary. Empty: none.
+
+        Raises:
+            StoreDamaged: as of `message`.
+        """
+        message = self.message
+        return text_of(decoded_object(self.payload, str(self)) if message is None else message)
+
+    def __str__(self) -> str:
+        return f"entry {self.entry_id} (number {self.entry_no})"
 
 
 EntryRef = Entry | Receipt | str
@@ -293,11 +319,7 @@ BY_HAND: Final = "by-hand"
 SALVAGED: Final = "salvaged: "
 """The beginning of the note of a receipt of which a salvage found only a part."""
 
-FileStatus = Literal[
-    "imported", "unchanged", "grown", "changed", "skipped", "foreign", "failed", "would-import"
-]
 NOT_IMPORTED: Final = ("changed", "skipped", "foreign", "failed")
-ExportStatus = Literal["written", "unchanged", "refused", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -504,14 +526,26 @@ class Event:
     """A notice for an operator, or for the user who waits."""
 
     event_no: int
-    kind: str
+    kind: EventKind
     audience: Audience
     session_id: str | None
     at_ms: int
     text: str
     """The notice itself."""
-    data: str
+    payload: str
     """Details, as JSON."""
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The details, decoded. What they are is in the list of events in the documentation.
+
+        Raises:
+            StoreDamaged: the stored text is not what was written.
+        """
+        return decoded_object(self.payload, str(self))
+
+    def __str__(self) -> str:
+        return f"event {self.event_no} ({self.kind})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -589,6 +623,18 @@ class DeadLetter:
     """What its adapter gave to `accept` with it."""
     payload: str
 
+    @property
+    def message(self) -> dict[str, Any]:
+        """The message, decoded.
+
+        Raises:
+            StoreDamaged: the stored text is not what was accepted.
+        """
+        return decoded_object(self.payload, str(self))
+
+    def __str__(self) -> str:
+        return f"inbox item {self.inbox_no} of session {self.session_id}"
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -608,6 +654,15 @@ class Reply:
     details: dict[str, Any]
     """Those of the message that it answers. Empty without any, and of a forwarded event."""
     payload: str
+
+    @property
+    def message(self) -> Any:
+        """The message, decoded: what the handler, or `forward_event`, was given for the target.
+
+        Raises:
+            StoreDamaged: the stored text is not what was written.
+        """
+        return decoded(self.payload, str(self))
 
     @property
     def channel(self) -> str:

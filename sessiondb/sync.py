@@ -62,7 +62,7 @@ from .transcript.batch import Batch as AsyncBatch
 from .transcript.batch import Planned
 from .transcript.compaction_job import CompactionJob as AsyncCompactionJob
 from .transcript.entries import Appendable
-from .transcript.registry import Ref
+from .transcript.registry import SessionRef
 from .transcript.session import Session as AsyncSession
 from .transfer.progress import Progress
 from .transfer.redaction import Redactor
@@ -706,7 +706,7 @@ class Session(_Proxy[AsyncSession]):
         return repr(self._peer)
 
     @property
-    def ref(self) -> Ref:
+    def ref(self) -> SessionRef:
         """The session's number and id."""
         return self._peer.ref
 

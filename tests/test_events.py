@@ -16,6 +16,9 @@ from sessiondb import events
 from sessiondb.backend import Tx
 from sessiondb.gateway import outbox
 from sessiondb.limits import CONSUMER_CHARS_MAX
+from sessiondb.words import (
+    Audience,
+)
 from tests.support.compaction import begin_in
 from tests.support.core import reply, user
 from tests.support.engine import other_process
@@ -24,7 +27,7 @@ from tests.support.gateway import KEY, claimed, complete, interrupt, kinds, look
 pytestmark = pytest.mark.anyio
 
 
-def emit(text: str, audience: events.Audience = "operator") -> Any:
+def emit(text: str, audience: Audience = "operator") -> Any:
     return lambda tx: events.emit(tx, "test", audience, text, number=1)
 
 
@@ -616,7 +619,7 @@ async def test_a_consumers_name_has_a_bounded_length(tmp_db: Path, length: int) 
 async def test_the_last_events_begin_behind_the_one_before_them(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
 
-        async def last(count: int, audience: events.Audience | None = None) -> list[int]:
+        async def last(count: int, audience: Audience | None = None) -> list[int]:
             def read(tx: Any) -> list[int]:
                 after = events.before_last(tx, count=count, audience=audience)
                 page = events.after(tx, event_no=after, audience=audience)
@@ -626,7 +629,7 @@ async def test_the_last_events_begin_behind_the_one_before_them(tmp_db: Path) ->
 
         assert await last(0) == []
         assert await last(3) == []
-        audiences: list[events.Audience] = ["operator", "user", "operator", "user", "user"]
+        audiences: list[Audience] = ["operator", "user", "operator", "user", "user"]
         for number, audience in enumerate(audiences, 1):
             await db.write("emit", emit(str(number), audience))
         assert [await last(count) for count in (0, 1, 2, 5, 9)] == [

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import collections.abc
+import importlib
 import inspect
+import itertools
 import re
 import subprocess
 import sys
+import typing
+from collections.abc import Mapping
 from importlib.metadata import version
 from types import ModuleType
 from typing import Any, get_type_hints
 
+import pydantic
 import pytest
 
 import sessiondb
@@ -106,11 +113,24 @@ def documented(owner: Any, prefix: str) -> dict[str, str | None]:
     return found
 
 
+def aliases() -> dict[str, str | None]:
+    """Return the offered names of types that are no classes, each with the text below it."""
+    found: dict[str, str | None] = {}
+    for name, module in {**sessiondb._MODULE_OF, "WriteOutcome": "sessiondb.errors"}.items():
+        body = ast.parse(inspect.getsource(importlib.import_module(module))).body
+        for node, following in itertools.pairwise(body):
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+                told = following.value if isinstance(following, ast.Expr) else None
+                found[name] = told.value if isinstance(told, ast.Constant) else None
+    return found
+
+
 def test_every_public_class_method_and_function_has_a_docstring() -> None:
     found: dict[str, str | None] = {}
     for module in (sessiondb, sessiondb.sync):
-        for name in module.__all__:
+        for name in set(module.__all__) - set(aliases()):
             found |= documented(getattr(module, name), f"{module.__name__}.{name}")
+    found |= aliases()
     assert len(found) > 100
     assert [name for name, doc in found.items() if not (doc or "").strip()] == []
 
@@ -159,6 +179,67 @@ def test_what_a_handle_keeps_for_itself_has_no_public_name() -> None:
     assert {
         ("Turn", name) for name in ("turn_no", "attempt", "inbox_no", "kind", "message", "session")
     } <= names
+
+
+FOREIGN = {*vars(builtins), *vars(typing), *vars(collections.abc), *vars(pydantic)}
+FOREIGN |= {"Counter", "PathLike", "Pattern", "TracebackType"}
+# Of the seam to the engine. Its own signatures are those of `sessiondb.backend`.
+SEAM = {"Backend", "ReadTx", "Tx"}
+
+
+def types_in(annotation: Any) -> set[str]:
+    """Return the names of the types in an annotation, without the words of a Literal."""
+    if not isinstance(annotation, str):
+        annotation = getattr(annotation, "__forward_arg__", getattr(annotation, "__name__", ""))
+    found: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(annotation, mode="eval").body]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Name):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found |= types_in(node.value)
+        elif not (isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal"):
+            waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def shown_types() -> dict[str, set[str]]:
+    """Return the types that public signatures and attributes show, each with where."""
+    shown: dict[str, set[str]] = {}
+
+    def show(where: str, annotations: Mapping[str, Any]) -> None:
+        for name, annotation in annotations.items():
+            if not name.startswith("_"):
+                for word in types_in(annotation):
+                    shown.setdefault(word, set()).add(where)
+
+    for module in (sessiondb, sessiondb.sync):
+        for name in set(module.__all__) - SEAM:
+            value = getattr(module, name)
+            if inspect.isfunction(value):
+                show(name, inspect.get_annotations(value))
+            for base in value.__mro__ if isinstance(value, type) else ():
+                if base.__module__.startswith("sessiondb"):
+                    show(name, inspect.get_annotations(base))
+                    for member, each in vars(base).items():
+                        bare = getattr(each, "fget", getattr(each, "func", each))
+                        if not member.startswith("_") and inspect.isfunction(bare):
+                            show(f"{name}.{member}", inspect.get_annotations(inspect.unwrap(bare)))
+    return shown
+
+
+def test_every_type_that_a_signature_shows_is_offered() -> None:
+    shown = shown_types()
+    assert {"Handler", "Sender", "Appendable", "EventKind", "SessionRef", "Stuck"} <= set(shown)
+    type_variables = {"T"}
+    assert {
+        word: where
+        for word, where in shown.items()
+        if word not in {*sessiondb.__all__, *FOREIGN, *type_variables}
+    } == {}
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -44,6 +43,6 @@ class Assistant:
 
     async def send(self, reply: Reply) -> None:
         try:
-            await self._channel(reply.details["visitor"], json.loads(reply.payload)["text"])
+            await self._channel(reply.details["visitor"], reply.message["text"])
         except ChannelAway as away:
             raise RefusedBySender(str(away)) from away

@@ -24,7 +24,6 @@ notices that it missed.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -267,7 +266,7 @@ class Gateway:
         Return the channel's receipt. Not knowing is an exception, and is recorded as
         that.
         """
-        message = json.loads(reply.payload)
+        message = reply.message
         if not reply.target.startswith("web:"):
             # Its number goes with it: a channel that knows idempotency keys can be
             # asked about it, or told to send it again.
@@ -500,7 +499,7 @@ def notice_of(event: Event) -> Notice:
     Its number lets them see that they have it already.
     """
     return {
-        **json.loads(event.data),
+        **event.data,
         "event": event.kind,
         "event_no": event.event_no,
         "text": event.text,

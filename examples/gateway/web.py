@@ -58,7 +58,6 @@ from sessiondb import (
 
 from .channels import Notice, session_key
 from .gateway import AGENTS, RESETS, Gateway, notice_of
-from .model import text_of
 
 TEXT_CHARS_MAX = 100_000
 # A text of that length, each character escaped as two halves of six bytes, and the rest
@@ -251,15 +250,14 @@ class Web:
         )
         text = []
         for entry in reversed(newest):
-            stored = json.loads(entry.payload)
-            message = stored.get("message", stored)
+            message, said = entry.message or {}, entry.text
             if entry.type in ("compaction", "reset") or (
-                entry.role in ("user", "assistant") and text_of(message)
+                entry.role in ("user", "assistant") and said
             ):
                 text.append(
                     {
                         "what": entry.role or entry.type,
-                        "text": text_of(message),
+                        "text": said,
                         "at_ms": entry.appended_at_ms,
                         "event_id": message.get("event_id"),
                         "answers": message.get("answers"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from typing import Any
 
 import click
 
@@ -15,7 +16,13 @@ from sessiondb import events as event_rules
 from sessiondb import sync
 from sessiondb.backend import ReadTx
 from sessiondb.clock import pause
-from sessiondb.models import Event
+from sessiondb.errors import StoreDamaged
+from sessiondb.models import (
+    Event,
+)
+from sessiondb.words import (
+    Audience,
+)
 
 from .program import (
     FOLLOW_S,
@@ -29,7 +36,7 @@ from .program import (
     write_into,
 )
 from .session_ids import shown_id
-from .terminal import at, escape, print_json, print_line, to_json
+from .terminal import as_record, at, escape, print_json, print_line, to_json
 
 PAGE = 200
 
@@ -77,7 +84,7 @@ def events(
     db: str,
     last: int,
     follow: bool,
-    audience: event_rules.Audience | None,
+    audience: Audience | None,
     consumer: str | None,
     forget: bool,
     as_json: bool,
@@ -130,9 +137,7 @@ def _forget(db: str, consumer: str | None, *, as_json: bool) -> None:
         click.echo(f"consumer {escape(consumer)} is forgotten; under this name a reader begins now")
 
 
-def _page(
-    tx: ReadTx, *, seen: int, audience: event_rules.Audience | None
-) -> tuple[list[Event], int]:
+def _page(tx: ReadTx, *, seen: int, audience: Audience | None) -> tuple[list[Event], int]:
     """Read a page of events after number `seen`, in one snapshot.
 
     Returns the page, and the number up to which there is nothing else to print.
@@ -142,7 +147,7 @@ def _page(
 
 
 def _begin(
-    opened: sync.SessionDB, consumer: str | None, audience: event_rules.Audience | None, last: int
+    opened: sync.SessionDB, consumer: str | None, audience: Audience | None, last: int
 ) -> int:
     """Return the event before the first one to print."""
     known = (
@@ -168,9 +173,18 @@ def _store_position(opened: sync.SessionDB, consumer: str | None, event_no: int)
         )
 
 
+def _details(event: Event) -> dict[str, Any] | None:
+    """Return an event's details. None: they are damaged, and `payload` has what is there."""
+    try:
+        return event.data
+    except StoreDamaged:
+        return None
+
+
 def _print_event(opened: sync.SessionDB, event: Event, *, as_json: bool) -> None:
     if as_json:
-        click.echo(to_json(event))
+        shown = as_record(event)
+        click.echo(to_json({**shown, "data": _details(event)}))
         return
     whose = f"  {shown_id(opened, event.session_id)}" if event.session_id else ""
     about = f"{event.audience:<8}  {escape(event.kind)}{escape(whose)}"

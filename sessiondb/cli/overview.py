@@ -8,11 +8,11 @@ from itertools import groupby
 import click
 
 from sessiondb.maintenance.status import (
-    Channel,
+    ChannelStatus,
+    CompactionStatus,
     DatabaseStatus,
-    Process,
-    RunningCompaction,
-    Work,
+    ProcessStatus,
+    WorkStatus,
     condition,
 )
 from sessiondb.models import CompactionInfo, VerifyReport
@@ -325,7 +325,7 @@ def _count_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
     ]
 
 
-def _job_lines(job: RunningCompaction, names: dict[str, str]) -> list[tuple[str, str]]:
+def _job_lines(job: CompactionStatus, names: dict[str, str]) -> list[tuple[str, str]]:
     when = f"{'overdue since' if job.overdue else 'deadline'} {at(job.deadline_ms)}"
     died = "; its process died" if job.owner_alive is False else ""
     running = f"{job.trigger} of {names[job.session_id]}, running for {duration(job.age_ms)}"
@@ -335,7 +335,7 @@ def _job_lines(job: RunningCompaction, names: dict[str, str]) -> list[tuple[str,
     ]
 
 
-def _work_lines(work: Work) -> list[tuple[str, str]]:
+def _work_lines(work: WorkStatus) -> list[tuple[str, str]]:
     waiting = f"{work.messages_waiting:,} waiting, {work.messages_interrupted:,} interrupted"
     overdue = f" ({work.turns_overdue:,} past their lease)" if work.turns_overdue else ""
     unsent = f"{work.replies_pending + work.replies_sending:,} to send"
@@ -347,7 +347,7 @@ def _work_lines(work: Work) -> list[tuple[str, str]]:
     ]
 
 
-def _channel_lines(found: Channel) -> list[tuple[str, str]]:
+def _channel_lines(found: ChannelStatus) -> list[tuple[str, str]]:
     """Return what is unusual about a channel."""
     lines = []
     if found.full:
@@ -358,6 +358,6 @@ def _channel_lines(found: Channel) -> list[tuple[str, str]]:
     return [("", f"channel {found.channel}: {line}") for line in lines]
 
 
-def _process(process: Process) -> str:
+def _process(process: ProcessStatus) -> str:
     name = f"{process.program}, pid {process.pid} on {process.host}"
     return f"{name}, since {at(process.opened_at_ms)}: {condition(process)}"

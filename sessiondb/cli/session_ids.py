@@ -21,7 +21,7 @@ from sessiondb.transcript import registry
 from sessiondb.transcript.append import find_entry, load_state, no_entry
 from sessiondb.transcript.keys import looks_like_key
 from sessiondb.transcript.paths import entry_number, require_entries
-from sessiondb.transcript.registry import Ref
+from sessiondb.transcript.registry import SessionRef
 
 from .terminal import Column, terminal_width
 
@@ -62,7 +62,7 @@ def session_id_named(opened: sync.SessionDB, text: str) -> str:
     return opened.read("session.find", lambda tx: resolve(tx, text)).session_id
 
 
-def resolve(tx: ReadTx, text: str) -> Ref:
+def resolve(tx: ReadTx, text: str) -> SessionRef:
     """Find a session by key, by id, or by what a table shows of its id (`shorten`).
 
     That is a unique prefix, or a head and a tail around an ellipsis.
@@ -76,7 +76,7 @@ def resolve(tx: ReadTx, text: str) -> Ref:
     head, _, tail = text.replace("...", CUT_MARK).partition(CUT_MARK)
     matches = _beginning_with(tx, head, tail, 2) if head else []
     if len(matches) == 1:
-        return Ref(matches[0].session_no, matches[0].session_id)
+        return SessionRef(matches[0].session_no, matches[0].session_id)
     if matches:
         raise NotFound(
             f"more than one session id begins with {text!r}, "

@@ -42,7 +42,8 @@ from .lanes import RESUME_LANE, require_lane
 if TYPE_CHECKING:
     from sessiondb import statements
 
-Kind = Literal["message", "resume"]
+TurnKind = Literal["message", "resume"]
+"""A turn works on a message, or resumes one."""
 
 
 class CannotBegin(Exception):
@@ -127,7 +128,7 @@ class Started:
     inbox_no: int
     entry_id: str
     attempt: int
-    kind: Kind
+    kind: TurnKind
     expires_at_ms: int
     deadline_ms: int
     timeout_ms: int
@@ -234,7 +235,7 @@ def claim(
     if now.ended_at_ms is not None:
         dead_letters.dead_letter(tx, now.inbox_no, now.session_no, "its session has ended")
         return None
-    kind: Kind = "resume" if lane == RESUME_LANE else "message"
+    kind: TurnKind = "resume" if lane == RESUME_LANE else "message"
     deadline_ms = tx.now_ms + timeout_ms + LEASE_GRACE_MS
     expires_at_ms = min(tx.now_ms + lease_ms, deadline_ms)
     turn = tx.one(

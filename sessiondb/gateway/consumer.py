@@ -11,9 +11,14 @@ from functools import partial
 from sessiondb import events
 from sessiondb.backend import Database, ReadTx
 from sessiondb.errors import SessionDBError
-from sessiondb.models import Event
+from sessiondb.models import (
+    Event,
+)
 from sessiondb.paging import Page
 from sessiondb.waiter import sleep
+from sessiondb.words import (
+    Audience,
+)
 
 from . import cancellation, draining, retry
 
@@ -21,7 +26,7 @@ from . import cancellation, draining, retry
 async def follow_events(
     db: Database,
     consumer: str,
-    audience: events.Audience | None,
+    audience: Audience | None,
     *,
     from_start: bool,
     loops: draining.Loops,
@@ -91,6 +96,6 @@ async def _move_cursor(db: Database, consumer: str, event_no: int, backoff: retr
 
 
 def _events_page(
-    tx: ReadTx, *, event_no: int, audience: events.Audience | None
+    tx: ReadTx, *, event_no: int, audience: Audience | None
 ) -> tuple[Page[Event], int]:
     return events.after(tx, event_no=event_no, audience=audience), events.last(tx)

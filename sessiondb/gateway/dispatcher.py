@@ -35,6 +35,7 @@ CHANNELS_SIDE_BY_SIDE = 4
 """A channel gets this part of the calls at once. So three that hang leave room for the others."""
 
 Sender = Callable[[Reply], Awaitable[str | None]]
+"""Hands a reply to its channel. Returns the channel's id of it, or None. See `run_outbox`."""
 
 
 class RefusedBySender(Exception):

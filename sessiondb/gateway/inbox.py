@@ -235,7 +235,7 @@ def accept(tx: Tx, incoming: Incoming) -> Accepted:
     return Accepted(row.inbox_no, ref.session_id, "queued", tx.now_ms, ahead, duplicate=False)
 
 
-def _hear(tx: Tx, ref: registry.Ref, incoming: Incoming, *, by_person: bool) -> Accepted:
+def _hear(tx: Tx, ref: registry.SessionRef, incoming: Incoming, *, by_person: bool) -> Accepted:
     """Store a message that is not for the agent, in no lane's queue.
 
     Raises:
@@ -364,7 +364,7 @@ def _refuse_when_ended(tx: Tx, key: SessionKey) -> None:
         )
 
 
-def _refuse_when_full(tx: Tx, ref: registry.Ref, incoming: Incoming) -> int:
+def _refuse_when_full(tx: Tx, ref: registry.SessionRef, incoming: Incoming) -> int:
     """Return how many messages of the session are ahead.
 
     Raise SessionBusy if the session has too many messages of the lane, the lane is full, or
@@ -404,7 +404,7 @@ def _refuse_when_full(tx: Tx, ref: registry.Ref, incoming: Incoming) -> int:
     return tx.one("inbox.ahead", session_no=ref.session_no, lane=lane, limit=AHEAD_MAX).messages
 
 
-def _refuse_when_outbox_full(tx: Tx, ref: registry.Ref, incoming: Incoming) -> None:
+def _refuse_when_outbox_full(tx: Tx, ref: registry.SessionRef, incoming: Incoming) -> None:
     channel = channels.channel_of(incoming.channel)
     retry_after_ms = channels.full_for_ms(tx, channel, tx.now_ms)
     if retry_after_ms is not None:

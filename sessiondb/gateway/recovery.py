@@ -65,8 +65,10 @@ from .draining import Loops, Stage, pause
 
 logger = logging.getLogger("sessiondb")
 
-Action = Literal["resume", "later", "skip", "breaker", "ask"]
+ResumeAction = Literal["resume", "later", "skip", "breaker", "ask"]
+"""What is done with an interrupted message."""
 SkipState = Literal["failed", "damaged"]
+"""A state of a conversation that a policy may leave alone."""
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -110,7 +112,7 @@ class Decision:
 
     inbox_no: int
     session_id: str
-    action: Action
+    action: ResumeAction
     reason: str
     accepted_at_ms: int
     attempts: int
@@ -555,7 +557,7 @@ def _decide(
     unclean: int,
     room: int,
     budget: int,
-) -> tuple[Action, str]:
+) -> tuple[ResumeAction, str]:
     # If this was the message's last attempt, `recover` gives it up, whatever the policy.
     attempts_max = (
         min(policy.attempts_max, INTERRUPTED_ATTEMPTS_MAX)

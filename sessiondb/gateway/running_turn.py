@@ -116,6 +116,7 @@ class Answer:
 
 
 Handler = Callable[["Turn"], Awaitable[Answer]]
+"""Works on a turn. Returns its answer. See `run_lane`."""
 
 
 @dataclass(slots=True)
@@ -241,7 +242,7 @@ class Turn:
         return self._started.edit_of
 
     @property
-    def kind(self) -> claims.Kind:
+    def kind(self) -> claims.TurnKind:
         """`message`, or `resume`: it continues what another turn of this message had begun."""
         return self._started.kind
 

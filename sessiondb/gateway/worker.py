@@ -29,7 +29,7 @@ from sessiondb.errors import (
     outcome_of,
 )
 from sessiondb.transcript.entries import prepare_decoded
-from sessiondb.transcript.registry import Ref
+from sessiondb.transcript.registry import SessionRef
 from sessiondb.transcript.session import Session
 
 from . import (
@@ -319,7 +319,7 @@ async def _claim(
             raise
     if started is None:
         return None
-    session = Session(db, Ref(started.session_no, started.session_id))
+    session = Session(db, SessionRef(started.session_no, started.session_id))
     session.turn_no = started.turn_no
     return Turn(session, message, started, origin, db, settings, watch)
 

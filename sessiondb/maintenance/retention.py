@@ -27,7 +27,14 @@ from sessiondb.errors import SessionDBError, StoreBusy, StoreClosed, StoreFull, 
 from sessiondb.limits import PAGE_ROWS
 
 from . import archive, pruning
-from .retention_plan import DAY_MS, Outcome, RetentionDecision, RetentionPolicy, make_plan, measure
+from .retention_plan import (
+    DAY_MS,
+    RetentionDecision,
+    RetentionOutcome,
+    RetentionPolicy,
+    make_plan,
+    measure,
+)
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -64,7 +71,7 @@ class RetentionReport:
     """
     dry_run: bool
 
-    def count(self, outcome: Outcome) -> int:
+    def count(self, outcome: RetentionOutcome) -> int:
         """Return the number of decisions with this outcome."""
         return sum(1 for decision in self.decisions if decision.outcome == outcome)
 

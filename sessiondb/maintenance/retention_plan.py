@@ -30,9 +30,12 @@ from . import archive
 if TYPE_CHECKING:
     from sessiondb import statements
 
-Action = Literal["archive", "delete", "drop", "keep"]
-Outcome = Literal["planned", "done", "kept", "failed"]
-Rule = Literal["age", "count", "bindings", "bytes", "archive_age", "none"]
+RetentionAction = Literal["archive", "delete", "drop", "keep"]
+"""What retention does with a session. `drop`: with its archive, which is old."""
+RetentionOutcome = Literal["planned", "done", "kept", "failed"]
+"""What became of a decision."""
+RetentionRule = Literal["age", "count", "bindings", "bytes", "archive_age", "none"]
+"""The limit that a session is over."""
 
 DAY_MS = 86_400_000
 # Entries whose lengths one snapshot reads: a few megabytes of pages.
@@ -87,17 +90,17 @@ class RetentionDecision:
 
     session_id: str
     session_no: int
-    action: Action
+    action: RetentionAction
     reason: str
     updated_at_ms: int
     keys: int
     entries: int
     bytes: int = 0
     """The bytes of its texts, if they were measured."""
-    outcome: Outcome = "planned"
+    outcome: RetentionOutcome = "planned"
     note: str = ""
     """Why it was kept after all, or the error."""
-    rule: Rule = "none"
+    rule: RetentionRule = "none"
     """The limit that the session is over.
 
     One of `max_age_days`, `max_sessions`, `max_bindings_per_agent`, `max_bytes`,
@@ -150,17 +153,19 @@ class Walk:
         elif self.every:
             self.decisions[row.session_no] = _decision(row, "keep", why, "kept", rule)
 
-    def decide(self, tx: ReadTx, row: statements.RetentionNewest, rule: Rule, why: str) -> None:
+    def decide(
+        self, tx: ReadTx, row: statements.RetentionNewest, rule: RetentionRule, why: str
+    ) -> None:
         """Decide about a session that is over a limit: it goes, unless something protects it."""
         protected = self.protected(tx, row)
         if protected is not None:
             decision = _decision(row, "keep", f"{why}, but {protected}", "kept", rule)
         else:
-            action: Action = "archive" if self.policy.archive else "delete"
+            action: RetentionAction = "archive" if self.policy.archive else "delete"
             decision = _decision(row, action, why, "planned", rule)
         self.decisions[row.session_no] = decision
 
-    def _over(self, row: statements.RetentionNewest) -> tuple[Rule, str]:
+    def _over(self, row: statements.RetentionNewest) -> tuple[RetentionRule, str]:
         """Return the first limit that a session is over, and the reason in words."""
         policy, age_days = self.policy, (self.now_ms - row.updated_at_ms) / DAY_MS
         if policy.max_age_days is not None and age_days > policy.max_age_days:
@@ -197,7 +202,11 @@ def _in_days(days: float) -> str:
 
 
 def _decision(
-    row: statements.RetentionNewest, action: Action, reason: str, outcome: Outcome, rule: Rule
+    row: statements.RetentionNewest,
+    action: RetentionAction,
+    reason: str,
+    outcome: RetentionOutcome,
+    rule: RetentionRule,
 ) -> RetentionDecision:
     return RetentionDecision(
         row.session_id,

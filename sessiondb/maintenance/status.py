@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from sessiondb import statements
 
 Level = Literal["green", "yellow", "red"]
+"""How a database is: as it should be, to be looked at today, or somebody waits in vain."""
 
 # As many jobs, processes and holdings as a person reads. The counts beside them are complete.
 LISTED_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class ProcessStatus:
     """A process that opened the database for writing and has not closed it."""
 
     instance_no: int
@@ -47,7 +48,7 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class RunningCompaction:
+class CompactionStatus:
     """A compaction that has begun and not ended."""
 
     compaction_id: str
@@ -102,7 +103,7 @@ class Alarm:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class WorkStatus:
     """A gateway's waiting, running and unfinished work: counts of rows."""
 
     messages_waiting: int
@@ -122,7 +123,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Channel:
+class ChannelStatus:
     """A channel for which replies wait."""
 
     channel: str
@@ -159,20 +160,20 @@ class DatabaseStatus:
     entries: int | None
     compactions: dict[str, int] | None
     """The number of jobs in each state."""
-    running: tuple[RunningCompaction, ...]
+    running: tuple[CompactionStatus, ...]
     stuck: tuple[Stuck, ...]
     """What does not go on by itself, `LISTED_MAX` at most."""
     import_files: int
     lines_damaged: int | None
     """This and the next: None if they were not asked for with `counts`."""
     lines_blank: int | None
-    processes: tuple[Process, ...]
+    processes: tuple[ProcessStatus, ...]
     processes_open: int
     """Registrations that were never closed. `processes` lists the newest."""
-    gateway: Work
+    gateway: WorkStatus
     lanes: tuple[Lane, ...]
     """Those that go first first."""
-    channels: tuple[Channel, ...]
+    channels: tuple[ChannelStatus, ...]
     """Those for which replies wait, most replies first."""
     disk_free_bytes: int | None = None
     """What the disk of the database has room for. None: it cannot be asked."""
@@ -236,7 +237,7 @@ def read_status(
         if counts
         else None,
         running=tuple(
-            RunningCompaction(
+            CompactionStatus(
                 compaction_id=row.compaction_id,
                 session_id=row.session_id,
                 trigger=row.trigger,
@@ -256,7 +257,7 @@ def read_status(
         lines_damaged=counted.lines_damaged if counted is not None else None,
         lines_blank=counted.lines_blank if counted is not None else None,
         processes=tuple(
-            Process(
+            ProcessStatus(
                 row.instance_no,
                 row.program,
                 row.pid,
@@ -268,10 +269,10 @@ def read_status(
             for row in open_rows
         ),
         processes_open=totals.processes_open,
-        gateway=Work(*tx.one("status.work", now_ms=now_ms)),
+        gateway=WorkStatus(*tx.one("status.work", now_ms=now_ms)),
         lanes=tuple(read_lanes(tx)),
         channels=tuple(
-            Channel(*row)
+            ChannelStatus(*row)
             for row in tx.page("status.channels", now_ms=now_ms, limit=LISTED_MAX).rows
         ),
     )
@@ -344,9 +345,9 @@ def _disk_free_bytes(path: str) -> int | None:
 
 def _stuck(
     snapshot: Snapshot,
-    running: Sequence[RunningCompaction],
+    running: Sequence[CompactionStatus],
     held: Sequence[Holding],
-    processes: Sequence[Process],
+    processes: Sequence[ProcessStatus],
     backend: Backend,
 ) -> list[Stuck]:
     """Return what dead processes left, and then the rows of the view, with their processes.
@@ -383,7 +384,7 @@ def _stuck(
 
 
 def _left_by_the_dead(
-    path: str, running: Sequence[RunningCompaction], held: Sequence[Holding]
+    path: str, running: Sequence[CompactionStatus], held: Sequence[Holding]
 ) -> list[Stuck]:
     return [
         Stuck(
@@ -420,7 +421,7 @@ def _left_by_the_dead(
     ]
 
 
-def _dead_processes(path: str, processes: Sequence[Process]) -> list[Stuck]:
+def _dead_processes(path: str, processes: Sequence[ProcessStatus]) -> list[Stuck]:
     return [
         Stuck(
             "process",
@@ -444,7 +445,7 @@ def _owner_name(program: str, pid: int, host: str) -> str:
     return f"{program}, pid {pid} on {host}"
 
 
-def condition(process: Process) -> Literal["running", "draining", "died", "unknown"]:
+def condition(process: ProcessStatus) -> Literal["running", "draining", "died", "unknown"]:
     """Return the condition of a process as a word."""
     if process.alive is None:
         return "unknown"

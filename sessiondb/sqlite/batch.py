@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sessiondb.errors import Outcome, SessionDBError
+from sessiondb.errors import SessionDBError, WriteOutcome
 
 from .request_queue import Request
 
@@ -25,7 +25,7 @@ class Batch:
     is_over: bool = False
     in_background: bool = False
 
-    def fail(self, make: Callable[[str], SessionDBError], outcome: Outcome) -> None:
+    def fail(self, make: Callable[[str], SessionDBError], outcome: WriteOutcome) -> None:
         """Fail the requests that succeeded so far, each with an error of its own."""
         for request in self.succeeded:
             request.value = None

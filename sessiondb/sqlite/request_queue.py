@@ -34,7 +34,7 @@ import apsw
 
 from sessiondb import clock
 from sessiondb.clock import monotonic
-from sessiondb.errors import NotExecuted, Outcome, StoreBusy, StoreClosed
+from sessiondb.errors import NotExecuted, StoreBusy, StoreClosed, WriteOutcome
 from sessiondb.limits import MAINTENANCE_TASKS_MAX, Limits
 from sessiondb.waiter import Waiter
 
@@ -70,13 +70,13 @@ class Request:
     state: str = field(default=PENDING, init=False)
     value: Any = field(default=None, init=False)
     error: BaseException | None = field(default=None, init=False)
-    outcome: Outcome = field(default="not_executed", init=False)
+    outcome: WriteOutcome = field(default="not_executed", init=False)
     held_ms: float = field(default=0.0, init=False)
     """Of a step: how long its transaction took, COMMIT included."""
     task: MaintenanceTask | None = field(default=None, init=False)
     """Of a maintenance task that has begun."""
 
-    def fail(self, error: BaseException, outcome: Outcome = "not_executed") -> None:
+    def fail(self, error: BaseException, outcome: WriteOutcome = "not_executed") -> None:
         self.error = error
         self.outcome = outcome
 

@@ -52,7 +52,14 @@ from sessiondb.limits import (
     MANUAL_SUMMARY_TOKENS_FLOOR,
     SAVED_SHARE_MIN,
 )
-from sessiondb.models import CompactionInfo, CompactionOutcome, CompactionResult
+from sessiondb.models import (
+    CompactionInfo,
+    CompactionResult,
+)
+from sessiondb.words import (
+    CompactionOutcome,
+    EventKind,
+)
 
 from .append import (
     State,
@@ -77,7 +84,13 @@ if TYPE_CHECKING:
 MANUAL = "manual"
 _OUTCOMES: dict[str, CompactionOutcome] = {state: state for state in get_args(CompactionOutcome)}
 """The states in which a commit left a job."""
+_SETTLED: dict[CompactionOutcome, EventKind] = {
+    "committed": "compaction_committed",
+    "superseded": "compaction_superseded",
+    "rejected": "compaction_rejected",
+}
 GivenUp = Literal["failed", "cancelled", "expired", "abandoned"]
+"""How a compaction ends that is given up."""
 
 # The one message to the person who asked for a manual compaction, by how it ended.
 _MESSAGES = {
@@ -561,14 +574,14 @@ def _settle(
         summary=summary.text,
         in_vain=int(outcome == "rejected"),
     )
-    _notify_operators(tx, job, f"compaction_{outcome}", f"changed nothing: {reason}")
+    _notify_operators(tx, job, _SETTLED[outcome], f"changed nothing: {reason}")
     if job.state == "running":  # one that was given up has notified the user already
-        _notify_user(tx, job, f"compaction_{outcome}", _MESSAGES[outcome])
+        _notify_user(tx, job, _SETTLED[outcome], _MESSAGES[outcome])
     return _result(tx, _require(tx, job.compaction_id))
 
 
 def _notify_operators(
-    tx: Tx, job: statements.CompactionById, kind: str, change: str, **data: object
+    tx: Tx, job: statements.CompactionById, kind: EventKind, change: str, **data: object
 ) -> None:
     """Write an event for operators, in the transaction of the change."""
     text = f"Compaction {job.compaction_id} of session {job.session_id} {change}"
@@ -584,7 +597,7 @@ def _notify_operators(
     )
 
 
-def _notify_user(tx: Tx, job: statements.CompactionById, kind: str, text: str) -> None:
+def _notify_user(tx: Tx, job: statements.CompactionById, kind: EventKind, text: str) -> None:
     """Write an event for the person who asked for a manual compaction, and waits for it.
 
     Nobody waits for an automatic one: it holds nothing up.

@@ -34,7 +34,7 @@ from . import compaction
 from .compaction import Choice, GivenUp, Job, Summary
 from .context import decode_messages
 from .entries import is_large, off_loop
-from .registry import Ref
+from .registry import SessionRef
 
 logger = logging.getLogger("sessiondb")
 
@@ -43,7 +43,7 @@ class SessionHandle(Protocol):
     """What a job asks of its session. `Session` is one, and imports this module."""
 
     db: Database
-    ref: Ref
+    ref: SessionRef
 
     @property
     def id(self) -> str:

@@ -28,7 +28,7 @@ from sessiondb.clock import ms_from_iso
 from sessiondb.errors import NotFound
 from sessiondb.json_text import dumps_again, loads, stored_text
 from sessiondb.limits import CONTEXT_BACK_ROWS, CONTEXT_CALLS_BACK_MAX
-from sessiondb.models import MessageFormat
+from sessiondb.words import MessageFormat
 
 from .append import State, no_session
 from .entries import Projection, id_or_none, is_checkpoint

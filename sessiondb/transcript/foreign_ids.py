@@ -19,7 +19,7 @@ from sessiondb.errors import InvalidInput, NotFound
 from sessiondb.limits import EXTERNAL_ID_BYTES_MAX, NAMESPACE_BYTES_MAX
 
 from . import formats
-from .registry import Ref, agree, create
+from .registry import SessionRef, agree, create
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -89,7 +89,7 @@ def open_for(
     agent_id: str | None = None,
     cwd: str | None = None,
     may_be: int = formats.ANY,
-) -> Ref:
+) -> SessionRef:
     """Return the session of a foreign id, or create one with the id `session_id`.
 
     May be repeated. Without a `session_id` none is created.
@@ -102,7 +102,7 @@ def open_for(
     if found is not None:
         if found.formats & may_be != found.formats:
             agree(tx, found.session_no, may_be, "its caller")
-        return Ref(found.session_no, found.session_id)
+        return SessionRef(found.session_no, found.session_id)
     if session_id is None:
         raise missing(wanted)
     ref = create(tx, session_id, agent_id=agent_id, cwd=cwd, may_be=may_be)

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 RESET_REASONS = ("new", "reset", "idle", "daily", "cron-stale")
 
 
-class Ref(NamedTuple):
+class SessionRef(NamedTuple):
     """A session's number and id."""
 
     session_no: int
@@ -56,7 +56,7 @@ class Ref(NamedTuple):
 # -- finding ---------------------------------------------------------------------------
 
 
-def by_id(tx: ReadTx, session_id: str) -> Ref:
+def by_id(tx: ReadTx, session_id: str) -> SessionRef:
     """Return the session with exactly this id.
 
     Raises:
@@ -72,7 +72,7 @@ def by_id(tx: ReadTx, session_id: str) -> Ref:
     return found
 
 
-def by_key_or_id(tx: ReadTx, text: str) -> Ref | None:
+def by_key_or_id(tx: ReadTx, text: str) -> SessionRef | None:
     """Return the session that a key is bound to, or that has this id, or None. No prefix matches.
 
     An id that a program chose has no colon, so no text is both. Of an imported id that is a key,
@@ -80,10 +80,12 @@ def by_key_or_id(tx: ReadTx, text: str) -> Ref | None:
     """
     key = _key_or_none(text)
     bound = find(tx, key) if key is not None else None
-    return Ref(bound.session_no, bound.session_id) if bound is not None else _with_id(tx, text)
+    return (
+        SessionRef(bound.session_no, bound.session_id) if bound is not None else _with_id(tx, text)
+    )
 
 
-def named(tx: ReadTx, text: str) -> Ref:
+def named(tx: ReadTx, text: str) -> SessionRef:
     """Return what `by_key_or_id` does.
 
     Raises:
@@ -100,11 +102,11 @@ def named(tx: ReadTx, text: str) -> Ref:
     return found
 
 
-def _with_id(tx: ReadTx, session_id: str) -> Ref | None:
+def _with_id(tx: ReadTx, session_id: str) -> SessionRef | None:
     if not isinstance(session_id, str):
         raise InvalidInput(f"a session id is a text, not {type(session_id).__name__}")
     row = tx.first("registry.by_id", session_id=session_id)
-    return Ref(row.session_no, row.session_id) if row is not None else None
+    return SessionRef(row.session_no, row.session_id) if row is not None else None
 
 
 def unbound(key: SessionKey) -> NotFound:
@@ -234,7 +236,7 @@ def open_by_key(
     cwd: str | None,
     may_be: int = formats.ANY,
     asked: str = "its caller",
-) -> Ref:
+) -> SessionRef:
     """Return the session that a key is bound to, or create and bind one. May be repeated.
 
     `may_be` are the message formats of `asked`, and from here on those of the session. Without a
@@ -248,7 +250,7 @@ def open_by_key(
     if row is not None:
         if row.formats & may_be != row.formats:
             agree(tx, row.session_no, may_be, asked)
-        return Ref(row.session_no, row.session_id)
+        return SessionRef(row.session_no, row.session_id)
     if session_id is None:
         raise unbound(key)
     ref = create(tx, session_id, agent_id=key.agent_id, cwd=cwd, may_be=may_be)
@@ -275,7 +277,7 @@ def create(
     agent_id: str | None = None,
     cwd: str | None = None,
     may_be: int = formats.ANY,
-) -> Ref:
+) -> SessionRef:
     """Create an empty session with its header. `may_be` are its message formats.
 
     Raises:
@@ -285,7 +287,7 @@ def create(
         tx, session_id, origin="native", version=NATIVE_VERSION, agent_id=agent_id, may_be=may_be
     )
     _write_header(tx, session_no, session_id, cwd=cwd, parent_session=None, may_be=may_be)
-    return Ref(session_no, session_id)
+    return SessionRef(session_no, session_id)
 
 
 def insert(
@@ -530,7 +532,7 @@ def fork(
     epoch: int | None,
     key: SessionKey | None,
     cwd: str | None,
-) -> Ref:
+) -> SessionRef:
     """Create a session that continues from an entry, or from the end of an epoch, of another.
 
     Without either it continues from the current head. Copies no entry. The new session's key, if
@@ -564,7 +566,7 @@ def fork(
     )
     if key is not None:
         bind(tx, key, forked_no)
-    return Ref(forked_no, session_id)
+    return SessionRef(forked_no, session_id)
 
 
 def _state_at(tx: ReadTx, source: State, named: EntryRef | None, epoch: int | None) -> State:

@@ -30,9 +30,12 @@ from sessiondb.clock import iso_from_ms
 from . import append, registry
 from .keys import SessionKey
 
-Mode = Literal["none", "daily", "idle"]
-Conversation = Literal["direct", "group", "thread"]
+ResetMode = Literal["none", "daily", "idle"]
+"""When a conversation is stale: never, at an hour of each day, or after a silence."""
+ConversationKind = Literal["direct", "group", "thread"]
+"""What kind of conversation a key stands for."""
 StaleReason = Literal["daily", "idle"]
+"""The rule by which a conversation is stale."""
 
 
 class ResetPolicy(BaseModel):
@@ -40,14 +43,14 @@ class ResetPolicy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mode: Mode = "none"
+    mode: ResetMode = "none"
     """`daily` resets at `at_hour`, and after `idle_minutes` if given. `idle`: only after those."""
     at_hour: int = Field(default=4, ge=0, le=23)
     """The hour of the local day at which a new conversation begins."""
     idle_minutes: float | None = Field(default=None, gt=0)
     time_zone: str | None = None
     """An IANA name such as `Europe/Vienna`. None: the machine's local time."""
-    by_type: dict[Conversation, ResetPolicy] = Field(default_factory=dict)
+    by_type: dict[ConversationKind, ResetPolicy] = Field(default_factory=dict)
     by_channel: dict[str, ResetPolicy] = Field(default_factory=dict)
 
     @field_validator("time_zone")
@@ -75,7 +78,7 @@ class ResetPolicy(BaseModel):
         return self.by_type.get(conversation_of(key), self)
 
 
-def conversation_of(key: SessionKey) -> Conversation:
+def conversation_of(key: SessionKey) -> ConversationKind:
     """Return which of the three types of conversation a key addresses."""
     kind = key.kind
     if kind == "thread":

@@ -12,7 +12,6 @@ from sessiondb import events
 from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput, NotFound, before_the_write
-from sessiondb.events import Audience
 from sessiondb.json_text import dumps
 from sessiondb.limits import COMPACTION_TIMEOUT_S, KEEP_RECENT_TOKENS, TITLE_BYTES_MAX
 from sessiondb.models import (
@@ -28,6 +27,9 @@ from sessiondb.models import (
     Receipt,
     Redacted,
     SessionInfo,
+)
+from sessiondb.words import (
+    Audience,
 )
 
 from . import (
@@ -69,7 +71,7 @@ class Session:
     read last: a reply that is appended by it was asked for with that one.
     """
 
-    def __init__(self, db: Database, ref: registry.Ref) -> None:
+    def __init__(self, db: Database, ref: registry.SessionRef) -> None:
         self.db = db
         self.ref = ref
         """The session's number, which names it in the tables, and its id."""

@@ -41,16 +41,22 @@ from sessiondb.durable_files import NO_LINKS, lacks_links, make_folder, sync_fol
 from sessiondb.errors import InvalidInput
 from sessiondb.json_text import dumps
 from sessiondb.limits import MIB, PAGE_ROWS
-from sessiondb.models import ExportedFile, ExportReport, ExportStatus
+from sessiondb.models import (
+    ExportedFile,
+    ExportReport,
+)
 from sessiondb.transcript.formats import PI
 from sessiondb.transcript.registry import FORMAT_FIELD, header_fields
+from sessiondb.words import (
+    ExportStatus,
+)
 
 from .folder_scan import INDEX_NAME, file_name, inodes_of, stem_of
 from .jsonl_reader import UnreadableFile, open_transcript
 from .jsonl_writer import appended_lines, imported_bytes, own_entries, shared_lines
 from .openclaw_index import keys_in, new_row, renew_index, write_index
 from .progress import Progress
-from .redaction import Redactor, Shape, counted
+from .redaction import LineShape, Redactor, counted
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -466,7 +472,7 @@ class _Output:
         self.overwrite = files.overwrite
         self.own = inodes_of(files.protect)
         self.redactor = files.redactor
-        self.shape: Shape = "index" if path.name.endswith(".json") else "entry"
+        self.shape: LineShape = "index" if path.name.endswith(".json") else "entry"
         self.redacted: Counter[str] = Counter()
         self.digest = hashlib.sha256()
         self.bytes = 0

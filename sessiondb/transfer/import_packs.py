@@ -15,7 +15,9 @@ from typing import Final
 
 from sessiondb.errors import OpenError
 from sessiondb.limits import IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES
-from sessiondb.models import FileStatus
+from sessiondb.words import (
+    FileStatus,
+)
 
 from .folder_scan import SourceFile, is_of_agents_tools
 from .import_plan import FilePlan

@@ -17,9 +17,15 @@ from sessiondb.errors import (
     StoreFull,
     StoreReadOnly,
 )
-from sessiondb.models import FileReceipt, FileStatus, QuarantinedLine
+from sessiondb.models import (
+    FileReceipt,
+    QuarantinedLine,
+)
 from sessiondb.transcript.entries import Draft
 from sessiondb.waiter import sleep
+from sessiondb.words import (
+    FileStatus,
+)
 
 from .folder_scan import SourceFile
 from .jsonl_reader import FileBatch

@@ -33,7 +33,13 @@ import anyio
 from sessiondb import threads
 from sessiondb.backend import Backend, Tx
 from sessiondb.errors import InvalidInput, SessionDBError
-from sessiondb.models import FileReceipt, FileStatus, ImportReport
+from sessiondb.models import (
+    FileReceipt,
+    ImportReport,
+)
+from sessiondb.words import (
+    FileStatus,
+)
 
 from .folder_scan import Scan, SourceFile, in_order, scan
 from .import_index import import_index

@@ -34,11 +34,12 @@ from sessiondb.models import BY_HAND, REDACTED
 
 KEY_BLOCK_CHARS_MAX: Final = 64 * 1024
 
-Shape = Literal["entry", "index"]
+LineShape = Literal["entry", "index"]
+"""What a line is: an entry of a transcript, or an index of sessions."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class RedactionRule:
     """The shape of a kind of secret. The group `secret` is replaced, else the whole match."""
 
     name: str
@@ -72,9 +73,9 @@ class Rule:
             yield begin.start(), at
 
 
-def _rule(name: str, pattern: str, *hints: str) -> Rule:
+def _rule(name: str, pattern: str, *hints: str) -> RedactionRule:
     # ASCII: a letter of another script is not a part of a token.
-    return Rule(name, re.compile(pattern, re.ASCII), hints)
+    return RedactionRule(name, re.compile(pattern, re.ASCII), hints)
 
 
 _KEY_KIND = r"(?:[A-Z0-9]{1,20} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
@@ -82,8 +83,8 @@ _KEY_KIND = r"(?:[A-Z0-9]{1,20} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
 # Ordered: the more specific rule comes first. Each begins at a text of its own, behind a character
 # that is not of the secret's alphabet. So no character starts two attempts, and a long run of such
 # characters is read once.
-RULES: Final[tuple[Rule, ...]] = (
-    Rule(
+RULES: Final[tuple[RedactionRule, ...]] = (
+    RedactionRule(
         "private-key",
         re.compile(rf"-----BEGIN {_KEY_KIND}"),
         ("-----BEGIN ",),
@@ -249,7 +250,7 @@ class Redactor:
     user's own.
     """
 
-    def __init__(self, *, emails: bool = False, rules: Iterable[Rule] = ()) -> None:
+    def __init__(self, *, emails: bool = False, rules: Iterable[RedactionRule] = ()) -> None:
         self.rules = (*RULES, *((EMAIL,) if emails else ()), *rules)
         self._hints = (
             None
@@ -271,7 +272,7 @@ class Redactor:
                 text = "".join([*parts, text[at:]])
         return text
 
-    def line(self, raw: bytes, counts: Counter[str], *, shape: Shape = "entry") -> bytes:
+    def line(self, raw: bytes, counts: Counter[str], *, shape: LineShape = "entry") -> bytes:
         """Return a line, or a whole index, without its secrets. Count them per rule.
 
         The line end stays.
@@ -301,7 +302,7 @@ class Redactor:
             and not any(hint in text for hint in self._hints)
         )
 
-    def _object(self, text: str, counts: Counter[str], shape: Shape) -> str:
+    def _object(self, text: str, counts: Counter[str], shape: LineShape) -> str:
         """Replace string values of a valid JSON object in place."""
         parts: list[str] = []
         at = 0
@@ -348,7 +349,7 @@ def _values(text: str) -> Iterator[tuple[int, int, tuple[str, ...], str]]:
                 key = ""
 
 
-def _is_kept(shape: Shape, path: tuple[str, ...], key: str) -> bool:
+def _is_kept(shape: LineShape, path: tuple[str, ...], key: str) -> bool:
     if shape == "index":
         return len(path) == 1 and key in _KEPT_IN_INDEX
     if key == "data" and path == ("message", "content"):

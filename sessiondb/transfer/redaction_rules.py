@@ -15,7 +15,7 @@ from typing import Final
 
 from sessiondb.errors import InvalidInput
 
-from .redaction import EMAIL, RULES, Redactor, Rule
+from .redaction import EMAIL, RULES, RedactionRule, Redactor
 
 RULES_MAX: Final = 100
 RULES_FILE_BYTES_MAX: Final = 64 * 1024
@@ -29,7 +29,7 @@ WAYS_MAX: Final = 10_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 
-def read_rules(path: str | Path) -> tuple[Rule, ...]:
+def read_rules(path: str | Path) -> tuple[RedactionRule, ...]:
     """Read rules from a file, one a line: `name = regular expression`.
 
     Empty lines and lines that begin with # are ignored.
@@ -47,7 +47,7 @@ def read_rules(path: str | Path) -> tuple[Rule, ...]:
         ) from error
     if len(content) > RULES_FILE_BYTES_MAX:
         raise InvalidInput(f"{path}: more than {RULES_FILE_BYTES_MAX:,} bytes of rules")
-    rules: dict[str, Rule] = {}
+    rules: dict[str, RedactionRule] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         name, separator, pattern = (part.strip() for part in line.partition("="))
         if not line.strip() or line.lstrip().startswith("#"):
@@ -67,7 +67,7 @@ def read_rules(path: str | Path) -> tuple[Rule, ...]:
     return tuple(rules.values())
 
 
-def rule_from(name: str, pattern: str) -> Rule:
+def rule_from(name: str, pattern: str) -> RedactionRule:
     """Return a rule made from a regular expression, if no text can make it slow.
 
     Raises:
@@ -95,7 +95,7 @@ def rule_from(name: str, pattern: str) -> Rule:
         raise InvalidInput(f"rule {name}: {pattern!r} matches the empty text, and so everywhere")
     if (reason := why_slow(pattern)) is not None:
         raise InvalidInput(f"rule {name}: {reason}; a long line could keep it busy for hours")
-    return Rule(name, compiled)
+    return RedactionRule(name, compiled)
 
 
 @dataclass(slots=True)

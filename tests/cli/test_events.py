@@ -15,8 +15,13 @@ from sessiondb import events, sync
 from sessiondb.backend import ReadTx
 from sessiondb.errors import StoreBusy
 from sessiondb.gateway import turns
-from sessiondb.models import Event
+from sessiondb.models import (
+    Event,
+)
 from sessiondb.paging import Page
+from sessiondb.words import (
+    Audience,
+)
 from tests import ROOT
 from tests.support.command_line import TIMEOUT_S, fails, ok, run
 from tests.support.gateway_commands import EVIL, GatewayStart, accept, emit, found, lines, says
@@ -85,9 +90,7 @@ def test_a_position_moves_past_events_of_the_other_audience(
     looked: list[int] = []
     after = events.after
 
-    def noted(
-        tx: ReadTx, *, event_no: int, audience: events.Audience | None, limit: int
-    ) -> Page[Event]:
+    def noted(tx: ReadTx, *, event_no: int, audience: Audience | None, limit: int) -> Page[Event]:
         looked.append(event_no)
         return after(tx, event_no=event_no, audience=audience, limit=limit)
 

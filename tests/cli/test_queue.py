@@ -87,7 +87,7 @@ def test_inbox_withdraws_what_waits_and_says_what_does_not(tmp_db: Path) -> None
     assert json.loads(said) == {"withdrawn": [1, 3]}
     assert found("inbox", tmp_db) == []
     told = [event for event in lines("events", tmp_db) if event["kind"] == "message_withdrawn"]
-    assert [json.loads(event["data"])["inbox_no"] for event in told] == [2, 1, 3]
+    assert [event["data"]["inbox_no"] for event in told] == [2, 1, 3]
     ok("verify", tmp_db)
 
 

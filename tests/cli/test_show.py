@@ -13,7 +13,9 @@ from sessiondb import sync
 from sessiondb.cli.terminal import (
     at,
 )
-from sessiondb.models import MessageFormat
+from sessiondb.words import (
+    MessageFormat,
+)
 from tests.support.command_line import KEY, ok
 from tests.support.talks import SPEAKERS
 

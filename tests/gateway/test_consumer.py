@@ -19,6 +19,9 @@ from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.errors import StoreBusy
 from sessiondb.gateway import consumer, retry
 from sessiondb.paging import Page
+from sessiondb.words import (
+    Audience,
+)
 from tests.support.engine import PATIENCE_S
 from tests.support.gateway import eventually, running
 from tests.support.world import make_world, world_file
@@ -28,7 +31,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.mark.parametrize("audience", [None, "user", "operator"])
 async def test_a_reader_with_several_full_pages_unread_skips_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, audience: events.Audience | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, audience: Audience | None
 ) -> None:
     monkeypatch.setattr(events, "PAGE", 2)
     monkeypatch.setattr(events.after, "__kwdefaults__", {"limit": 2})

@@ -22,8 +22,10 @@ import pytest
 
 from sessiondb.backend import load_statements
 from sessiondb.gateway import outbox, turns
-from sessiondb.models import CompactionOutcome
 from sessiondb.transcript import compaction
+from sessiondb.words import (
+    CompactionOutcome,
+)
 from tests import ROOT
 
 Arrow = tuple[str, str]

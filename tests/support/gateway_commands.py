@@ -17,6 +17,9 @@ from typing import Any
 from sessiondb import events, sync
 from sessiondb.gateway import claims, dead_letters, turns
 from sessiondb.transcript.entries import draft_entry
+from sessiondb.words import (
+    Audience,
+)
 from tests import ROOT
 from tests.support.command_line import TIMEOUT_S, ok
 
@@ -123,7 +126,7 @@ def claim(opened: sync.SessionDB) -> claims.Started:
     return started
 
 
-def emit(db: Path, *texts: str, audience: events.Audience = "operator") -> None:
+def emit(db: Path, *texts: str, audience: Audience = "operator") -> None:
     """Emit events."""
     with sync.open(db) as opened:
         for text in texts:

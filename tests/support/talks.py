@@ -12,7 +12,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from sessiondb.models import MessageFormat
+from sessiondb.words import (
+    MessageFormat,
+)
 
 Item = dict[str, Any]
 

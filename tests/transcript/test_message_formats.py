@@ -18,8 +18,10 @@ from openai.types.responses import (
 import sessiondb
 from sessiondb import InvalidInput, Session, SessionDB
 from sessiondb.messages import UserMessage
-from sessiondb.models import MessageFormat
 from sessiondb.transcript.formats.base import SUMMARY_INTRODUCTION
+from sessiondb.words import (
+    MessageFormat,
+)
 from tests.support.core import query, reply, user
 from tests.support.prompts import Checker, check_anthropic, check_chat, check_responses
 from tests.support.talks import SPEAKERS, Item, random_talk

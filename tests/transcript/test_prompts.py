@@ -20,7 +20,6 @@ import pytest
 
 from sessiondb import SessionDB, errors
 from sessiondb.backend import Tx
-from sessiondb.models import MessageFormat
 from sessiondb.transcript import append, compaction, registry
 from sessiondb.transcript.compaction import Summary
 from sessiondb.transcript.context import Context, read_context
@@ -28,6 +27,9 @@ from sessiondb.transcript.entries import draft_entry
 from sessiondb.transcript.formats import FORMATS, Format, bits_of
 from sessiondb.transcript.formats.prompt import BEGINNING, PROMPTS
 from sessiondb.transcript.pairing import Part, in_order
+from sessiondb.words import (
+    MessageFormat,
+)
 from tests.support.compaction import begin_in
 from tests.support.core import one_loop
 from tests.support.prompts import CHECKERS

@@ -14,7 +14,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 import sessiondb
 from sessiondb import InvalidInput, InvalidKey, NotFound, Session
-from sessiondb.transcript.registry import Ref
+from sessiondb.transcript.registry import SessionRef
 from tests.support.core import query, texts, user
 
 KEY = "agent:main:discord:channel:1"
@@ -231,7 +231,7 @@ async def test_not_found_names_the_command_that_lists_what_exists(tmp_db: Path) 
     async with sessiondb.open(tmp_db) as db:
         session = await db.create_session("here")
         await session.append(user("a"))
-        foreign = Session(db, Ref(7, "of-another-database"))
+        foreign = Session(db, SessionRef(7, "of-another-database"))
         side = {
             "type": "custom",
             "customType": "note",

@@ -130,6 +130,48 @@ def errors(error: Exception) -> None:
     assert_type(sessiondb.Limits(readers=2).readers, int)
 
 
+async def handler(turn: sessiondb.Turn) -> sessiondb.Answer:
+    turn.number  # type: ignore[attr-defined]
+    turn.kind == "resumed"  # type: ignore[comparison-overlap]
+    return sessiondb.Answer(entries=[{"role": "assistant", "content": "hi"}])
+
+
+async def sender(reply: sessiondb.Reply) -> str | None:
+    return str(reply.message["text"])
+
+
+async def returns_a_number(reply: sessiondb.Reply) -> int:
+    return reply.outbox_no
+
+
+async def gateway(db: sessiondb.SessionDB) -> None:
+    handle: sessiondb.Handler = handler
+    send: sessiondb.Sender = sender
+    await db.run_lane("main", handle)
+    await db.run_outbox(send)
+    await db.run_outbox(handler)  # type: ignore[arg-type]
+    await db.run_outbox(returns_a_number)  # type: ignore[arg-type]
+    await db.run_recovery()
+    await db.run_resumes()  # type: ignore[attr-defined]
+    db.replies("failled")  # type: ignore[arg-type]
+    async for event in db.events("reader", audience="user"):
+        assert_type(event.data, dict[str, Any])
+        event.kind == "turn_fialed"  # type: ignore[comparison-overlap]
+    db.events("reader", audience="users")  # type: ignore[arg-type]
+    session = await db.session("agent:main:main", format="openai")  # type: ignore[arg-type]
+    items: list[sessiondb.Appendable] = [{"role": "user", "content": "hello"}, "{}"]
+    await session.append_many(items)
+    await session.tail(5)  # type: ignore[attr-defined]
+    for entry in await session.entries(last=5):
+        assert_type(entry.message, dict[str, Any] | None)
+        assert_type(entry.text, str)
+        entry.message["content"]  # type: ignore[index]
+        entry.content  # type: ignore[attr-defined]
+    async for letter in db.dead_letters():
+        assert_type(letter.message, dict[str, Any])
+    await db.fail_compaction("id", "why", state="canceled")  # type: ignore[arg-type]
+
+
 def records(
     job: sessiondb.CompactionInfo,
     epoch: sessiondb.EpochInfo,

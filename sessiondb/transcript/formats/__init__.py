@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import Final
 
 from sessiondb.errors import InvalidInput
-from sessiondb.models import MessageFormat
+from sessiondb.words import (
+    MessageFormat,
+)
 
 from .anthropic import ANTHROPIC
 from .base import CallId, Format

@@ -19,7 +19,6 @@ from .base import (
     blocks,
     call_id,
     counted,
-    joined_text,
 )
 
 CALLS: Final = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
@@ -79,10 +78,6 @@ class Anthropic(Format):
             if inside and all(block.get("type") in RESULTS for block in inside):
                 return RESULT
         return role if isinstance(role, str) else None
-
-    def text(self, item: dict[str, Any]) -> str:
-        """Return the text of the content, without that of results."""
-        return joined_text(item.get("content"), "text")
 
     def opens(self, item: dict[str, Any]) -> list[CallId]:
         """Return the ids of a reply's calls whose results it does not hold itself."""

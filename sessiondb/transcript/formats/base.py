@@ -12,8 +12,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from typing import Any, ClassVar, Final
 
-from sessiondb.models import MessageFormat
 from sessiondb.transcript.tokens import tokens_of
+from sessiondb.words import (
+    MessageFormat,
+)
 
 CallId = Hashable
 """The id that ties a tool call to its result, as a key of a dict or set."""
@@ -50,10 +52,6 @@ class Format(ABC):
 
         A role that the rules do not know is returned as it is.
         """
-
-    @abstractmethod
-    def text(self, item: dict[str, Any]) -> str:
-        """Return what a person would read of an item: its texts, without calls and images."""
 
     @abstractmethod
     def opens(self, item: dict[str, Any]) -> list[CallId]:
@@ -130,20 +128,6 @@ def blocks(item: dict[str, Any], name: str = "content") -> list[dict[str, Any]]:
     if not isinstance(content, list):
         return []
     return [block for block in content if isinstance(block, dict)]
-
-
-def joined_text(content: Any, *types: str) -> str:
-    """Return a content's text: itself, or that of its blocks of these types, a line each."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        return ""
-    texts = (
-        block.get("text")
-        for block in content
-        if isinstance(block, dict) and block.get("type") in types
-    )
-    return "\n".join(text for text in texts if isinstance(text, str))
 
 
 def count(value: Any) -> int:

@@ -18,7 +18,6 @@ from .base import (
     blocks,
     call_id,
     counted,
-    joined_text,
     without,
 )
 
@@ -39,12 +38,6 @@ class OpenAIChat(Format):
         """Return the role. Results have `tool` or, in older programs, `function`."""
         role = item.get("role")
         return _ROLES.get(role, role) if isinstance(role, str) else None
-
-    def text(self, item: dict[str, Any]) -> str:
-        """Return the text of the content or, of a refusal, that."""
-        text = joined_text(item.get("content"), "text")
-        refusal = item.get("refusal")
-        return text or (refusal if isinstance(refusal, str) else "")
 
     def opens(self, item: dict[str, Any]) -> list[CallId]:
         """Return the ids in `tool_calls`. The older `function_call` is known by its name."""

@@ -20,7 +20,6 @@ from .base import (
     blocks,
     call_id,
     counted,
-    joined_text,
     summary_text,
     without,
 )
@@ -28,7 +27,6 @@ from .base import (
 _UNSENT: Final = OWN_FIELDS | {"usage"}
 _NULL_IS_SENT: Final = {"result", "code", "outputs"}
 """Fields that some items must have, even if they say nothing."""
-_TEXTS: Final = ("input_text", "output_text", "text")
 
 
 class Kind(NamedTuple):
@@ -101,12 +99,6 @@ class OpenAIResponses(Format):
             role = item.get("role")
             return role if isinstance(role, str) else None
         return _kind(item).role
-
-    def text(self, item: dict[str, Any]) -> str:
-        """Return the text of a message, or of the output of a call."""
-        if is_message(item):
-            return joined_text(item.get("content"), *_TEXTS)
-        return joined_text(item.get("output"), *_TEXTS)
 
     def opens(self, item: dict[str, Any]) -> list[CallId]:
         """Return the one id of a call that the application must answer."""

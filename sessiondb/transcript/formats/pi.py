@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from sessiondb.clock import ms_from_iso
+from sessiondb.texts import text_of
 from sessiondb.transcript.tokens import content_chars, tokens_of
 
-from .base import ASSISTANT, RESULT, CallId, Format, blocks, call_id, counted, joined_text
+from .base import ASSISTANT, RESULT, CallId, Format, blocks, call_id, counted
 
 SUMMARY: Final = "compactionSummary"
 SYSTEM: Final = "system"
@@ -33,15 +34,6 @@ class Pi(Format):
         """Return the item's own role. The rules use pi's words."""
         role = item.get("role")
         return role if isinstance(role, str) else None
-
-    def text(self, item: dict[str, Any]) -> str:
-        """Return the text of the content, of a summary, or of a command and its output."""
-        if item.get("role") == "bashExecution":
-            said = (item.get("command"), item.get("output"))
-            return "\n".join(part for part in said if isinstance(part, str))
-        if item.get("role") in ("branchSummary", "compactionSummary"):
-            return joined_text(item.get("summary"))
-        return joined_text(item.get("content"), "text")
 
     def opens(self, item: dict[str, Any]) -> list[CallId]:
         """Return the ids of a reply's `toolCall` blocks."""
@@ -120,7 +112,7 @@ class Pi(Format):
         sections: dict[str, Any] = {}
         tools: dict[Any, Any] = {}
         for message in messages:
-            text = joined_text(message.get("content"), "text")
+            text = text_of(message)
             texts += [text] if text else []
             for name, section in _fields(message.get("sections")).items():
                 sections.pop(name, None) if section is None else sections.update({name: section})

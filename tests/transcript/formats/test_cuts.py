@@ -13,11 +13,13 @@ from sessiondb import Session, SessionDB
 from sessiondb.backend import ReadTx, Tx
 from sessiondb.errors import CompactionRefused
 from sessiondb.limits import SEQ_MAX
-from sessiondb.models import MessageFormat
 from sessiondb.transcript import append, registry
 from sessiondb.transcript.cut import Cut, choose_cut
 from sessiondb.transcript.entries import draft_entry
 from sessiondb.transcript.formats import bits_of
+from sessiondb.words import (
+    MessageFormat,
+)
 from tests.support.core import one_loop, reply, result, user
 from tests.support.talks import SPEAKERS, Talk, random_talk
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sessiondb.texts import text_of
 from sessiondb.transcript.formats import PI
 
 CALL = {"type": "toolCall", "id": "c1", "name": "read", "arguments": {"path": "a"}}
@@ -57,7 +58,7 @@ def test_what_it_says_of_a_message(
     item: dict[str, Any], role: str | None, text: str, opens: list[str], closes: list[str]
 ) -> None:
     assert PI.role(item) == role
-    assert PI.text(item) == text
+    assert text_of(item) == text
     assert PI.opens(item) == opens
     assert PI.closes(item) == closes
 

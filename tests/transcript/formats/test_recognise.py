@@ -93,7 +93,6 @@ def test_what_fits_several_formats_says_the_same_in_each(message_format: Any) ->
             said = {
                 (
                     each.role(item),
-                    each.text(item),
                     tuple(each.opens(item)),
                     tuple(each.closes(item)),
                     each.tokens(item),
