@@ -239,7 +239,9 @@ async def test_a_dead_letter_in_an_archive_is_found(
         clock.pass_ms(40 * DAY_MS)
         await retention.gc(db.backend, policy, now_ms=clock.at_ms)
         assert await unanswered(db) == []
-        change_statement(monkeypatch, "archive.protection", "AND d.state = 'dead'", "AND 0")
+        change_statement(
+            monkeypatch, "archive.protection", "AND d.state = 'dead'", "AND d.state = ''"
+        )
         await retention.gc(db.backend, policy, now_ms=clock.at_ms)
         [found] = await unanswered(db)
     assert "its session is archived, so nobody can requeue it" in found
