@@ -106,7 +106,7 @@ async def test_calls_on_an_archived_session_name_the_restore_command(tmp_db: Pat
         for refused in (
             session.context,
             session.entries,
-            session.tail,
+            lambda: session.entries(last=20),
             session.all_entries,
             session.epochs,
             session.fork,
