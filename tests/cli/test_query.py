@@ -104,7 +104,7 @@ def test_text_that_is_no_unicode_is_printed_too(tmp_db: Path, tmp_path: Path) ->
     assert [row[0] for row in rows] == ["after", "half \ud83d", "whole"]
     assert [row[1:3] for row in rows] == [[row[0], 5] for row in rows]
     assert {row[3]["encoded"] for row in rows} == {"AA=="}
-    assert "not a line" in ok("query", tmp_db, "select * from quarantined")
+    assert "not a line" in ok("query", tmp_db, "select * from quarantine_log")
     for ending in ("", ";", " ;; ", "; -- ;", " -- ;", "; /* ; */ ;"):
         found = json.loads(
             ok(

@@ -335,17 +335,18 @@ async def test_indexes_of_one_name_from_two_imports_do_not_meet(tmp_path: Path) 
     ]
 
 
-async def test_one_session_is_exported_by_id_prefix_or_key(tmp_path: Path, tmp_db: Path) -> None:
+async def test_one_session_is_exported_by_id_or_key(tmp_path: Path, tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         session = await db.session("agent:main:a")
         await db.session("agent:main:b")
-        for at, name in enumerate((session.id, session.id[:8], "agent:main:a", session)):
+        for at, name in enumerate((session.id, "agent:main:a", session)):
             report = await db.export(tmp_path / f"{at}", session=name)
             assert [file.session_id for file in report.files] == [session.id]
         report = await db.export(tmp_path / "file.jsonl", session=session)
         assert [file.path for file in report.files] == [str(tmp_path / "file.jsonl")]
-        with pytest.raises(sessiondb.NotFound):
-            await db.export(tmp_path / "x", session="nobody")
+        for nobody in ("nobody", session.id[:8]):
+            with pytest.raises(sessiondb.NotFound):
+                await db.export(tmp_path / "x", session=nobody)
 
 
 async def test_a_destination_that_cannot_be_a_folder_is_refused(

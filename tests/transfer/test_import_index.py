@@ -252,7 +252,9 @@ async def test_a_lowered_key_stays_with_its_conversation(tmp_path: Path, row: An
     folder = home(tmp_path, {LOWERED: row, "agent:main:web:direct:x": {"sessionId": "s2"}})
     async with sessiondb.open(tmp_path / "one.db") as db:
         await db.import_path(folder)
-        assert (await db.session_by_id(SPACE)).id == "s1", "looking changes nothing"
+        found = await db.find(SPACE)
+        assert found is not None
+        assert found.id == "s1", "looking changes nothing"
         assert (await one(db, "s1")).keys == (LOWERED,)
         accepted = await db.accept(SPACE, user("hello"), channel="googlechat", event_id="1")
         assert accepted.session_id == "s1"

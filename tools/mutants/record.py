@@ -90,7 +90,19 @@ def record(root: Path, folder: Path, python: str = sys.executable) -> None:
 
 
 def _run(root: Path, name: str, target: Path, python: str) -> None:
-    options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "-p", "tools.mutants.reach"]
+    # Not the plugin of sessiondb: it would be imported before the recording begins, and a tree of
+    # a test has none.
+    options = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:sessiondb",
+        "-m",
+        "not slow",
+        "-p",
+        "tools.mutants.reach",
+    ]
     new = target.with_suffix(".new")
     run = subprocess.run(
         [python, "-m", "pytest", *options, name],

@@ -132,7 +132,18 @@ class Runner:
         files = sorted({name.partition("::")[0] for name in self.tests})
         in_reading, in_writing = os.pipe()
         out_reading, out_writing = os.pipe()
-        options = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:benchmark"]
+        options = [
+            "-q",
+            "-s",
+            "-p",
+            "no:sessiondb",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            "-p",
+            "no:benchmark",
+        ]
         with self.log.open("wb") as log:
             self.server = subprocess.Popen(
                 [sys.executable, "-m", "pytest", *options, "-p", "tools.mutants.serve", *files],
@@ -236,6 +247,8 @@ class Runner:
             "-x",
             "-p",
             "no:cacheprovider",
+            "-p",
+            "no:sessiondb",
             "--tb=line",
         ]
         try:
