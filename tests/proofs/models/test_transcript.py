@@ -695,7 +695,7 @@ def _a_prompt_is_as_it_is_stored(patch: pytest.MonkeyPatch) -> None:
 
 
 def _appends_note_no_disorder(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(append, "follow", lambda before, ties: (pairing.NOTHING_OPEN, True))
+    patch.setattr(append, "follow", lambda before, ties, bit: (pairing.NOTHING_OPEN, True))
 
 
 def _a_failed_reply_is_an_answer(patch: pytest.MonkeyPatch) -> None:
