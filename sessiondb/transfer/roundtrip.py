@@ -319,15 +319,14 @@ def _build(path: list[dict[str, Any]]) -> tuple[list[Any], Any, Any]:
             level = entry.get("thinkingLevel")
             level = level if level is None else str(level)
         elif entry["type"] == "model_change":
-            model = _only(entry, "provider", "modelId")
+            model = {name: entry[name] for name in ("provider", "modelId") if name in entry}
         elif (
             entry["type"] == "message"
             and isinstance(message, dict)
             and message.get("role") == "assistant"
         ):
-            model = _only(message, "provider")
-            if "model" in message:
-                model["modelId"] = message["model"]
+            names = {"provider": "provider", "model": "modelId"}
+            model = {names[name]: message[name] for name in names if name in message}
     at = max(
         (index for index, entry in enumerate(path) if entry["type"] in ("compaction", "reset")),
         default=None,
@@ -342,7 +341,7 @@ def _build(path: list[dict[str, Any]]) -> tuple[list[Any], Any, Any]:
     edits = _edits([*kept, *after])
     messages: list[Any] = []
     if boundary["type"] == "compaction":
-        if edits.get(boundary.get("id"), {}) is not None:
+        if edits.get(_id(boundary.get("id")), {}) is not None:
             if isinstance(boundary.get("systemMessage"), dict):
                 messages.append(_finite(boundary["systemMessage"]))
             messages.append(

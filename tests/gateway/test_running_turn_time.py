@@ -35,6 +35,7 @@ def a_turn(*, lease_s: float, timeout_ms: int, progress_ms: int | None = None) -
         accepted_at_ms=0,
         edit_of=None,
         notified=False,
+        progress=None,
     )
     nothing: Any = None
     db: Any = SimpleNamespace(clock=SYSTEM)

@@ -1407,6 +1407,7 @@ NOT_KNOWABLE = {
     "lane.priority": CHOICE,
     "lane.people": CHOICE,
     "turn.operation": "the turn says what it does",
+    "turn.progress": "the handler says what it noted",
     "turn.started_at_ms": CLOCK,
     "turn.renewed_at_ms": CLOCK,
     "turn.incomplete": "the turn says how it ended",

@@ -37,6 +37,8 @@ PARTS = {
     "the events",
     "the archives",
     "the bindings",
+    "the foreign ids",
+    "the rules of the tables",
     "the receipts of imports",
     "the owners of entries",
     "the inbox",
