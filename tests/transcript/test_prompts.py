@@ -20,6 +20,7 @@ import pytest
 
 from sessiondb import SessionDB, errors
 from sessiondb.backend import Tx
+from sessiondb.texts import text_of
 from sessiondb.transcript import append, compaction, registry
 from sessiondb.transcript.compaction import Summary
 from sessiondb.transcript.context import Context, read_context
@@ -169,7 +170,7 @@ class Course:
 
     def _text(self, message: dict[str, Any]) -> str:
         is_result = self.format.role(message) == "toolResult"
-        return "" if is_result else self.format.text(message).strip()
+        return "" if is_result else text_of(message).strip()
 
 
 def run(tx: Tx, message_format: MessageFormat, seed: int) -> Counter[str]:

@@ -851,7 +851,7 @@ def _late_sender_has_the_last_word(patch: pytest.MonkeyPatch) -> None:
 
     def last_word(tx: Any, reply: outbox.Sending, state: str, **how: Any) -> bool:
         row = tx.first("look.reply", outbox_no=reply.outbox_no)
-        return settle(tx, replace(reply, attempt=row.attempts), state, **how)
+        return settle(tx, replace(reply, attempts=row.attempts), state, **how)
 
     patch.setattr(outbox, "_settle", last_word)
 
