@@ -13,14 +13,14 @@ import pytest
 from sessiondb import sync
 from sessiondb.limits import MIB, OUTBOX_WAITING_MAX
 from sessiondb.maintenance import health
-from sessiondb.maintenance.status import Channel, DatabaseStatus, Stuck, Work
+from sessiondb.maintenance.status import ChannelStatus, DatabaseStatus, Stuck, WorkStatus
 from sessiondb.models import Lane
 from tests.support.command_line import ok, on_terminal, run
 from tests.support.gateway_commands import accept, dead_letter
 
 NOW = 1_800_000_000_000
 MINUTE = 60_000
-WORK = Work(*([0] * len(dataclasses.fields(Work))))
+WORK = WorkStatus(*([0] * len(dataclasses.fields(WorkStatus))))
 LANE = Lane(
     lane="main",
     concurrency=4,
@@ -54,7 +54,7 @@ WELL = DatabaseStatus(
     processes_open=0,
     gateway=WORK,
     lanes=(LANE, dataclasses.replace(LANE, lane="cron", people=False, oldest_waiting_ms=None)),
-    channels=(Channel("web", OUTBOX_WAITING_MAX - 1, None, None),),
+    channels=(ChannelStatus("web", OUTBOX_WAITING_MAX - 1, None, None),),
     disk_free_bytes=1024 * MIB,
 )
 
@@ -95,7 +95,7 @@ def test_nothing_is_said_when_all_is_well() -> None:
         ({"file_bytes": 20_000 * MIB}, [("yellow", "disk: little room")]),
         ({"concerns": ("others can read it",)}, [("yellow", "access")]),
         (
-            {"channels": (Channel("web", OUTBOX_WAITING_MAX, None, None),)},
+            {"channels": (ChannelStatus("web", OUTBOX_WAITING_MAX, None, None),)},
             [("red", "channel: full")],
         ),
         ({"stuck": (stuck("lane", "not run"),)}, [("red", "lane: not run")]),

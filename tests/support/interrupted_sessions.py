@@ -269,9 +269,9 @@ def _interrupt(
         connection.execute(
             """INSERT INTO inbox (inbox_no, channel, event_id, session_no, lane, state,
                                   accepted_at_ms, available_at_ms, attempts, turn_no,
-                                  entry_no, payload)
+                                  entry_no, details, payload)
                SELECT ?, 'sim', ?, ?, 'main', 'claimed', ?, ?, ?, ?,
-                 ? * 4294967296 + (entry_no & 4294967295), replace(payload, ?, ?)
+                 ? * 4294967296 + (entry_no & 4294967295), details, replace(payload, ?, ?)
                FROM inbox WHERE session_no = ? AND state = 'interrupted'""",
             (
                 inbox_no,
