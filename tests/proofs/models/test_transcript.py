@@ -597,7 +597,7 @@ class Machine(RuleBasedStateMachine):
             lambda: pair.model.reset(item), lambda: self.call(pair.handle.reset, keep_from=keep_id)
         )
         if done is not None:
-            done[0].entry_id = self.call(pair.handle.tail, 1)[0].entry_id
+            done[0].entry_id = self.call(pair.handle.entries, last=1)[0].entry_id
 
     @rule(pick=numbers, where=st.sampled_from(["head", "entry", "epoch"]), which=numbers)
     @precondition(lambda self: len(self.pairs) < SESSIONS_MAX)
