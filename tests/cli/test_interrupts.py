@@ -65,7 +65,7 @@ def interrupted(
 
 @pytest.mark.parametrize(
     "module",
-    ["click", "sessiondb.cli.program", "sessiondb.cli.overview", "pydantic", "sessiondb.sync"],
+    ["click", "sessiondb.cli.program", "sessiondb.cli.sessions", "pydantic", "sessiondb.sync"],
 )
 def test_ctrl_c_at_start_up_is_silent(db: Path, module: str) -> None:
     code, out, err = interrupted(module, "import", "sessions", db)
@@ -75,7 +75,7 @@ def test_ctrl_c_at_start_up_is_silent(db: Path, module: str) -> None:
 @pytest.mark.parametrize("function", ["print_table", "print_json_array"])
 def test_a_command_that_only_reads_says_nothing(db: Path, function: str) -> None:
     args = ["--json"] if function == "print_json_array" else []
-    where = f"sessiondb.cli.overview.{function}"
+    where = f"sessiondb.cli.sessions.{function}"
     assert interrupted(where, 1, "sessions", db, *args)[::2] == (130, "")
 
 

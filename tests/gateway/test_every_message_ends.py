@@ -7,7 +7,6 @@ waits in vain. Then one old rule at a time is put back, and this must notice.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -164,7 +163,7 @@ async def forward_all(db: sessiondb.SessionDB) -> None:
     for event in reversed(about):
         assert await db.forward_event(event, "notices", "web:1", {"text": event.text})
         assert not await db.forward_event(event, "notices", "web:1", {"text": event.text})
-    told = {json.loads(event.data).get("inbox_no") for event in user}
+    told = {event.data.get("inbox_no") for event in user}
     assert {row.inbox_no for row in await look(db, "inbox") if row.state == "dead"} <= told
 
 
