@@ -75,7 +75,7 @@ def names_record(tx: ReadTx, parent_id: str | None, record_no: int) -> bool:
     if record is None or parent_id is None:
         return False
     if record.type != "leaf":
-        return record.entry_id == parent_id
+        return record.entry_id == parent_id and record.type not in OFF_TREE_TYPES
     return id_or_none(loads(record.payload).get("appendParentId")) == parent_id
 
 

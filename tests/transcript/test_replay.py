@@ -168,3 +168,13 @@ async def test_what_an_entry_follows_that_does_not_name_the_head(
         assert texts(await session.context()) == wanted
         assert texts(await other.context()) == ["a", "b"]
         assert (await db.verify()).findings == ()
+
+
+@pytest.mark.anyio
+async def test_a_header_in_the_middle_is_nobodys_parent(tmp_db: Path) -> None:
+    """An entry that names it begins at the root, as it did before the header came."""
+    async with sessiondb.open(tmp_db) as db:
+        lines = [HEADER, said("a", None), HEADER.replace('"s"', '"again"'), said("b", "again")]
+        session, _ = await load_lines(db, "s", lines)
+        assert texts(await session.context()) == ["b"]
+        assert (await db.verify()).findings == ()

@@ -116,9 +116,9 @@ class Pi(Format):
             texts += [text] if text else []
             for name, section in _fields(message.get("sections")).items():
                 sections.pop(name, None) if section is None else sections.update({name: section})
-            for tool in _tools(message, "toolsRemoved"):
+            for tool in blocks(message, "toolsRemoved"):
                 tools.pop(call_id(tool.get("name")), None)
-            for tool in _tools(message, "toolsAdded"):
+            for tool in blocks(message, "toolsAdded"):
                 tools[call_id(tool.get("name"))] = tool
         if not messages:
             return None
@@ -132,10 +132,6 @@ class Pi(Format):
 
 def _fields(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _tools(message: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    return blocks(message, name)
 
 
 def message_of(entry: dict[str, Any]) -> dict[str, Any]:
