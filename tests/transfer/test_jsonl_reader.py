@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import sessiondb
-from sessiondb.limits import ENTRY_BYTES_MAX, ENTRY_VALUES_MAX, MIB
+from sessiondb.limits import ENTRY_BYTES_MAX, ENTRY_VALUES_MAX, IMPORT_BATCH_ENTRIES, MIB
+from sessiondb.transcript.entries import Draft
 from sessiondb.transfer import jsonl_reader
 from tests.support.core import one_loop
 from tests.support.transfer import (
@@ -85,6 +86,22 @@ async def test_bytes_that_are_no_character_are_read_as_u_fffd(
     assert f"not UTF-8 (byte 0x{odd[0]:02x} at {line.index(odd)} of the line)" in found.reason
     assert receipt.entries == 2
     assert [entry["content"] for entry in messages] == ["first"], "both are roots"
+
+
+def test_an_entry_and_its_bytes_are_never_in_two_transactions(tmp_path: Path) -> None:
+    """An import that is killed between two batches goes on behind both, or in front of both."""
+    lines = [HEAD, *(GOOD.replace(b'"a"', b'"a%d"' % at) for at in range(IMPORT_BATCH_ENTRIES))]
+    content = b"".join(line.replace(b"first", b"\xff") + b"\n" for line in lines)
+    path = write(tmp_path, {"one.jsonl": content}) / "one.jsonl"
+    batches = list(jsonl_reader.read_batches(str(path), jsonl_reader.Place()))
+    assert len(batches) > 2
+    for batch in batches:
+        entries = [item for item in batch.items if isinstance(item, Draft)]
+        kept = [item for item in batch.items if isinstance(item, jsonl_reader.Kept)]
+        assert len(entries) - len(kept) == (batch is batches[0]), "the header is UTF-8"
+        assert batch.bytes == batch.before.bytes + sum(
+            len(line) for line in content[batch.before.bytes :].splitlines(True)[: len(entries)]
+        )
 
 
 ODD = {
