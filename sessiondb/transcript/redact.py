@@ -22,7 +22,7 @@ from sessiondb.backend import ReadTx, Tx
 from sessiondb.errors import InvalidInput, StoreBusy
 from sessiondb.json_text import dumps, loads, stored_text
 from sessiondb.limits import RETRY_PAUSE_MS
-from sessiondb.models import BY_HAND, REDACTED, EntryRef, Redacted
+from sessiondb.models import BY_HAND, BYTES_OF_ENTRY, REDACTED, EntryRef, Redacted
 
 from .append import State, load_state, require_named
 from .entries import REDACTED_FIELD, Draft, parse_line
@@ -40,7 +40,7 @@ _MARK: Final = f"{REDACTED} from byte 0: {BY_HAND} 1"
 
 _ENVELOPE: Final = frozenset(
     {"type", "id", "parentId", "timestamp", "appendMode", "customType", "display", "fromHook"}
-    | {"firstKeptEntryId", "firstKeptEntryIndex", "tokensBefore", "fromId"}
+    | {"firstKeptEntryId", "firstKeptEntryIndex", "tokensBefore", "fromId", "targetId"}
 )
 """Fields of an entry that say what it is and where it stands."""
 _KEPT: Final = frozenset(
@@ -55,6 +55,7 @@ _TEXT_BLOCKS: Final = frozenset({"text", "input_text", "output_text"})
 _TIED: Final = frozenset({"toolCallId", "tool_call_id", "tool_use_id", "call_id"})
 _REDACTABLE: Final = frozenset(
     {"message", "custom_message", "custom", "compaction", "branch_summary", "session_info"}
+    | {"context_edit"}
 )
 _OF_INBOX: Final = re.compile(r"inbox:(\d+)(?::\d+)?")
 
@@ -173,6 +174,13 @@ def apply(tx: Tx, planned: Plan) -> Redacted:
             seq=seq_of(planned.entry_no),
             mark=_MARK,
         )
+        tx.run(
+            "redact.put_bytes",
+            session_no=planned.session_no,
+            seq=seq_of(planned.entry_no),
+            reason=f"{BYTES_OF_ENTRY}*",
+            content=planned.payload.encode() + b"\n",
+        )
     if planned.names_session:
         tx.run("redact.name_session", session_no=planned.session_no, name=TEXT)
     if planned.order_changes:
@@ -213,6 +221,9 @@ def _entry(fields: Mapping[str, Any], tokens: int, format_name: str) -> dict[str
             kept["summary"] = TEXT if fields.get("summary") else fields.get("summary")
         case "session_info":
             kept["name"] = TEXT
+        case "context_edit":
+            leaves_out = fields.get("replacement") is None
+            kept["replacement"] = None if leaves_out else {"content": TEXT}
     return kept
 
 

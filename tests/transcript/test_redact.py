@@ -233,6 +233,41 @@ async def test_an_imported_entry_is_redacted_and_its_file_may_grow(
         assert (await db.verify()).findings == ()
 
 
+async def test_bytes_that_are_kept_beside_an_entry_go_with_its_text(
+    tmp_db: Path, tmp_path: Path
+) -> None:
+    """A line that is not UTF-8 is stored twice, and an export writes its bytes."""
+    header = {"type": "session", "version": 3, "id": "s", "timestamp": "2026-01-01T00:00:00.000Z"}
+    odd = [line(at, f"{text} CAFE").encode().replace(b"CAFE", b"caf\xe9")
+           for at, text in ((1, SECRET), (2, "b"))]  # fmt: skip
+    file = tmp_path / "s.jsonl"
+    file.write_bytes(json.dumps(header).encode() + b"\n" + b"".join(odd))
+    async with sessiondb.open(tmp_db) as db:
+        await db.import_path(file)
+        session = await db.session_by_id("s")
+        await session.redact("e1")
+        assert holds(tmp_db) == set()
+        await db.export(tmp_path / "out")
+        exported = (tmp_path / "out" / "s.jsonl").read_bytes()
+        assert SECRET.encode() not in exported
+        assert exported.endswith(odd[1]), "the other one is as it was"
+        assert texts(await session.context()) == ["[redacted]", "b caf\ufffd"]
+        assert (await db.verify()).findings == ()
+
+
+async def test_an_edit_can_be_redacted_too(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session("s")
+        first, second = await session.append_many([user("a"), user("b")])
+        edit = await session.edit(first.entry_id, SECRET)
+        gone = await session.edit(second.entry_id, None)
+        for one in (edit, gone):
+            await session.redact(one.entry_id)
+        assert holds(tmp_db) == set()
+        assert texts(await session.context()) == ["[redacted]"]
+        assert (await db.verify()).findings == ()
+
+
 async def test_what_cannot_be_redacted_is_refused(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         session, other = await db.create_session("s"), await db.create_session("t")

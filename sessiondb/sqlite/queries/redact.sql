@@ -28,6 +28,13 @@ UPDATE import_file SET note = CASE WHEN note IS NULL THEN :mark ELSE :mark || ';
 WHERE session_no = :session_no AND entries >= :seq
   AND coalesce(note, '') NOT GLOB 'redacted at import*';
 
+-- name: put_bytes, one row or none
+-- Put other bytes in the place of those of an imported line that is not UTF-8. The reason of
+-- the piece says whose they are (`models.BYTES_OF_ENTRY`).
+UPDATE quarantine SET content = :content
+WHERE import_file_no IN (SELECT import_file_no FROM import_file WHERE session_no = :session_no)
+  AND after_seq = :seq AND reason GLOB :reason;
+
 -- name: forget_order, any rows
 -- Forget from where on the contexts of a session, and of its forks, are in order.
 UPDATE session SET ordered_from_no = NULL WHERE session_no IN (

@@ -38,6 +38,18 @@ def mark(w: World, tx: Recorder) -> None:
         tx.run("redact.mark_receipts", session_no=session_no, seq=seq, mark="redacted at import")
 
 
+def put_bytes(w: World, tx: Recorder) -> None:
+    """Ask for a damaged line, then for none: another reason, place, and session."""
+    session_no = w.row("import_file main/odd.jsonl")["session_no"]
+    for session, seq, reason in (
+        (session_no, 1, "not JSON*"),
+        (session_no, 1, "not UTF-8*"),
+        (session_no, 2, "not JSON*"),
+        (w.row("import_file main/blank.jsonl")["session_no"], 1, "not JSON*"),
+    ):
+        tx.run("redact.put_bytes", session_no=session, seq=seq, reason=reason, content=b"gone")
+
+
 def forget_order(w: World, tx: Recorder) -> None:
     tx.run("redact.forget_order", session_no=w.no("session twin"))
 
@@ -54,6 +66,12 @@ CHANGES = [
         "one message, in its own session",
         put_message,
         {"inbox running": {"payload": '"x"'}},
+    ),
+    Change(
+        "redact.put_bytes",
+        "one piece, of one session's file",
+        put_bytes,
+        {"quarantine main/odd.jsonl@261": {"content": b"gone"}},
     ),
     Change(
         "redact.name_session",
