@@ -90,8 +90,11 @@ CREATE TABLE session (
                                                 -- 4 openai-responses, 8 anthropic
   ordered_from_no  INTEGER,                     -- a context that begins at this entry or later
                                                 -- has results behind their calls. NULL: not known
-  open_marks       TEXT                         -- marks of the calls that are open at the head, or
+  open_marks       TEXT,                        -- marks of the calls that are open at the head, or
                                                 -- "unknown". NULL: the head's open_calls says it
+  asked_no         INTEGER                      -- the first entry behind the last answer that may
+                                                -- wait for one. 0: none. Below 0: likewise, unless
+                                                -- more of the last reply follows. NULL: not known
 ) STRICT;
 CREATE INDEX session_by_update ON session (updated_at_ms);
 CREATE INDEX session_by_fork ON session (forked_from_no) WHERE forked_from_no IS NOT NULL;
@@ -191,6 +194,9 @@ CREATE INDEX entry_replies ON entry (appended_at_ms) WHERE role = 'assistant';
 -- A compaction carries on what the system messages say. They are few, among many entries.
 CREATE INDEX entry_instructions ON entry (branch_no, entry_no)
 WHERE role = 'system' OR type = 'context_edit';
+-- It asks for a user's message that waits. One of the inbox is found by its row there.
+CREATE INDEX entry_asked ON entry (branch_no, entry_no)
+WHERE role = 'user' AND (idempotency_key IS NULL OR idempotency_key NOT GLOB 'inbox:[0-9]*');
 
 -- Every generation of every context, for ever. closed_head_no and the pointers rebuild
 -- the context that the model was sent at the end of that epoch.

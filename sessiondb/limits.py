@@ -84,6 +84,9 @@ PAGE_ENTRIES_MAX = 1_000
 TYPED_ENTRIES_LOOKED_AT = 10_000
 CUT_SCAN_ROWS_FIRST = 32
 CUT_SCAN_ROWS = 256
+# A compaction keeps at most so many entries beside what waits, however little they weigh. So
+# the search for a cut ends also among replies that failed and say nothing.
+CUT_KEPT_ENTRIES_MAX = 10_000
 # A cut is chosen in a read, and chosen again if the context has changed by the write. A
 # change is a reset, another compaction, or a result whose call may lie before the cut. Two in
 # a row are chance. Ten are a session that is reset all the time, and its caller is told so.

@@ -57,6 +57,7 @@ class ArchiveSession(NamedTuple):
     formats: int
     ordered_from_no: int | None
     open_marks: str | None
+    asked_no: int | None
 
 
 class ArchiveBindings(NamedTuple):
@@ -310,6 +311,12 @@ class CompactionAfterAnswer(NamedTuple):
     given_up: int
 
 
+class CompactionStillAsked(NamedTuple):
+    """compaction.still_asked: Return the first message of a user in one branch's range that waits for an answer: one that is not of the inbox, or whose message there is open. Reads no other message of the inbox."""
+
+    entry_no: int
+
+
 class CompactionCutPage(NamedTuple):
     """compaction.cut_page: Return the small columns of one branch's range, newest first: what a cut search weighs, and which messages of the inbox were given up. Reads no payload."""
 
@@ -332,10 +339,7 @@ class CompactionMessage(NamedTuple):
 CompactionMayHaveResults = CompactionMessage  # compaction.may_have_results
 
 
-class CompactionFirstMessage(NamedTuple):
-    """compaction.first_message: Return the oldest message of one branch's range."""
-
-    entry_no: int
+CompactionFirstMessage = CompactionStillAsked  # compaction.first_message
 
 
 CompactionResults = CompactionMessage  # compaction.results
@@ -1850,6 +1854,7 @@ class TranscriptState(NamedTuple):
     formats: int
     ordered_from_no: int | None
     open_marks: str | None
+    asked_no: int | None
     head_id: str | None
     position: int
     tokens_total: int
@@ -2260,6 +2265,7 @@ class VerifySession(NamedTuple):
     formats: int
     ordered_from_no: int | None
     open_marks: str | None
+    asked_no: int | None
     created_at_ms: int
     header_type: str | None
     header_at_ms: int | None
@@ -2715,6 +2721,8 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["compaction.after_answer"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> CompactionAfterAnswer | None: ...
     @overload
+    def first(self, statement: Literal["compaction.still_asked"], /, *, branch_no: SqlValue, low_no: SqlValue, high_no: SqlValue) -> CompactionStillAsked | None: ...
+    @overload
     def first(self, statement: Literal["compaction.cut_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> CompactionCutPage | None: ...
     @overload
     def first(self, statement: Literal["compaction.message"], /, *, entry_no: SqlValue) -> CompactionMessage | None: ...
@@ -2951,7 +2959,7 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["redact.entry"], /, *, entry_no: SqlValue) -> RedactEntry | None: ...
     @overload
-    def first(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue) -> RegistryInsert | None: ...
+    def first(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue, asked_no: SqlValue) -> RegistryInsert | None: ...
     @overload
     def first(self, statement: Literal["registry.by_id"], /, *, session_id: SqlValue) -> RegistryById | None: ...
     @overload
@@ -3293,6 +3301,8 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["compaction.after_answer"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> CompactionAfterAnswer: ...
     @overload
+    def one(self, statement: Literal["compaction.still_asked"], /, *, branch_no: SqlValue, low_no: SqlValue, high_no: SqlValue) -> CompactionStillAsked: ...
+    @overload
     def one(self, statement: Literal["compaction.cut_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> CompactionCutPage: ...
     @overload
     def one(self, statement: Literal["compaction.message"], /, *, entry_no: SqlValue) -> CompactionMessage: ...
@@ -3529,7 +3539,7 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["redact.entry"], /, *, entry_no: SqlValue) -> RedactEntry: ...
     @overload
-    def one(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue) -> RegistryInsert: ...
+    def one(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue, asked_no: SqlValue) -> RegistryInsert: ...
     @overload
     def one(self, statement: Literal["registry.by_id"], /, *, session_id: SqlValue) -> RegistryById: ...
     @overload
@@ -3870,6 +3880,8 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["compaction.after_answer"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> list[CompactionAfterAnswer]: ...
     @overload
+    def all(self, statement: Literal["compaction.still_asked"], /, *, branch_no: SqlValue, low_no: SqlValue, high_no: SqlValue) -> list[CompactionStillAsked]: ...
+    @overload
     def all(self, statement: Literal["compaction.cut_page"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, limit: SqlValue) -> list[CompactionCutPage]: ...
     @overload
     def all(self, statement: Literal["compaction.message"], /, *, entry_no: SqlValue) -> list[CompactionMessage]: ...
@@ -4106,7 +4118,7 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["redact.entry"], /, *, entry_no: SqlValue) -> list[RedactEntry]: ...
     @overload
-    def all(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue) -> list[RegistryInsert]: ...
+    def all(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue, asked_no: SqlValue) -> list[RegistryInsert]: ...
     @overload
     def all(self, statement: Literal["registry.by_id"], /, *, session_id: SqlValue) -> list[RegistryById]: ...
     @overload
@@ -4832,7 +4844,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["redact.forget_order"], /, *, session_no: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue) -> int: ...
+    def run(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue, asked_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["registry.end"], /, *, now_ms: SqlValue, session_no: SqlValue) -> int: ...
     @overload
@@ -4860,7 +4872,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_instance"], /, *, instance_no: SqlValue, host: SqlValue, boot_id: SqlValue, pid: SqlValue, pid_started: SqlValue, program: SqlValue, opened_at_ms: SqlValue, closed_at_ms: SqlValue, unclean: SqlValue, database_file: SqlValue, lock_file: SqlValue, draining_at_ms: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_session"], /, *, session_no: SqlValue, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, created_at_ms: SqlValue, updated_at_ms: SqlValue, ended_at_ms: SqlValue, name: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, pinned_at_ms: SqlValue, archived_at_ms: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, heard_at_ms: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_session"], /, *, session_no: SqlValue, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, created_at_ms: SqlValue, updated_at_ms: SqlValue, ended_at_ms: SqlValue, name: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, pinned_at_ms: SqlValue, archived_at_ms: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, heard_at_ms: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue, asked_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_binding"], /, *, session_key: SqlValue, session_no: SqlValue, agent_id: SqlValue, bound_at_ms: SqlValue, details: SqlValue) -> int: ...
     @overload
@@ -4980,7 +4992,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["stopping.withdraw"], /, *, told_no: SqlValue, inbox_no: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["transcript.save_state"], /, *, now_ms: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, name: SqlValue, heard_at_ms: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue, session_no: SqlValue) -> int: ...
+    def run(self, statement: Literal["transcript.save_state"], /, *, now_ms: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, name: SqlValue, heard_at_ms: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue, asked_no: SqlValue, session_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["transcript.insert_entry"], /, *, entry_no: SqlValue, branch_no: SqlValue, parent_no: SqlValue, position: SqlValue, type: SqlValue, role: SqlValue, projection: SqlValue, tokens: SqlValue, tokens_total: SqlValue, usage_tokens: SqlValue, open_calls: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, model_no: SqlValue, thinking_no: SqlValue, body_at: SqlValue, body_bytes: SqlValue, appended_at_ms: SqlValue, entry_id: SqlValue, idempotency_key: SqlValue, payload: SqlValue) -> int: ...
     @overload

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 from sessiondb.errors import NotFound
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 from sessiondb.transcript import registry
-from sessiondb.transcript.append import find_entry, load_state, no_entry
+from sessiondb.transcript.append import find_entry
 from sessiondb.transcript.keys import looks_like_key
 from sessiondb.transcript.paths import entry_number, require_entries
 from sessiondb.transcript.registry import SessionRef
+from sessiondb.transcript.state import load_state, no_entry
 
 from .terminal import Column, terminal_width
 

@@ -91,7 +91,7 @@ COLUMNS: Final[dict[str, dict[str, str]]] = {
         first_kept_no:INTEGER? context_tokens:INTEGER tokens_fresh:INTEGER
         forked_from_no:INTEGER? pinned_at_ms:INTEGER? archived_at_ms:INTEGER?
         forked_at_no:INTEGER? forked_epoch:INTEGER? heard_at_ms:INTEGER? formats:INTEGER
-        ordered_from_no:INTEGER? open_marks:TEXT?
+        ordered_from_no:INTEGER? open_marks:TEXT? asked_no:INTEGER?
     """),
     BINDING: _columns("""
         session_key:TEXT session_no:INTEGER agent_id:TEXT bound_at_ms:INTEGER details:TEXT?

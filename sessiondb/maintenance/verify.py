@@ -113,6 +113,7 @@ ADVICE: Final[dict[str, str]] = {
     "idempotency_key": _REBUILD,
     "usage": _REBUILD,
     "order": _REBUILD,
+    "asked": _REBUILD,
     "name": _REBUILD,
     "head": _POINTERS,
     "pointers": _POINTERS,

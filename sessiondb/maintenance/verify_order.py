@@ -21,7 +21,7 @@ from sessiondb.transcript.pairing import NOTHING_OPEN, Open, follow
 from sessiondb.transcript.paths import Segment, context_start
 
 from . import verify_steps
-from .verify_steps import SessionFindings, Steps, at
+from .verify_steps import SessionFindings, Steps, at, is_part, path_to
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -36,9 +36,10 @@ class OrderCheck:
     def __init__(self, session: statements.VerifySession, findings: SessionFindings) -> None:
         self._session = session
         self._findings = findings
-        self._path: list[Segment] = []  # what is to be followed, and has not been
+        self._path: list[Segment] = []
         self._stands: Open | None = None
         """What is open behind the entry that was followed last. None: nothing is followed."""
+        self._reached_no: int | None = None
 
     def steps(self) -> Steps:
         """Yield steps that find the path, and follow what a fork inherited."""
@@ -63,11 +64,9 @@ class OrderCheck:
 
     def add(self, entry_no: int, branch_no: int | None, draft: Draft | None) -> None:
         """Follow an entry, if it is of the context. `draft` is None if its text is damaged."""
-        if self._stands is None or not any(
-            part.branch_no == branch_no and part.low_no <= entry_no <= part.high_no
-            for part in self._path
-        ):
+        if self._stands is None or not is_part(self._path, branch_no, entry_no):
             return
+        self._reached_no = entry_no
         if draft is None:
             self._stands = None  # nobody knows what follows it
         elif draft.ties is not None:
@@ -88,6 +87,8 @@ class OrderCheck:
         noted = Open.from_columns(row.open_marks, row.head_open_calls or 0)
         if self._stands is None or not noted.is_known or noted == self._stands:
             return
+        if self._reached_no != row.head_no:
+            return  # an entry is missing, which is reported
         self._findings.add(
             "order",
             f"the session marks the calls {noted.column!r} as open at its head "
@@ -98,17 +99,9 @@ class OrderCheck:
         return entry_no >> SEQ_BITS == self._session.session_no
 
     def _find_path(self, tx: ReadTx, low_no: int) -> None:
-        """Find the path to the head, and follow it if it is whole. Else that is reported."""
-        branch_no, high_no = self._session.head_branch_no, self._session.head_no or 0
-        path: list[Segment] = []
-        while branch_no is not None and high_no >= low_no:
-            branch = tx.first("transcript.branch", branch_no=branch_no)
-            if branch is None or not (branch.fork_no or 0) < branch.first_no <= high_no:
-                return
-            path.append(Segment(branch_no, max(low_no, branch.first_no), high_no))
-            branch_no, high_no = branch.parent_branch_no, branch.fork_no or 0
-        if path:
-            self._path = path[::-1]
+        row = self._session
+        self._path = path_to(tx, row.head_branch_no, row.head_no or 0, low_no)
+        if self._path:
             self._stands = NOTHING_OPEN
 
     def _inherited(self, part: Segment) -> Steps:

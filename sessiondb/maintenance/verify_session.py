@@ -14,6 +14,7 @@ from sessiondb.transcript.paths import entry_number
 
 from . import verify_steps
 from .verify_archives import archive_steps
+from .verify_asked import AskedCheck
 from .verify_epochs import EpochWalk
 from .verify_order import OrderCheck
 from .verify_steps import SessionFindings, Step, Steps, at, is_on_path, pages
@@ -44,7 +45,8 @@ class SessionWalk:
         self._low_no, self._high_no = entry_number(session_no, 0), entry_number(session_no, SEQ_MAX)
         self._row: statements.VerifySession  # of `_read_row`, if the session is there
         self._texts: TextCheck  # of the session's row
-        self._order: OrderCheck  # of the session's row
+        self._order: OrderCheck  # likewise
+        self._asked: AskedCheck
         self._was_heard = False  # a user's message is of the time when a person was last heard
         self._boundaries = 0  # compaction and reset entries that began a context
 
@@ -65,6 +67,7 @@ class SessionWalk:
         yield from self._branches()
         if self.deep:
             yield from self._order.steps()
+            yield from self._asked.steps()
         yield from self._entries()
         if self._row.heard_at_ms is not None and not self._was_heard:
             self.findings.add(
@@ -96,6 +99,7 @@ class SessionWalk:
         self.exists, self.session_id, self._row = True, row.session_id, row
         self._texts = TextCheck(row, self.findings)
         self._order = OrderCheck(row, self.findings)
+        self._asked = AskedCheck(row, self.findings)
         if row.archived_at_ms is not None:
             return
         self._header(row)
@@ -422,6 +426,7 @@ class SessionWalk:
                     if row.entry_no in texts:
                         draft = self._texts.check(tx, row, texts[row.entry_no])
                         self._order.add(row.entry_no, row.branch_no, draft)
+                        self._asked.add(row, draft)
 
             return step
 
@@ -444,6 +449,7 @@ class SessionWalk:
         if not self.deep:
             return
         self._order.end()
+        self._asked.end()
         if self._texts.name != self._row.name:
             self.findings.add(
                 "name",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from sessiondb.backend import ReadTx
 from sessiondb.errors import InvalidInput, ReadTooLong, StoreBusy, StoreDamaged, StoreFailed
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
+from sessiondb.transcript.paths import Segment
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -126,6 +127,28 @@ def pages(
 def at(entry_no: int | None) -> str:
     """Name an entry for a person, as session number and seq."""
     return "none" if entry_no is None else f"{entry_no >> SEQ_BITS}/{entry_no & SEQ_MAX}"
+
+
+def path_to(tx: ReadTx, branch_no: int | None, high_no: int, low_no: int = 0) -> list[Segment]:
+    """Return the path to an entry as ranges, root first, from `low_no` on.
+
+    Empty if it is broken. Then that is reported with the branches.
+    """
+    path: list[Segment] = []
+    while branch_no is not None and high_no >= low_no:
+        branch = tx.first("transcript.branch", branch_no=branch_no)
+        if branch is None or not (branch.fork_no or 0) < branch.first_no <= high_no:
+            return []
+        path.append(Segment(branch_no, max(low_no, branch.first_no), high_no))
+        branch_no, high_no = branch.parent_branch_no, branch.fork_no or 0
+    return path[::-1]
+
+
+def is_part(path: list[Segment], branch_no: int | None, entry_no: int) -> bool:
+    """Tell whether an entry lies on a path."""
+    return any(
+        part.branch_no == branch_no and part.low_no <= entry_no <= part.high_no for part in path
+    )
 
 
 def is_on_path(

@@ -14,6 +14,7 @@ from sessiondb.paging import handed_on
 from sessiondb.transcript import append, paths, registry
 from sessiondb.transcript.entries import Draft, key_trouble, new_id, parse_line
 from sessiondb.transcript.replay import replay
+from sessiondb.transcript.state import load_state, save_state
 
 from .workspace import BATCH_ROWS, FRAGMENT_CHARS, Workspace, batches, decode_object
 
@@ -89,13 +90,13 @@ class Rebuild:
             now_ms=tx.stamp_ms,
             **pointers,
         )
-        self.state = append.load_state(tx, session_no)
+        self.state = load_state(tx, session_no)
         tx.run(
             "salvage.set_tokens",
             session_no=session_no,
             context_tokens=append.estimate_context(tx, self.state),
         )
-        self.state = append.load_state(tx, session_no)
+        self.state = load_state(tx, session_no)
 
     def _fork_point(self, tx: Any) -> tuple[Any, Any]:
         """Return the entry that a fork continues, and the boundary of its first context.
@@ -193,7 +194,7 @@ class Rebuild:
             else:
                 self._place(tx, seq, row)
         tx.stamp_ms = self.session.updated_at_ms
-        append.save_state(tx, self.state)
+        save_state(tx, self.state)
 
     def _place_header(self, tx: Any, row: Any) -> None:
         draft = self._draft(tx, row) if row is not None else None

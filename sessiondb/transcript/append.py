@@ -24,7 +24,7 @@ Invariants, checked by `verify` over a real database:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Protocol, Unpack
 
 from sessiondb.backend import ReadTx, Tx
@@ -32,9 +32,7 @@ from sessiondb.errors import (
     HeadMoved,
     IdentityConflict,
     InvalidInput,
-    NotFound,
     PartlyStored,
-    SessionEnded,
     StoreDamaged,
 )
 from sessiondb.json_text import dumps
@@ -43,116 +41,25 @@ from sessiondb.models import ANY_HEAD, AnyHead, Entry, EntryRef, ExpectedHead, R
 
 from .content import says_the_same
 from .entries import BOUNDARY_TYPES, OFF_TREE_TYPES, Draft, EntryRow, new_id
-from .formats import known, named, spoken
-from .formats.base import RESULT
+from .formats import spoken
 from .formats.prompt import PROMPTS
-from .pairing import NOTHING_OPEN, UNKNOWN, Open, follow
-from .paths import entry_number, on_path, require_entries, segments, session_of
+from .notes import note_asked, note_order
+from .pairing import NOTHING_OPEN, UNKNOWN
+from .paths import entry_number, on_path, segments, session_of
+from .state import (
+    State,
+    agreed_formats,
+    load_state,
+    narrow_formats,
+    no_entry,
+    require_live,
+    save_state,
+)
 
 if TYPE_CHECKING:
     from sessiondb import statements
 
     from .paths import TreeEntry
-
-
-@dataclass(slots=True)
-class State:
-    """A session inside one transaction: its row, and what its head passes on to the next entry."""
-
-    session_no: int
-    session_id: str
-    version: int
-    ended_at_ms: int | None
-    last_seq: int
-    epoch: int
-    head_no: int | None
-    branch_no: int | None
-    boundary_no: int | None
-    first_kept_no: int | None
-    context_tokens: int
-    tokens_fresh: int
-    name: str | None
-    archived_at_ms: int | None
-    forked_at_no: int | None
-    heard_at_ms: int | None
-    formats: int
-    ordered_from_no: int | None
-    open_marks: str | None
-    head_id: str | None = None
-    position: int = 0
-    tokens_total: int = 0
-    open_calls: int = 0
-    model_no: int | None = None
-    thinking_no: int | None = None
-
-
-def load_state(tx: ReadTx, session_no: int) -> State:
-    """Read a session's state.
-
-    Raises:
-        NotFound: no such session.
-    """
-    row = tx.first("transcript.state", session_no=session_no)
-    if row is None:
-        raise no_session(session_no)
-    return State(*row)  # the statement's columns stand in the order of the fields
-
-
-def no_session(session_no: int) -> NotFound:
-    """Return the error for a session number that is not in this database.
-
-    Sessions are never deleted, so the number comes from another database.
-    """
-    return NotFound(
-        f"there is no session number {session_no} in this database; a session's handle is good "
-        "for the database that it came from. List sessions with `sessiondb sessions DB --all`"
-    )
-
-
-def no_entry(session_id: str, entry_id: str, wanted: str = "") -> NotFound:
-    """Return the error for an entry that a session does not have, or not where it is wanted."""
-    return NotFound(
-        f"session {session_id} has no entry {entry_id!r}{wanted}; "
-        f"list its entries with `sessiondb show DB {session_id} --json`",
-        session_id=session_id,
-        entry_id=entry_id,
-    )
-
-
-def require_live(state: State) -> None:
-    """Refuse to continue a session that has ended.
-
-    Raises:
-        SessionEnded: it has. As SessionArchived if its entries are in an archive.
-    """
-    require_entries(state.session_id, state.archived_at_ms)
-    if state.ended_at_ms is not None:
-        raise SessionEnded(
-            f"session {state.session_id} has ended; fork it to go on from it",
-            session_id=state.session_id,
-        )
-
-
-def save_state(tx: Tx, state: State) -> None:
-    """Write a session's pointers back: one row, once per transaction for any number of entries."""
-    tx.run(
-        "transcript.save_state",
-        now_ms=tx.stamp_ms,
-        session_no=state.session_no,
-        last_seq=state.last_seq,
-        epoch=state.epoch,
-        head_no=state.head_no,
-        branch_no=state.branch_no,
-        boundary_no=state.boundary_no,
-        first_kept_no=state.first_kept_no,
-        context_tokens=state.context_tokens,
-        tokens_fresh=state.tokens_fresh,
-        name=state.name,
-        heard_at_ms=state.heard_at_ms,
-        formats=state.formats,
-        ordered_from_no=state.ordered_from_no,
-        open_marks=state.open_marks,
-    )
 
 
 # -- appending -------------------------------------------------------------------------
@@ -236,32 +143,6 @@ def place(tx: Tx, state: State, draft: Draft) -> Receipt:
     if draft.follows_head or draft.parent_id == state.head_id:
         return place_at_head(tx, state, draft)
     return place_after(tx, state, draft, _named_parent(tx, state, draft.parent_id))
-
-
-def narrow_formats(state: State, formats: int) -> None:
-    """Leave a session only these of its formats."""
-    if state.head_no is not None and spoken(formats) is not spoken(state.formats):
-        state.ordered_from_no = None  # what came before was taken for another format
-    state.formats = formats
-
-
-def agreed_formats(session_id: str, had: int, may_be: int, what: str) -> int:
-    """Return the formats that a session's items may have, if `what` may have these.
-
-    Raises:
-        InvalidInput: none is left.
-    """
-    agreed = had & may_be
-    if agreed:
-        return agreed
-    seems = f"is of {named(may_be)}" if may_be else "has marks of formats that no provider mixes"
-    raise InvalidInput(
-        f"session {session_id} holds messages of the format {named(had)}, and {what} {seems}. "
-        "Nothing was changed. Convert the message, or begin another session for its format: "
-        "db.create_session(format=...), or another key",
-        session_id=session_id,
-        format=known(had),
-    )
 
 
 def _repeated(tx: ReadTx, state: State, draft: Draft) -> Receipt | None:
@@ -357,7 +238,8 @@ def attach(
     state.position += 1
     if draft.projection.counts:
         state.tokens_total += draft.tokens
-    _note_order(tx, state, draft, entry_no, begins_context, first_kept_no)
+    note_asked(state, draft, entry_no)
+    note_order(tx, state, draft, entry_no, begins_context, first_kept_no)
     state.open_calls = _open_calls(state.open_calls, draft)
     if draft.type == "thinking_level_change":
         state.thinking_no = entry_no
@@ -578,51 +460,6 @@ def _open_calls(before: int, draft: Draft) -> int:
     return draft.calls if draft.role == "assistant" else max(0, before - draft.results)
 
 
-def _note_order(
-    tx: ReadTx,
-    state: State,
-    draft: Draft,
-    entry_no: int,
-    begins_context: bool,
-    first_kept_no: int | None,
-) -> None:
-    """Note which calls are open after an entry, and whether it stands where a prompt may have it.
-
-    Without that every context would have to be decoded, to see whether it is in order.
-    """
-    before = Open.from_columns(state.open_marks, state.open_calls)
-    if begins_context and first_kept_no is None:
-        # Only a context that begins here is free of what is open: an undo brings that back.
-        if before.is_open or state.ordered_from_no is None:
-            state.ordered_from_no = entry_no
-        state.open_marks = NOTHING_OPEN.column
-        return
-    after, stands_well = before, True
-    if first_kept_no is not None:
-        stands_well = not _cuts_calls(tx, state, before, first_kept_no)
-        if before.is_open and not stands_well:
-            after = UNKNOWN
-    elif draft.ties is not None:
-        # Until the format is decided, it is taken for the first: see `narrow_formats`.
-        after, stands_well = follow(before, draft.ties, spoken(state.formats).bit)
-    # Disorder among calls and results ends when all of those calls have results.
-    goes_on = before.is_open and state.ordered_from_no == (state.head_no or 0) + 1
-    if state.ordered_from_no is None or goes_on or not stands_well:
-        state.ordered_from_no = entry_no + 1
-    state.open_marks = after.column
-
-
-def _cuts_calls(tx: ReadTx, state: State, before: Open, first_kept_no: int) -> bool:
-    """Tell whether a boundary may keep, or get, results of calls that it does not keep."""
-    if before.is_open and PROMPTS[spoken(state.formats).name].calls_are_items:
-        return True  # an entry counts the calls of its own item, and some may lie further back
-    kept = tx.one("transcript.by_no", entry_no=first_kept_no)
-    if kept.role == RESULT:
-        return True
-    before_no = kept.parent_no
-    return before_no is not None and bool(tx.one("transcript.by_no", entry_no=before_no).open_calls)
-
-
 def _payload(draft: Draft, head_id: str | None) -> tuple[str, int]:
     """Return the text to store, and where its message begins, in bytes."""
     if not draft.after:
@@ -694,6 +531,7 @@ def switch_head(tx: Tx, state: State, target: TreeEntry | None) -> None:
     advance_epoch(tx, state, "branch", boundary_no, kept_no)
     _inherit(tx, state, target)
     state.ordered_from_no = ordered_from_no
+    state.asked_no = 0 if target is None else None
     state.boundary_no, state.first_kept_no = boundary_no, kept_no
     state.context_tokens, state.tokens_fresh = count_context(tx, state)
 
@@ -717,7 +555,7 @@ def _inherit(tx: ReadTx, state: State, target: TreeEntry | None) -> None:
     # Which calls are open is not stored with entries, and neither is what leads to a call.
     leads = PROMPTS[spoken(state.formats).name].calls_are_items and target is not None
     state.open_marks = (UNKNOWN if state.open_calls or leads else NOTHING_OPEN).column
-    state.ordered_from_no = None
+    state.ordered_from_no = state.asked_no = None
     state.model_no = target.model_no if target is not None else None
     state.thinking_no = target.thinking_no if target is not None else None
     state.boundary_no = target.boundary_no if target is not None else None

@@ -62,20 +62,17 @@ from sessiondb.words import (
 )
 
 from .append import (
-    State,
     advance_epoch,
     attach,
     count_context,
     estimate_context,
-    load_state,
-    require_live,
-    save_state,
 )
 from .context import read_messages, system_message
 from .cut import Cut, calls_follow, choose_cut
 from .entries import Draft, new_id
 from .formats import PI, spoken
 from .paths import context_start, require_entries, segments
+from .state import State, load_state, require_live, save_state
 from .tokens import text_tokens
 
 if TYPE_CHECKING:

@@ -30,7 +30,6 @@ from sessiondb.json_text import dumps_again, loads, stored_text
 from sessiondb.limits import CONTEXT_BACK_ROWS, CONTEXT_CALLS_BACK_MAX
 from sessiondb.words import MessageFormat
 
-from .append import State, no_session
 from .entries import Projection, id_or_none, is_checkpoint
 from .formats import PI, CallId, Format, known, spoken
 from .formats.base import ASSISTANT, RESULT, USER
@@ -38,6 +37,7 @@ from .formats.pi import SYSTEM, mended, message_of, present
 from .formats.prompt import PROMPTS
 from .pairing import Open, Part, in_order
 from .paths import Segment, context_start, on_path, require_entries, segments
+from .state import State, no_session
 
 if TYPE_CHECKING:
     from sessiondb import statements

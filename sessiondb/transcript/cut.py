@@ -22,14 +22,21 @@ from typing import TYPE_CHECKING, Any
 
 from sessiondb.backend import ReadTx
 from sessiondb.json_text import loads, stored_text
-from sessiondb.limits import CUT_CHECK_ROWS, CUT_SCAN_ROWS, CUT_SCAN_ROWS_FIRST
+from sessiondb.limits import (
+    CUT_CHECK_ROWS,
+    CUT_KEPT_ENTRIES_MAX,
+    CUT_SCAN_ROWS,
+    CUT_SCAN_ROWS_FIRST,
+)
 from sessiondb.paging import Page, handed_on
 
-from .append import State
 from .entries import CUT_ROLES, CUT_TYPES, Projection
 from .formats import CallId, Format, spoken
-from .formats.base import ASSISTANT, RESULT
+from .formats.base import ASSISTANT, RESULT, USER
+from .formats.prompt import PROMPTS
+from .notes import ANSWERED
 from .paths import Segment, context_start, segments, walk_back
+from .state import State
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -165,18 +172,48 @@ class _Context:
 
     def _first_waiting(self) -> statements.CompactionAfterAnswer | None:
         """Find the first message after the last answer that still waits for one."""
-        ended = False
-        for row in self._after(self._last_answer()):
-            if row.role == "user":
-                if row.has_ended:
-                    ended = True
-                elif not (ended and self._has_results(row)):
-                    return row
-            elif row.role == "assistant" and row.calls == 0 and not self._goes_on(row):
+        for row in self._may_wait():
+            if row.role == USER:
+                return self._first_person(row.entry_no) if row.has_ended else row
+            if row.role == ASSISTANT and row.calls == 0 and not self._goes_on(row):
                 continue  # it failed or was aborted: nothing waits for more of it
-            elif row.role != "toolResult" and not ended:
+            if row.role != RESULT:
                 # A call of a turn at work, or a note of a program: its answer may be on the way.
                 return row
+        return None
+
+    def _may_wait(self) -> Iterator[statements.CompactionAfterAnswer]:
+        """Read on from the first message after the last answer that may wait for one."""
+        asked_no = self.state.asked_no
+        if asked_no is None:  # nothing is noted: search for the answer
+            answer_no = self._last_answer()
+            stop_no = answer_no + 1 if answer_no is not None else self.start_no
+        elif asked_no <= ANSWERED:
+            return iter(())
+        else:
+            stop_no = max(asked_no, self.start_no or 0)
+        return self._read_on(stop_no)
+
+    def _first_person(self, after_no: int) -> statements.CompactionAfterAnswer | None:
+        """Find the first message of a user behind one whose turns have ended, and that waits.
+
+        What such turns left behind waits for nothing.
+        """
+        for segment in segments(self.tx, self.state.head_no, stop_no=after_no):
+            low_no = segment.low_no
+            while True:
+                found = self.tx.first(
+                    "compaction.still_asked",
+                    branch_no=segment.branch_no,
+                    low_no=low_no,
+                    high_no=segment.high_no,
+                )
+                if found is None:
+                    break
+                row = next(self._read_on(found.entry_no))
+                if not self._has_results(row):
+                    return row
+                low_no = row.entry_no + 1
         return None
 
     def _last_answer(self) -> int | None:
@@ -251,11 +288,10 @@ class _Context:
             newer.calls > 0 or row.calls > 0 or not self.format.is_usable(self._item(row.entry_no))
         )
 
-    def _after(self, answer_no: int | None) -> Iterator[statements.CompactionAfterAnswer]:
+    def _read_on(self, from_no: int | None) -> Iterator[statements.CompactionAfterAnswer]:
         limit = CUT_SCAN_ROWS_FIRST
-        stop_no = answer_no if answer_no is not None else self.start_no
-        for segment in segments(self.tx, self.state.head_no, stop_no=stop_no):
-            low_no = segment.low_no + (segment.low_no == answer_no)
+        for segment in segments(self.tx, self.state.head_no, stop_no=from_no):
+            low_no = segment.low_no
             while True:
                 rows = self.tx.all(
                     "compaction.after_answer",
@@ -302,6 +338,7 @@ class _Context:
         chosen: Cut | None = None
         before_no: int | None = None
         """The entry right before `newer`, which may be none that a model is sent."""
+        kept = 0
         for row in self._rows_before(last_no):
             if before_no is None:
                 before_no = row.entry_no
@@ -312,7 +349,8 @@ class _Context:
                 and not calls.lie_before(row.entry_no)
             ):
                 candidate = Cut(before_no, newer.entry_no)
-            if chosen is None and kept_tokens >= keep_tokens:
+            enough = kept_tokens >= keep_tokens or kept >= CUT_KEPT_ENTRIES_MAX
+            if chosen is None and enough:
                 chosen = candidate
             if not row.projection:
                 continue  # a boundary or a setting reaches no model: no context begins with it
@@ -320,6 +358,7 @@ class _Context:
                 return chosen
             calls.add(row)
             kept_tokens += row.tokens
+            kept += 1
             if candidate is not None and kept_tokens >= keep_tokens and not self._may_begin(row):
                 return candidate  # the row itself is covered
             newer, before_no = row, None
@@ -340,9 +379,26 @@ class _Context:
 
     def _results_without_call(self, last_no: int) -> set[CallId]:
         """Return the ids of the results after an entry whose calls lie before it, or nowhere."""
+        if self._is_in_order():
+            return set()
         results = _results_after(self.tx, self.state, last_no)
         assert results is not None, "they were not limited"
         return _without_call(self.tx, self.state, results, last_no)
+
+    def _is_in_order(self) -> bool:
+        """Tell whether all calls of the results behind what waits lie behind it, too, for sure.
+
+        Appends have noted that results stand behind their calls. What waits stands well itself,
+        so no call was open before it, unless calls may follow calls.
+        """
+        waiting, ordered_from_no = self.waiting, self.state.ordered_from_no
+        return (
+            waiting is not None
+            and ordered_from_no is not None
+            and ordered_from_no <= waiting.entry_no
+            and (waiting.role == USER or not PROMPTS[self.format.name].calls_are_items)
+            and not self._has_results(waiting)
+        )
 
     def _rows_before(self, last_no: int) -> Iterator[statements.CompactionCutPage]:
         limit = CUT_SCAN_ROWS_FIRST  # what is kept is usually short: each page is twice as long

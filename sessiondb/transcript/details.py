@@ -17,8 +17,8 @@ from sessiondb.json_text import dumps, loads, stored_text
 from sessiondb.limits import DETAILS_BYTES_MAX
 from sessiondb.models import Details
 
-from .append import no_session
 from .paths import require_entries
+from .state import no_session
 
 
 def encoded(details: Mapping[str, Any]) -> str:

@@ -16,10 +16,11 @@ from sessiondb.errors import InvalidInput
 from sessiondb.json_text import loads, stored_text
 from sessiondb.models import Receipt
 
-from .append import find_entry, load_state, no_entry, place, require_live, save_state
+from .append import find_entry, place
 from .context import contains
 from .entries import Draft, prepare
 from .formats import PI, spoken
+from .state import load_state, no_entry, require_live, save_state
 
 if TYPE_CHECKING:
     from .paths import TreeEntry

@@ -188,6 +188,10 @@ class Draft:
     """Tool calls that an assistant message makes."""
     results: int = 0
     """Tool calls whose results a message holds."""
+    answers: bool = False
+    """Of a reply: it is usable, and calls no tool."""
+    goes_on: bool = False
+    """Of a reply: it is a part that the model's next item follows."""
     formats: int = ANY
     """The message formats in which it may be read. Most entries that are no messages: any."""
     as_item: Draft | None = None
@@ -382,6 +386,8 @@ def _describe_message(draft: Draft, message: dict[str, Any], version: int, may_b
     if draft.projection is not Projection.EXCLUDED and role == "assistant":
         draft.usage_tokens = message_format.usage(message)
         draft.calls = len(message_format.opens(message))
+        draft.answers = draft.calls == 0 and message_format.is_usable(message)
+        draft.goes_on = message_format.reply_in_parts and message_format.goes_on(message)
         replay = message.get("providerReplay")
         if not is_made and is_checkpoint(replay):
             draft.projection = Projection.CHECKPOINT

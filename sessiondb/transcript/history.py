@@ -15,8 +15,8 @@ from sessiondb.errors import NotFound
 from sessiondb.limits import PAGE_ENTRIES_MAX
 from sessiondb.models import ContextDiff, Entry
 
-from .append import no_session
 from .paths import context_start, require_entries, segments
+from .state import no_session
 
 if TYPE_CHECKING:
     from sessiondb import statements

@@ -19,16 +19,9 @@ from sessiondb.errors import before_the_write
 from sessiondb.limits import IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES
 from sessiondb.models import AppendedHistory, ExpectedHead, Receipt
 
-from .append import (
-    load_state,
-    partly_stored,
-    place,
-    require_head,
-    require_live,
-    save_state,
-    stored_before,
-)
+from .append import partly_stored, place, require_head, stored_before
 from .entries import Appendable, Draft, prepare_now
+from .state import load_state, require_live, save_state
 
 
 async def append_history(

@@ -108,6 +108,11 @@ class Open:
         return bool(self.marks) or not self.is_known
 
     @property
+    def may_have_calls(self) -> bool:
+        """False: no call is open, for sure, but an item may be that leads to the next one."""
+        return not self.is_known or any(mark != _LEAD for mark in self.marks)
+
+    @property
     def column(self) -> str:
         """The marks, as a session's row has them."""
         return " ".join(self.marks) if self.is_known else _UNKNOWN

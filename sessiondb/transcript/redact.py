@@ -24,10 +24,11 @@ from sessiondb.json_text import dumps, loads, stored_text
 from sessiondb.limits import RETRY_PAUSE_MS
 from sessiondb.models import BY_HAND, BYTES_OF_ENTRY, REDACTED, EntryRef, Redacted
 
-from .append import State, load_state, require_named
+from .append import require_named
 from .entries import REDACTED_FIELD, Draft, parse_line
 from .formats import OPENAI_RESPONSES, spoken
 from .paths import require_entries, require_readable, seq_of, session_of
+from .state import State, load_state
 
 if TYPE_CHECKING:
     from sessiondb import statements

@@ -19,26 +19,20 @@ from sessiondb.models import ANY_HEAD, EntryRef, ExpectedHead, SessionInfo
 
 from . import formats
 from .append import (
-    State,
-    agreed_formats,
     attach,
     boundary_in_force,
     count_context,
     find_entry,
     insert_control_record,
     kept_by,
-    load_state,
     move_head,
-    no_entry,
-    no_session,
     require_head,
-    require_live,
     require_named,
-    save_state,
 )
 from .entries import NATIVE_VERSION, Draft, new_id
 from .keys import SessionKey, looks_like_key, may_name, parse_key
 from .paths import entry_number, on_path, require_entries, require_readable
+from .state import State, agreed_formats, load_state, no_entry, no_session, require_live, save_state
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -328,6 +322,7 @@ def insert(
         formats=may_be,
         ordered_from_no=start.ordered_from_no if start else 0,
         open_marks=start.open_marks if start else "",
+        asked_no=start.asked_no if start else 0,
     )
     tx.run(
         "transcript.open_epoch",
@@ -573,7 +568,7 @@ def _state_at(tx: ReadTx, source: State, named: EntryRef | None, epoch: int | No
     """Return a state whose pointers are those of an entry or of the end of an epoch."""
     start = source
     if named is not None or (epoch is not None and epoch != source.epoch):
-        start.ordered_from_no = start.open_marks = None
+        start.ordered_from_no = start.open_marks = start.asked_no = None
     if named is not None:
         entry = require_named(tx, source, named, " to fork at")
         start.head_no, start.tokens_total = entry.entry_no, entry.tokens_total

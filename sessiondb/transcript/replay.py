@@ -13,12 +13,10 @@ from sessiondb.backend import ReadTx, Tx
 from sessiondb.json_text import loads, stored_text
 
 from .append import (
-    State,
     find_by_key,
     find_entry,
     in_tree,
     insert_control_record,
-    narrow_formats,
     next_number,
     place_after,
     place_at_head,
@@ -26,6 +24,7 @@ from .append import (
 )
 from .entries import OFF_TREE_TYPES, Draft, id_or_none
 from .paths import entry_number
+from .state import State, narrow_formats
 
 if TYPE_CHECKING:
     from .paths import TreeEntry

@@ -27,8 +27,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from sessiondb.backend import ReadTx, Tx
 from sessiondb.clock import iso_from_ms
 
-from . import append, registry
+from . import registry
 from .keys import SessionKey
+from .state import load_state
 
 ResetMode = Literal["none", "daily", "idle"]
 """When a conversation is stale: never, at an hour of each day, or after a silence."""
@@ -140,7 +141,7 @@ def stale(tx: ReadTx, key: SessionKey, policy: ResetPolicy, now_ms: int) -> Stal
     if bound is None or bound.ended_at_ms is not None or policy.mode == "none":
         return None
     session_no = bound.session_no
-    state = append.load_state(tx, session_no)
+    state = load_state(tx, session_no)
     began = tx.one("registry.began", session_no=session_no)
     is_empty = state.head_no is None or state.head_no == began.boundary_no
     if is_empty or tx.first("inbox.open_in_session", session_no=session_no) is not None:

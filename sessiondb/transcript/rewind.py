@@ -30,15 +30,11 @@ from sessiondb.limits import (
 from sessiondb.models import ANY_HEAD, Entry, EntryRef, ExpectedHead, Receipt
 
 from .append import (
-    State,
-    load_state,
     move_head,
-    no_entry,
     partly_stored,
     place,
     require_head,
     require_named,
-    save_state,
     stored_before,
 )
 from .entries import Draft, Projection
@@ -47,6 +43,7 @@ from .formats.base import USER
 from .pairing import ties_of
 from .paths import Segment, on_path, walk_back
 from .registry import live_state
+from .state import State, load_state, no_entry, save_state
 
 if TYPE_CHECKING:
     from sessiondb import statements

@@ -50,6 +50,7 @@ from .context import Context, read_context
 from .entries import Appendable, Draft, check_append, prepare, prepare_all
 from .foreign_ids import check_part
 from .keys import parse_key
+from .state import load_state
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -367,7 +368,7 @@ class Session:
 
     def _readable(self, tx: ReadTx) -> State:
         """Return the session's state, if its entries are there."""
-        state = append.load_state(tx, self.ref.session_no)
+        state = load_state(tx, self.ref.session_no)
         paths.require_entries(state.session_id, state.archived_at_ms)
         return state
 

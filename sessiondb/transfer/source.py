@@ -23,11 +23,11 @@ from sessiondb.json_text import storable
 from sessiondb.limits import SESSION_ID_CHARS_MAX
 from sessiondb.models import BEHIND_ENTRY
 from sessiondb.transcript import registry
-from sessiondb.transcript.append import State, load_state, save_state
 from sessiondb.transcript.entries import Draft, key_trouble
 from sessiondb.transcript.formats import PI
 from sessiondb.transcript.keys import SessionKey, parse_key
 from sessiondb.transcript.replay import replay
+from sessiondb.transcript.state import State, load_state, save_state
 
 from .folder_scan import ENDED_KINDS, SourceFile, file_name, stem_of
 from .jsonl_reader import FileBatch, Identity, Kept, Place

@@ -211,7 +211,7 @@ PLANTS = [
     Plant(
         "session.head_no session.branch_no",
         session("live", "head_no = head_no - 1"),
-        "head context_tokens",
+        "head context_tokens asked",
         "is followed by entry",
         "live",
     ),
@@ -333,6 +333,20 @@ PLANTS = [
         "order",
         "marks the calls 'a-call' as open at its head",
         "live",
+    ),
+    Plant(
+        "session.asked_no",
+        session("live", "asked_no = head_no"),
+        "asked",
+        "waits for an answer first",
+        "live",
+    ),
+    Plant(
+        "session.asked_no",
+        session("live-reset", "asked_no = 0"),
+        "asked",
+        "waits for an answer first, but by its entries that is 4/",
+        "live-reset",
     ),
     # -- binding
     Plant(

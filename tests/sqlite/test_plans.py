@@ -24,6 +24,7 @@ ALLOWED = {
     "status.lanes": "lanes: a handful of rows, made by hand; a person asked",
     "restored.suspend_queued": "the partial index of queued messages; nobody else has the file",
     "restored.skip_events": "a row for each reader of events; nobody else has the file",
+    "compaction.still_asked": "the one row that its search returns",
     "inbox.ahead": "what it counts is bounded by a limit, and found by an index",
     "inbox.accept": "lanes: a handful of rows, made by hand",
     "inbox.line_up": "lanes: a handful of rows, made by hand",
@@ -312,6 +313,7 @@ def test_the_plan_of_a_hot_statement_is_pinned(connection: apsw.Connection, name
 # One that is named several times is used in so many parts.
 INDEXES = {
     "archive.branches": ["branch_by_session"],
+    "compaction.still_asked": ["entry_asked", "entry_by_idempotency_key", "inbox_of_session"],
     "archive.of_session": ["archive_one_open"],
     "archive.protection": [
         "inbox_of_session",

@@ -15,10 +15,11 @@ import sessiondb
 from sessiondb.backend import Tx
 from sessiondb.json_text import DamagedLine
 from sessiondb.limits import PAGE_ENTRIES_MAX
-from sessiondb.transcript import append, registry
+from sessiondb.transcript import registry
 from sessiondb.transcript.entries import Draft, parse_line
 from sessiondb.transcript.formats import PI
 from sessiondb.transcript.replay import replay
+from sessiondb.transcript.state import load_state, save_state
 
 one_loop = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 """For tests of many seconds that are not about a loop: under trio the same lines run again."""
@@ -106,11 +107,11 @@ async def load_lines(
         session_no = registry.insert(
             tx, session_id, origin="import", version=version, agent_id=None, may_be=PI.bit
         )
-        state = append.load_state(tx, session_no)
+        state = load_state(tx, session_no)
         notes: list[str] = []
         for draft in drafts:
             replay(tx, state, draft, notes)
-        append.save_state(tx, state)
+        save_state(tx, state)
         return notes
 
     notes = await db.backend.write(body, op="test.load")

@@ -13,7 +13,7 @@ import json
 import os
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -24,10 +24,12 @@ from sessiondb.texts import text_of
 from sessiondb.transcript import append, compaction, registry
 from sessiondb.transcript.compaction import Summary
 from sessiondb.transcript.context import Context, read_context
+from sessiondb.transcript.cut import choose_cut
 from sessiondb.transcript.entries import draft_entry
 from sessiondb.transcript.formats import FORMATS, Format, bits_of
 from sessiondb.transcript.formats.prompt import BEGINNING, PROMPTS
 from sessiondb.transcript.pairing import Part, in_order
+from sessiondb.transcript.state import load_state
 from sessiondb.words import (
     MessageFormat,
 )
@@ -125,6 +127,7 @@ class Course:
         parts = [Part(self.format.sendable(message), 0) for message in raw.messages]
         anew = in_order(PROMPTS[self.format.name], parts)
         assert [part.message for part in anew] == context.messages
+        self._is_noted()
         self.look_at_the_end(context, raw)
 
     def look_at_the_end(self, context: Context, raw: Context) -> None:
@@ -150,9 +153,18 @@ class Course:
             else:
                 assert sent == whole[len(whole) - len(sent) :]
 
+    def _is_noted(self) -> None:
+        """A cut that begins with what appends have noted is the one that a search finds."""
+        noted = load_state(self.tx, self.session_no)
+        searched = replace(noted, asked_no=None, ordered_from_no=None)
+        keep = self.rng.choice((0, 60))
+        cuts = [choose_cut(self.tx, each, keep, manual=False) for each in (noted, searched)]
+        assert cuts[0] == cuts[1]
+        self.counts["asked noted"] += noted.asked_no is not None
+
     def look_back(self) -> None:
         """Read the context at the end of every epoch, and check it."""
-        last = append.load_state(self.tx, self.session_no).epoch
+        last = load_state(self.tx, self.session_no).epoch
         for epoch in range(last + 1):
             self.check(read_context(self.tx, self.session_no, epoch).messages)
 
@@ -203,4 +215,5 @@ async def test_every_context_is_a_prompt(db: SessionDB, message_format: MessageF
     print(f"{message_format}: {TALKS} conversations, {dict(counts)}")
     assert counts["contexts"] > 5 * TALKS
     assert counts["parts"] > counts["contexts"], "a part is hardly ever read"
+    assert counts["asked noted"] > counts["contexts"] / 4
     assert counts["as stored"] > counts["contexts"] / 10, "a fast way that is never taken"

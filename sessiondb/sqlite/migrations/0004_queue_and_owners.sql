@@ -283,6 +283,9 @@ CREATE TABLE session_details (
 
 -- A compaction asks for the results behind an entry, however many messages lie behind it.
 CREATE INDEX entry_results ON entry (branch_no, entry_no) WHERE role = 'toolResult';
+-- It asks for a user's message that waits. One of the inbox is found by its row there.
+CREATE INDEX entry_asked ON entry (branch_no, entry_no)
+WHERE role = 'user' AND (idempotency_key IS NULL OR idempotency_key NOT GLOB 'inbox:[0-9]*');
 
 -- An edit of a message begins an epoch. A compaction carries on what system messages say.
 CREATE INDEX entry_instructions ON entry (branch_no, entry_no)
@@ -328,6 +331,8 @@ ALTER TABLE session ADD COLUMN formats INTEGER NOT NULL DEFAULT 15
 -- Contexts of before are put in order when they are read, until their next compaction.
 ALTER TABLE session ADD COLUMN ordered_from_no INTEGER;
 ALTER TABLE session ADD COLUMN open_marks TEXT;
+-- What waits in a session of before is searched for, until its next answer.
+ALTER TABLE session ADD COLUMN asked_no INTEGER;
 UPDATE session SET formats = 1 WHERE head_no IS NOT NULL OR last_seq > 0;
 DROP VIEW session_overview;
 CREATE VIEW session_overview AS

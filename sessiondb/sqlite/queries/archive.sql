@@ -36,7 +36,8 @@ FROM session AS s WHERE s.session_no = :session_no;
 SELECT session_no, session_id, agent_id, origin, version, created_at_ms, updated_at_ms, ended_at_ms,
        name, last_seq, epoch, head_no, branch_no, boundary_no, first_kept_no, context_tokens,
        tokens_fresh, forked_from_no, pinned_at_ms, archived_at_ms,
-       forked_at_no, forked_epoch, heard_at_ms, formats, ordered_from_no, open_marks
+       forked_at_no, forked_epoch, heard_at_ms, formats, ordered_from_no, open_marks,
+       asked_no
 FROM session WHERE session_no = :session_no;
 
 -- name: bindings

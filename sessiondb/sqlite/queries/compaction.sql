@@ -87,6 +87,34 @@ WHERE e.entry_no BETWEEN :low_no AND :high_no AND e.branch_no = :branch_no
   AND e.projection IN (1, 3, 4)
 ORDER BY e.entry_no LIMIT :limit;
 
+-- name: still_asked
+-- Return the first message of a user in one branch's range that waits for an answer: one
+-- that is not of the inbox, or whose message there is open. Reads no other message of the
+-- inbox.
+SELECT entry_no FROM (
+  SELECT * FROM (
+    SELECT entry_no FROM entry INDEXED BY entry_asked
+    WHERE branch_no = :branch_no AND entry_no BETWEEN :low_no AND :high_no AND role = 'user'
+      AND (idempotency_key IS NULL OR idempotency_key NOT GLOB 'inbox:[0-9]*')
+      AND projection IN (1, 3, 4)
+    ORDER BY entry_no LIMIT 1)
+  UNION ALL
+  SELECT e.entry_no FROM inbox AS i INDEXED BY inbox_of_session
+  CROSS JOIN entry AS e INDEXED BY entry_by_idempotency_key
+    ON e.entry_no >> 32 = :low_no >> 32 AND e.idempotency_key = 'inbox:' || i.inbox_no
+  WHERE i.session_no = :low_no >> 32 AND i.state IN ('queued', 'claimed', 'interrupted')
+    AND e.branch_no = :branch_no AND e.entry_no BETWEEN :low_no AND :high_no
+    AND e.role = 'user' AND e.projection IN (1, 3, 4)
+  UNION ALL
+  SELECT e.entry_no FROM inbox AS i INDEXED BY inbox_of_session
+  CROSS JOIN entry AS e INDEXED BY entry_by_idempotency_key
+    ON e.entry_no >> 32 = :low_no >> 32
+    AND e.idempotency_key BETWEEN 'inbox:' || i.inbox_no || ':' AND 'inbox:' || i.inbox_no || ';'
+  WHERE i.session_no = :low_no >> 32 AND i.state IN ('queued', 'claimed', 'interrupted')
+    AND e.branch_no = :branch_no AND e.entry_no BETWEEN :low_no AND :high_no
+    AND e.role = 'user' AND e.projection IN (1, 3, 4))
+ORDER BY entry_no LIMIT 1;
+
 -- name: cut_page
 -- Return the small columns of one branch's range, newest first: what a cut search
 -- weighs, and which messages of the inbox were given up. Reads no payload.

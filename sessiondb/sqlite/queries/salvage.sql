@@ -16,12 +16,12 @@ INSERT INTO session (session_no, session_id, agent_id, origin, version, created_
                      updated_at_ms, ended_at_ms, name, last_seq, epoch, head_no, branch_no,
                      boundary_no, first_kept_no, context_tokens, tokens_fresh, forked_from_no,
                      pinned_at_ms, archived_at_ms, forked_at_no, forked_epoch, heard_at_ms,
-                     formats, ordered_from_no, open_marks)
+                     formats, ordered_from_no, open_marks, asked_no)
 VALUES (:session_no, :session_id, :agent_id, :origin, :version, :created_at_ms, :updated_at_ms,
         :ended_at_ms, :name, :last_seq, :epoch, :head_no, :branch_no, :boundary_no, :first_kept_no,
         :context_tokens, :tokens_fresh, :forked_from_no, :pinned_at_ms, :archived_at_ms,
         :forked_at_no, :forked_epoch, :heard_at_ms, coalesce(:formats, 15),
-        :ordered_from_no, :open_marks)
+        :ordered_from_no, :open_marks, :asked_no)
 ON CONFLICT DO NOTHING;
 
 -- name: put_binding, one row or none
@@ -263,6 +263,7 @@ UPDATE session SET last_seq = 0, epoch = 0, head_no = :head_no, branch_no = NULL
        forked_at_no = :head_no,
        ordered_from_no = CASE WHEN :head_no IS NULL THEN 0 END,
        open_marks = CASE WHEN :head_no IS NULL THEN '' END,
+       asked_no = CASE WHEN :head_no IS NULL THEN 0 END,
        forked_from_no = CASE WHEN :head_no IS NULL THEN NULL ELSE forked_from_no END
 WHERE session_no = :session_no;
 

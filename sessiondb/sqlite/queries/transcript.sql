@@ -4,7 +4,7 @@
 SELECT s.session_no, s.session_id, s.version, s.ended_at_ms, s.last_seq, s.epoch, s.head_no,
        s.branch_no, s.boundary_no, s.first_kept_no, s.context_tokens, s.tokens_fresh, s.name,
        s.archived_at_ms, s.forked_at_no, s.heard_at_ms, s.formats, s.ordered_from_no, s.open_marks,
-       h.entry_id AS head_id, coalesce(h.position, 0) AS position,
+       s.asked_no, h.entry_id AS head_id, coalesce(h.position, 0) AS position,
        coalesce(h.tokens_total, 0) AS tokens_total,
        coalesce(h.open_calls, 0) AS open_calls, h.model_no, h.thinking_no
 FROM session AS s LEFT JOIN entry AS h ON h.entry_no = s.head_no
@@ -20,7 +20,8 @@ UPDATE session SET updated_at_ms = :now_ms, last_seq = :last_seq, epoch = :epoch
        head_no = :head_no, branch_no = :branch_no, boundary_no = :boundary_no,
        first_kept_no = :first_kept_no, context_tokens = :context_tokens,
        tokens_fresh = :tokens_fresh, name = :name, heard_at_ms = :heard_at_ms,
-       formats = :formats, ordered_from_no = :ordered_from_no, open_marks = :open_marks
+       formats = :formats, ordered_from_no = :ordered_from_no, open_marks = :open_marks,
+       asked_no = :asked_no
 WHERE session_no = :session_no;
 
 -- name: insert_entry, one row

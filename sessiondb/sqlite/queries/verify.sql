@@ -169,8 +169,8 @@ ORDER BY entry_no LIMIT 1;
 SELECT s.session_no, s.session_id, s.origin, s.version, s.name, s.last_seq, s.epoch, s.head_no,
        s.branch_no, s.boundary_no, s.first_kept_no, s.context_tokens, s.tokens_fresh,
        s.forked_from_no, s.archived_at_ms, s.forked_at_no, s.forked_epoch, s.heard_at_ms,
-       s.formats, s.ordered_from_no, s.open_marks, s.created_at_ms, z.type AS header_type,
-       z.appended_at_ms AS header_at_ms,
+       s.formats, s.ordered_from_no, s.open_marks, s.asked_no, s.created_at_ms,
+       z.type AS header_type, z.appended_at_ms AS header_at_ms,
        CASE WHEN json_type(iif(json_valid(z.payload), z.payload, 'null'), '$.version') = 'integer'
          THEN CAST(z.payload ->> '$.version' AS INTEGER) END AS header_version,
        (SELECT f.epoch FROM session AS f WHERE f.session_no = s.forked_from_no) AS origin_epoch,

@@ -42,7 +42,9 @@ from hypothesis.stateful import (
 import sessiondb
 from sessiondb import errors
 from sessiondb.sqlite import transaction
-from sessiondb.transcript import append, compaction, context, cut, pairing, registry
+from sessiondb.transcript import append, compaction, context, cut, notes, pairing, registry
+from sessiondb.transcript.formats.pi import Pi
+from sessiondb.transcript.state import State
 from tests.proofs.crash.breakage import miscounting
 from tests.proofs.models.machine import FIRST_FAILURE, NOTICED, run
 from tests.proofs.models.transcript import (
@@ -695,11 +697,12 @@ def _a_prompt_is_as_it_is_stored(patch: pytest.MonkeyPatch) -> None:
 
 
 def _appends_note_no_disorder(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(append, "follow", lambda before, ties, bit: (pairing.NOTHING_OPEN, True))
+    patch.setattr(notes, "follow", lambda before, ties, bit: (pairing.NOTHING_OPEN, True))
 
 
 def _a_failed_reply_is_an_answer(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(cut._Context, "_is_usable", lambda context, reply: True)
+    patch.setattr(Pi, "is_usable", lambda message_format, item: True)
 
 
 def _a_committed_job_is_never_in_vain(patch: pytest.MonkeyPatch) -> None:
@@ -728,7 +731,7 @@ def _entries_counted_twice(patch: pytest.MonkeyPatch) -> None:
 def _epoch_not_bumped(patch: pytest.MonkeyPatch) -> None:
     advance = append.advance_epoch
 
-    def stays(tx: Any, state: append.State, *args: Any) -> None:
+    def stays(tx: Any, state: State, *args: Any) -> None:
         advance(tx, state, *args)
         state.epoch -= 1
 
@@ -744,7 +747,7 @@ def _kept_tail_lost(patch: pytest.MonkeyPatch) -> None:
 def _key_forgotten(patch: pytest.MonkeyPatch) -> None:
     place = append.place
 
-    def forgetful(tx: Any, state: append.State, draft: Any, **options: Any) -> Any:
+    def forgetful(tx: Any, state: State, draft: Any, **options: Any) -> Any:
         draft.idempotency_key = None
         return place(tx, state, draft, **options)
 
@@ -769,7 +772,7 @@ def _an_undo_is_forgotten_on_the_way(patch: pytest.MonkeyPatch) -> None:
 def _a_fork_cannot_go_back(patch: pytest.MonkeyPatch) -> None:
     find = append.find_entry
 
-    def on_the_present_path(tx: Any, state: append.State, entry_id: str) -> Any:
+    def on_the_present_path(tx: Any, state: State, entry_id: str) -> Any:
         return find(tx, replace(state, forked_at_no=state.head_no), entry_id)
 
     for module in (append, registry):

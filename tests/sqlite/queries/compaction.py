@@ -338,6 +338,19 @@ def ends(
     ]
 
 
+def asked(event: str) -> Callable[[World], dict[str, Any]]:
+    """Return the range that is the entry of a message of the inbox, without a limit."""
+    return lambda w: {name: no for name, no in message_of(event)(w).items() if name != "limit"}
+
+
+def key_of(event: str, ending: str) -> Given:
+    """Give the entry of a message of the inbox a key that begins with that of the message."""
+    key = f"inbox:{{}}{ending}"
+    return lambda w, tx: set_columns(
+        f"entry {event}/1", idempotency_key=key.format(w.no(f"inbox {event}"))
+    )(w, tx)
+
+
 def without_an_answer(w: World, tx: Recorder) -> None:
     turn_no = w.row("inbox running")["turn_no"]
     turns.complete(tx, turn_no, [], [], incomplete=True, reason="nothing usable")
@@ -543,6 +556,42 @@ READS = [
         )
         for place, role, calls in (("twin/4", "assistant", 2), ("twin/5", "toolResult", 0))
     ),
+    Read(
+        "compaction.still_asked",
+        "the first of a person of no channel",
+        span_of("twin/4", "twin/11"),
+        [{"entry_no": "twin/8"}],
+    ),
+    Read(
+        "compaction.still_asked",
+        "not what is excluded, and no reply",
+        span_of("twin/4", "twin/11"),
+        [{"entry_no": "twin/11"}],
+        set_columns("entry twin/8", projection=2),
+    ),
+    Read(
+        "compaction.still_asked",
+        "of one branch",
+        span_of("twin/9", "twin/17"),
+        [{"entry_no": "twin/17"}],
+    ),
+    Read("compaction.still_asked", "of the inbox", asked("running"), [{"entry_no": "running/1"}]),
+    Read(
+        "compaction.still_asked",
+        "of the inbox, and appended again",
+        asked("running"),
+        [{"entry_no": "running/1"}],
+        key_of("running", ":7"),
+    ),
+    Read(
+        "compaction.still_asked",
+        "not of another message of the inbox",
+        asked("running"),
+        [],
+        key_of("running", "0"),
+    ),
+    Read("compaction.still_asked", "not one that is dead", asked("dead"), []),
+    Read("compaction.still_asked", "not one that is done", asked("done"), []),
     Read(
         "compaction.may_have_results",
         "of one branch, both ends",

@@ -57,6 +57,7 @@ CHANGES = [
                 "updated_at_ms": NOW,
                 "ordered_from_no": 0,
                 "open_marks": "",
+                "asked_no": 0,
             },
             "+epoch new/0": {"reason": "start", "opened_at_ms": NOW},
             "+entry new/0": ANY,

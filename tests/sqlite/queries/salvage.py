@@ -338,6 +338,7 @@ CHANGES = [
                 "heard_at_ms": None,
                 "ordered_from_no": None,
                 "open_marks": None,
+                "asked_no": None,
             }
         },
         session_no="session twin-fork",
@@ -359,6 +360,7 @@ CHANGES = [
                 "forked_from_no": None,
                 "forked_at_no": None,
                 "heard_at_ms": None,
+                "asked_no": 0,
             }
         },
         session_no="session child",

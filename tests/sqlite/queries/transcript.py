@@ -92,6 +92,7 @@ CHANGES = [
                     "context_tokens": 52,
                     "tokens_fresh": 0,
                     "heard_at_ms": NOW,
+                    "asked_no": None,
                 },
                 "epoch twin/2": {"closed_head_no": "twin/18", "closed_at_ms": NOW},
                 "+epoch twin/3": {"reason": "branch", "opened_at_ms": NOW},
@@ -156,6 +157,7 @@ CHANGES = [
             formats=8,
             ordered_from_no=105,
             open_marks="m",
+            asked_no=106,
         ),
         {
             "session twin": {
@@ -173,6 +175,7 @@ CHANGES = [
                 "formats": 8,
                 "ordered_from_no": 105,
                 "open_marks": "m",
+                "asked_no": 106,
             }
         },
     ),

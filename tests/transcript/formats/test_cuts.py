@@ -17,6 +17,7 @@ from sessiondb.transcript import append, registry
 from sessiondb.transcript.cut import Cut, choose_cut
 from sessiondb.transcript.entries import draft_entry
 from sessiondb.transcript.formats import bits_of
+from sessiondb.transcript.state import load_state
 from sessiondb.words import (
     MessageFormat,
 )
@@ -84,7 +85,7 @@ async def test_a_cut_separates_nothing_and_keeps_what_waits(
         def read(tx: ReadTx, stored: list[Stored] = stored) -> list[tuple[Stored, Cut]]:
             found = []
             for each in stored:
-                state = append.load_state(tx, each.session_no)
+                state = load_state(tx, each.session_no)
                 for keep in KEEPS:
                     cut = choose_cut(tx, state, keep, manual=False)
                     if cut is not None:
