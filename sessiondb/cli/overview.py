@@ -55,6 +55,7 @@ ALARMS_SHOWN, JOBS_SHOWN, PROCESSES_SHOWN = 4, 2, 4
     examples=(
         "sessiondb context gateway.db agent:main:discord:channel:1",
         "sessiondb context gateway.db agent:main:discord:channel:1 --epoch 0",
+        "sessiondb context gateway.db agent:main:discord:channel:1 --raw",
     ),
 )
 @database_argument
@@ -73,6 +74,12 @@ ALARMS_SHOWN, JOBS_SHOWN, PROCESSES_SHOWN = 4, 2, 4
     help="messages: a JSON array. pi: an object with messages, thinkingLevel and model, "
     "as pi's own reader computes it.",
 )
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="Print the messages as they are stored, where a call may lack its result. "
+    "With --format pi they always are.",
+)
 @json_option("The default: a context is JSON.")
 @debug_option
 def context(
@@ -80,11 +87,12 @@ def context(
     session: str,
     epoch: int | None,
     shape: str,
+    raw: bool,
     as_json: bool,  # noqa: ARG001  # a context is JSON in any case
 ) -> None:
     """Print the context that is sent to the model."""
     with look_into(db) as opened:
-        found = session_named(opened, session).context(epoch=epoch, decode=False)
+        found = session_named(opened, session).context(epoch=epoch, decode=False, raw=raw)
     content = found.as_pi_json() if shape == "pi" else found.as_json()
     if sys.stdout.isatty():
         click.echo(escape_json(content.decode()))

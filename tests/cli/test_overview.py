@@ -11,7 +11,7 @@ import pytest
 from sessiondb import clock, sync
 from sessiondb.maintenance import status
 from tests.support.command_line import KEY, ok, run, session_id
-from tests.support.core import change
+from tests.support.core import change, reply, user
 from tests.support.gateway_commands import accept, dead_letter
 
 
@@ -40,6 +40,24 @@ def test_context_prints_messages_now_of_an_epoch_or_in_pis_shape(db: Path) -> No
     with sync.open(db, readonly=True) as opened:
         session = opened.session(KEY, create=False)
         assert ok("context", db, KEY).encode() == session.context().as_json() + b"\n"
+
+
+def test_context_prints_what_is_sent_and_with_raw_what_is_stored(tmp_db: Path) -> None:
+    """A call of a turn that died has a result that says so, which is stored nowhere."""
+    with sync.open(tmp_db) as opened:
+        for key in (KEY, f"{KEY}:2"):
+            session = opened.session(key)
+            session.append_many([user("q"), reply("", calls=["x"]), user("and now?")])
+            session.append({"type": "compaction", "summary": "s", "firstKeptEntryId": "-"})
+            session.append(user("go on"))
+    epoch = ("context", tmp_db, KEY, "--epoch", "0")
+    roles = [message["role"] for message in json.loads(ok(*epoch))]
+    assert roles == ["user", "assistant", "toolResult", "user"]
+    stored = json.loads(ok(*epoch, "--raw"))
+    assert [message["role"] for message in stored] == ["user", "assistant", "user"]
+    assert json.loads(ok(*epoch, "--format", "pi"))["messages"] == stored
+    now = json.loads(ok("context", tmp_db, KEY, "--raw"))
+    assert [message["role"] for message in now] == ["compactionSummary", "user"]
 
 
 def test_compactions_are_listed_with_what_became_of_them(db: Path) -> None:
