@@ -26,7 +26,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .formats import FORMATS, CallId, spoken
 from .formats.prompt import PROMPTS, Call, Prompt
@@ -44,8 +44,7 @@ _LEAD: Final = "lead"
 # -- while entries are appended --------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Ties:
+class Ties(NamedTuple):
     """What ties an item to its neighbours in a prompt."""
 
     prompt: Prompt
@@ -61,26 +60,43 @@ class Ties:
 def ties_of(may_be: int, item: Item) -> Ties:
     """Work out what ties an item to its neighbours. `may_be` has the bits of its formats.
 
-    It is read in the first of them. All say the same of its calls and results.
+    It is read in the first of them. All say the same of its calls and results. Every append
+    pays for this, so the most usual item, a text that fits several formats, is told at once.
     """
     message_format = spoken(may_be)
     prompt = PROMPTS[message_format.name]
     taken = prompt.taken(item)
-    said = taken if taken is not None else item
+    as_is_in = message_format.bit & may_be
+    if taken is not item or message_format.sendable(item) is not item:
+        as_is_in = 0
+    if may_be & ~message_format.bit:
+        content = item.get("content")
+        if as_is_in and len(item) == 2 and isinstance(content, str) and content.strip():
+            as_is_in = may_be
+        else:
+            as_is_in |= _as_is_in(may_be & ~message_format.bit, item)
+    calls = prompt.calls(taken if taken is not None else item)
+    results = prompt.results(item)
     return Ties(
         prompt,
-        called=tuple(_mark(call.key) for call in prompt.calls(said)),
-        answered=tuple(_mark(key) for key, _ in prompt.results(item)),
-        as_is_in=sum(
-            each.bit
-            for each in FORMATS
-            if each.bit & may_be
-            and each.sendable(item) is item
-            and (taken if each is message_format else PROMPTS[each.name].taken(item)) is item
-        ),
-        leads=prompt.leads(item),
-        by_model=prompt.by_model(item),
+        tuple([_mark(call.key) for call in calls]) if calls else (),
+        tuple([_mark(key) for key, _ in results]) if results else (),
+        as_is_in,
+        prompt.leads(item),
+        prompt.by_model(item),
     )
+
+
+def _as_is_in(may_be: int, item: Item) -> int:
+    found = 0
+    for each in FORMATS:
+        if (
+            each.bit & may_be
+            and each.sendable(item) is item
+            and PROMPTS[each.name].taken(item) is item
+        ):
+            found |= each.bit
+    return found
 
 
 def _mark(key: CallId) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 import sessiondb
 from sessiondb.transcript import pairing
-from sessiondb.transcript.formats import FORMATS
+from sessiondb.transcript.formats import FORMATS, recognise
 from sessiondb.transcript.formats.prompt import PROMPTS
 from sessiondb.transcript.pairing import NOTHING_OPEN, Open, Part, follow, in_order, ties_of
 from tests.support.prompts import CHECKERS, Refused, check_pi
@@ -339,6 +339,22 @@ def random_items(name: str, source: random.Random) -> list[Message]:
 def _shares_calls(one: Message, other: Message) -> bool:
     keys = [{call.key for call in PROMPTS["anthropic"].calls(item)} for item in (one, other)]
     return bool(keys[0] & keys[1])
+
+
+@pytest.mark.parametrize("name", CHECKERS)
+def test_an_item_is_sent_as_it_is_in_the_formats_that_take_it(name: str) -> None:
+    """The usual items are told at once: it is what each format says."""
+    blank = [{"role": role, "content": text} for role in ("user", "system") for text in (" ", "q")]
+    for item in [*ITEMS[name], *blank]:
+        may_be = recognise(item)
+        taken = [
+            each
+            for each in FORMATS
+            if each.bit & may_be
+            and each.sendable(item) == item
+            and PROMPTS[each.name].taken(item) == item
+        ]
+        assert ties_of(may_be, item).as_is_in == sum(each.bit for each in taken)
 
 
 @pytest.mark.parametrize("name", CHECKERS)
