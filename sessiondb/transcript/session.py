@@ -44,13 +44,12 @@ from . import (
     rewind,
 )
 from . import details as details_rules
-from .append import State
 from .compaction_job import CompactionJob
 from .context import Context, read_context
 from .entries import Appendable, Draft, check_append, prepare, prepare_all
 from .foreign_ids import check_part
 from .keys import parse_key
-from .state import load_state
+from .state import State, load_state, no_entry
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -406,7 +405,7 @@ class Session:
             state = self._readable(tx)
             found = append.find_entry(tx, state, entry_id)
             if found is None:
-                raise append.no_entry(state.session_id, entry_id)
+                raise no_entry(state.session_id, entry_id)
             return _entries([paths.read_entry(tx, found.entry_no)])[0]
 
         return await self.db.read("entry", read)

@@ -1,7 +1,9 @@
 """Every context of random conversations is a prompt that its provider takes.
 
 The conversations have calls, parallel calls, results that come late or never, replies that failed,
-and people who write in between. Meanwhile they are compacted, reset, branched, undone and forked.
+and people who write in between. Some of their messages come through the inbox and are given up:
+dead, aborted or without a usable answer, and some are only heard. Meanwhile they are compacted,
+reset, branched, undone and forked.
 After each step a strict checker of the provider's rules (`tests/support/prompts.py`) reads the
 context, and so it does at the end of every epoch. `SESSIONDB_TALKS=2000` tries so many
 conversations for each format (`make prompts`). By default there are few.
@@ -21,13 +23,16 @@ import pytest
 from sessiondb import SessionDB, errors
 from sessiondb.backend import Tx
 from sessiondb.texts import text_of
+from sessiondb.gateway import claims, inbox, turns
+from sessiondb.gateway.heard import Prepared
 from sessiondb.transcript import append, compaction, registry
 from sessiondb.transcript.compaction import Summary
 from sessiondb.transcript.context import Context, read_context
 from sessiondb.transcript.cut import choose_cut
-from sessiondb.transcript.entries import draft_entry
+from sessiondb.transcript.entries import Draft, draft_entry
 from sessiondb.transcript.formats import FORMATS, Format, bits_of
 from sessiondb.transcript.formats.prompt import BEGINNING, PROMPTS
+from sessiondb.transcript.keys import parse_key
 from sessiondb.transcript.pairing import Part, in_order
 from sessiondb.transcript.state import load_state
 from sessiondb.words import (
@@ -40,11 +45,20 @@ from tests.support.talks import SPEAKERS, random_talk
 
 TALKS = int(os.environ.get("SESSIONDB_TALKS", "60"))
 A_BATCH = 50
+PRUNED = 10**9
 NOW = "2026-01-01T00:00:00.000Z"
 # These refuse a call whose id an earlier one had. The others take what their models say.
 NEW_IDS = ("openai-responses", "anthropic")
 
 every_format = pytest.mark.parametrize("message_format", SPEAKERS)
+
+
+def draft_of(payload: str | None, key: str | None = None) -> Draft:
+    """Decode a message of the inbox. That of a claim has its key from the claim."""
+    assert payload is not None
+    draft = draft_entry(payload, now_ms=1)
+    draft.idempotency_key = key
+    return draft
 
 
 @dataclass
@@ -55,16 +69,73 @@ class Course:
     format: Format
     rng: random.Random
     session_no: int
+    name: str
+    accepted: int = 0
+    given_up: set[str] = field(default_factory=set)
+    """Entries of messages that are dead, or whose turns ended without an answer."""
     entry_ids: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
     def say(self, item: dict[str, Any]) -> None:
-        """Append an item. Some are of messages whose turns have ended long ago."""
+        """Append an item. Some of what people say comes through the inbox, and some came once."""
         draft = draft_entry(item, now_ms=1)
-        if item.get("role") == "user" and self.rng.random() < 0.1:
-            draft.idempotency_key = f"inbox:{len(self.entry_ids) + 1}"
+        if item.get("role") == "user":
+            if isinstance(item["content"], str) and self.rng.random() < 0.4:
+                self.accept(json.dumps(item))
+                return
+            if self.rng.random() < 0.1:  # its row is pruned, long ago
+                draft.idempotency_key = f"inbox:{PRUNED + len(self.entry_ids)}"
         receipt = append.append(self.tx, self.session_no, [draft])[0]
         self.entry_ids.append(receipt.entry_id)
+
+    def accept(self, payload: str) -> None:
+        """Accept a message. A turn claims it, and ends in one of the ways that turns end.
+
+        What the talk goes on with is what the turn has left behind, or somebody else's.
+        """
+        self.accepted += 1
+        key = parse_key(f"agent:main:web:{self.name}")
+        registry.bind(self.tx, key, self.session_no)
+        heard = self.rng.random() < 0.2
+        event_id = f"{self.name}-{self.accepted}"
+        inbox.accept(
+            self.tx, inbox.Incoming("web", event_id, key, "main", payload, "d", "", heard=heard)
+        )
+        if heard:
+            self.counts["heard"] += 1
+            return
+        candidate = claims.peek(self.tx, "main", self.tx.now_ms)
+        assert candidate is not None
+        in_front = [
+            Prepared(one, draft_of(one.payload, f"inbox:{one.inbox_no}"), None)
+            for one in candidate.heard
+        ]
+        started = claims.claim(
+            self.tx,
+            "main",
+            candidate,
+            draft_of(payload),
+            in_front,
+            lease_ms=60_000,
+            timeout_ms=60_000,
+        )
+        assert started is not None
+        self.entry_ids.append(started.entry_id)
+        ending = self.rng.choice(("dead", "aborted", "incomplete", "answered"))
+        match ending:
+            case "dead":
+                turns.fail(self.tx, started.turn_no, "the prompt is too long", retry=False)
+            case "aborted":
+                turns.abort(self.tx, started.turn_no, "a person said stop")
+            case _:
+                usable = ending == "answered"
+                reason = None if usable else "nothing usable came back"
+                turns.complete(
+                    self.tx, started.turn_no, [], [], incomplete=not usable, reason=reason
+                )
+        self.counts[ending] += 1
+        if ending != "answered":
+            self.given_up.add(started.entry_id)
 
     def move(self) -> None:
         """Do something else than append, or nothing, where it is refused."""
@@ -91,6 +162,10 @@ class Course:
         span = compaction.read_span(self.tx, job)
         self.check([json.loads(part) for part in span])
         compaction.commit(self.tx, job.compaction_id, Summary.of("So far."), NOW)
+        first_no = load_state(self.tx, self.session_no).first_kept_no
+        if job.cut_no is not None and first_no is not None:
+            first = self.tx.one("transcript.by_no", entry_no=first_no)
+            assert first.entry_id not in self.given_up, "a context begins with what was given up"
 
     def reset(self) -> None:
         registry.reset(
@@ -190,7 +265,7 @@ def run(tx: Tx, message_format: MessageFormat, seed: int) -> Counter[str]:
     talk = random_talk(message_format, seed, new_ids=message_format in NEW_IDS)
     ref = registry.create(tx, f"talk-{seed}", may_be=bits_of(message_format))
     spoken = next(each for each in FORMATS if each.name == message_format)
-    course = Course(tx, spoken, random.Random(seed), ref.session_no)
+    course = Course(tx, spoken, random.Random(seed), ref.session_no, f"{message_format}-{seed}")
     for item in talk.items:
         course.say(item)
         if course.rng.random() < 0.15:
@@ -215,5 +290,7 @@ async def test_every_context_is_a_prompt(db: SessionDB, message_format: MessageF
     print(f"{message_format}: {TALKS} conversations, {dict(counts)}")
     assert counts["contexts"] > 5 * TALKS
     assert counts["parts"] > counts["contexts"], "a part is hardly ever read"
+    for ending in ("dead", "aborted", "incomplete", "answered", "heard"):
+        assert counts[ending] > TALKS / 20, ending
     assert counts["asked noted"] > counts["contexts"] / 4
     assert counts["as stored"] > counts["contexts"] / 10, "a fast way that is never taken"
