@@ -22,9 +22,9 @@ import pytest
 
 from sessiondb import SessionDB, errors
 from sessiondb.backend import Tx
-from sessiondb.texts import text_of
 from sessiondb.gateway import claims, inbox, turns
 from sessiondb.gateway.heard import Prepared
+from sessiondb.texts import text_of
 from sessiondb.transcript import append, compaction, registry
 from sessiondb.transcript.compaction import Summary
 from sessiondb.transcript.context import Context, read_context
