@@ -20,6 +20,8 @@ PARTIAL = {
     "entry_results": "role = 'toolResult'",
     "entry_instructions": "role = 'system' OR type = 'context_edit'",
     "entry_replies": "role = 'assistant'",
+    "entry_asked": "role = 'user'"
+    " AND (idempotency_key IS NULL OR idempotency_key NOT GLOB 'inbox:[0-9]*')",
     "compaction_one_running": "state = 'running'",
     "compaction_in_vain": "in_vain = 1",
     "import_file_by_session": "session_no IS NOT NULL",
