@@ -5,8 +5,8 @@ transaction handle, `Tx`, and run *named* statements. They know no SQL text, no
 connection and no driver, so a second engine needs only its own `.sql` files and its own
 `Backend`.
 
-A `Backend` offers few verbs: `read`, `write`, `step`, `wait_change`, `wake`, `liveness`, `stats`
-and `close` (opening migrates). A whole transaction body is one request, `fn(tx) -> result`:
+A `Backend` offers few verbs: `read`, `write`, `step`, `query`, `wait_change`, `wake`, `liveness`,
+`stats` and `close` (opening migrates). A whole transaction body is one request, `fn(tx) -> result`:
 
 * `read(fn)` runs on a reader thread inside one short snapshot.
 * `write(fn)` runs on the writer thread inside one `BEGIN IMMEDIATE ... COMMIT`, which it may
@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NewType, Protocol, T
 
 from .clock import Clock
 from .limits import PAGE_BYTES
+from .models import QueryResult
 from .paging import Page
 from .process import Registered
 
@@ -164,6 +165,21 @@ class Backend(Protocol):
         It has a transaction of its own. While others write, steps get a small part of the
         writer's time. Each gets its turn in any case. The caller keeps a step to a few
         milliseconds, by `held_ms`. Otherwise like `write`.
+        """
+
+    async def query(
+        self,
+        sql: str,
+        parameters: Sequence[SqlValue],
+        *,
+        rows_max: int,
+        bytes_max: int,
+        timeout_s: float,
+        allow_cut: bool,
+    ) -> QueryResult:
+        """Run a statement of the application's own, which may only read. See `SessionDB.query`.
+
+        In one snapshot, on threads that no `read` needs.
         """
 
     @property

@@ -49,7 +49,14 @@ from .gateway import consumer as consuming
 from .gateway.dispatcher import Sender
 from .gateway.recovery import Decision, Recovered, ResumePolicy
 from .gateway.running_turn import Handler, LaneSettings
-from .limits import QUERY_TIMEOUT_S, REPLY_PAUSES_S, Limits
+from .limits import (
+    QUERY_ANSWER_BYTES,
+    QUERY_ANSWER_S,
+    QUERY_ROWS,
+    QUERY_TIMEOUT_S,
+    REPLY_PAUSES_S,
+    Limits,
+)
 from .maintenance import archive, deletion, health, retention, status, verify
 from .maintenance.archive import Restored
 from .maintenance.retention import RetentionReport
@@ -70,6 +77,7 @@ from .models import (
     Lane,
     OpenMessage,
     Outcome,
+    QueryResult,
     Reply,
     SessionInfo,
     VerifyReport,
@@ -1156,6 +1164,50 @@ class SessionDB:
         """
         return await self.backend.backup(destination)
 
+    async def query(
+        self,
+        sql: str,
+        *parameters: str | float | bytes | None,
+        rows_max: int = QUERY_ROWS,
+        bytes_max: int = QUERY_ANSWER_BYTES,
+        timeout_s: float = QUERY_ANSWER_S,
+        allow_cut: bool = False,
+    ) -> QueryResult:
+        """Run one read-only SQL statement of your own, for a page or a report.
+
+            found = await db.query("SELECT lane, state, count(*) AS messages FROM inbox"
+                                   " WHERE accepted_at_ms > ? GROUP BY 1, 2", since_ms)
+            page = found.dicts()
+
+        `parameters` are for the `?` of the statement, in order. The views of the schema are made
+        for this. All of the answer is one snapshot. Nothing but reading is possible: no write, no
+        ATTACH, no temporary table, no PRAGMA that sets something, no extension.
+
+        An answer has `rows_max` rows (100,000 at most) and `bytes_max` bytes of values (65 MiB at
+        most), and takes `timeout_s` seconds (60 at most), or the call raises. With `allow_cut` the
+        rows that fit are returned, and `cut` says which bound ended them. No value that the
+        statement meets may have more than `bytes_max` bytes, and at least 1 MiB is allowed.
+
+        The statement runs on threads that no other call needs: two at once, others wait. A
+        cancelled call interrupts it, and so does `close`. While it runs, the WAL is not reset. A
+        single call of an SQL function cannot be interrupted. Then the call returns, and its
+        thread goes on. A sort spills into a temporary file.
+
+        Raises:
+            InvalidInput: not SQL, not one statement, something else than a query, a parameter
+                or a bound that cannot be, or more rows or bytes than the bounds allow.
+            ReadTooLong: `timeout_s` passed.
+            StoreBusy: too many queries wait, or it did not begin within `timeout_s`.
+        """
+        return await self.backend.query(
+            sql,
+            parameters,
+            rows_max=rows_max,
+            bytes_max=bytes_max,
+            timeout_s=timeout_s,
+            allow_cut=allow_cut,
+        )
+
     async def stats(self) -> dict[str, Any]:
         """Return counters and gauges of this process's use of the database.
 
@@ -1233,7 +1285,7 @@ def query(
     read as they are asked for. The snapshot keeps the WAL from being reset, and is held
     until the last row or until `timeout_s`. So take the rows at once. `is_unwanted` is
     called now and then, from this thread, and stops the statement when it returns True.
-    Inside a gateway use `SessionDB.read`.
+    Inside a gateway use `SessionDB.query`.
 
     Raises:
         InvalidInput: not one statement, not SQL, or something else than a query.

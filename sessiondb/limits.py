@@ -251,6 +251,24 @@ QUERY_VALUE_BYTES_MAX = 2 * ENTRY_BYTES_MAX
 QUERY_MEMORY_BYTES_MAX = 1024 * MIB
 QUERY_OUTPUT_BYTES_MAX = 16 * 1024 * MIB
 QUERY_TABLE_ROWS_MAX = 100_000
+# `SessionDB.query`, in a gateway's process, where nothing bounds SQLite's memory. An answer: the
+# largest entry fits. A value that an answer has no room for is not made, and columns are few, so
+# one row is bounded, too. The least that a value may have: the schema's own texts fit.
+QUERY_ANSWER_BYTES = 4 * MIB
+QUERY_ANSWER_BYTES_MAX = APPEND_BYTES_MAX
+QUERY_VALUE_BYTES_MIN = 1 * MIB
+QUERY_COLUMNS_MAX = 100
+QUERY_ROWS = 1_000
+QUERY_ROWS_MAX = 100_000
+# Its time, in which the WAL is not reset: at 1,000 appends a second some 10 MB each second.
+QUERY_ANSWER_S = 5.0
+QUERY_ANSWER_S_MAX = 60.0
+# Statements that take long to compile, and patterns of many wildcards, are not interrupted.
+QUERY_SQL_BYTES_MAX = 1 * MIB
+QUERY_PATTERN_BYTES_MAX = 1 * KIB
+# Threads of their own, so queries take none from the gateway's reads. Queries that may wait.
+QUERIES_AT_ONCE = 2
+QUERIES_WAITING_MAX = 16
 # How long a query may take, unless its caller says otherwise.
 QUERY_TIMEOUT_S = 60.0
 # A statement is interrupted between two steps. A single function can take longer

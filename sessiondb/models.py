@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, Literal
 
-from .errors import StoreDamaged
+from .errors import InvalidInput, StoreDamaged
 from .limits import SEQ_MAX
 from .texts import decoded, decoded_object, text_of
 from .words import (
     Audience,
     CompactionOutcome,
     CompactionState,
+    Cut,
     EpochReason,
     EventKind,
     ExportStatus,
@@ -268,6 +269,29 @@ class CompactionResult:
     tokens_after: int | None
     entry_id: str | None
     reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """What a query found (`SessionDB.query`)."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | int | float | bytes | None, ...], ...]
+    cut: Cut | None
+    """The bound at which the rows were cut, with `allow_cut`. None: these are all."""
+
+    def dicts(self) -> list[dict[str, str | int | float | bytes | None]]:
+        """Return the rows by the names of their columns.
+
+        Raises:
+            InvalidInput: two columns have one name.
+        """
+        if len(set(self.columns)) < len(self.columns):
+            twice = next(name for name in self.columns if self.columns.count(name) > 1)
+            raise InvalidInput(
+                f"two columns are named {twice!r}. Give each a name of its own in the SQL, with AS"
+            )
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
 @dataclass(frozen=True, slots=True)

@@ -584,6 +584,7 @@ class SessionDB(_Proxy[database.SessionDB]):
     unbind = _call(database.SessionDB.unbind)
     commit_compaction = _call(database.SessionDB.commit_compaction)
     fail_compaction = _call(database.SessionDB.fail_compaction)
+    query = _call(database.SessionDB.query)
     stats = _call(database.SessionDB.stats)
     status = _call(database.SessionDB.status)
     import_path = _call(database.SessionDB.import_path)

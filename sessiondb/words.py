@@ -26,6 +26,9 @@ CompactionState = Literal[
 ]
 """The state of a compaction: it runs, a commit ended it, or it was given up."""
 
+Cut = Literal["rows", "bytes"]
+"""The bound at which the answer to a query was cut."""
+
 EpochReason = Literal["start", "compaction", "reset", "branch", "undo", "fork", "edit"]
 """Why an epoch of a context began."""
 

@@ -24,7 +24,7 @@ import anyio.lowlevel
 import apsw
 
 from sessiondb import threads
-from sessiondb.backend import ReadTx, Step, Tx
+from sessiondb.backend import ReadTx, SqlValue, Step, Tx
 from sessiondb.clock import Clock, monotonic
 from sessiondb.errors import (
     NotExecuted,
@@ -34,11 +34,13 @@ from sessiondb.errors import (
     before_the_write,
     mark_outcome,
 )
+from sessiondb.limits import QUERY_STOP_S
+from sessiondb.models import QueryResult
 from sessiondb.process import Registered
 from sessiondb.timers import SYSTEM
 from sessiondb.waiter import new_waiter
 
-from . import alive_file, backup
+from . import alive_file, backup, user_query
 from . import guard as guarding
 from .backup import MaintenanceTask
 from .connection import close_quietly, connect_reader, log
@@ -48,7 +50,7 @@ from .permissions import concerns
 from .readers import ReadRequest
 from .request_queue import Request
 from .schema import SCHEMA_VERSION
-from .transaction import translate
+from .transaction import Snapshot, translate
 from .writer import Writer
 
 T = TypeVar("T")
@@ -193,6 +195,52 @@ class SqliteBackend:
             raise request.error
         return request.take_value()  # type: ignore[no-any-return]
 
+    async def query(
+        self,
+        sql: str,
+        parameters: Sequence[SqlValue],
+        *,
+        rows_max: int,
+        bytes_max: int,
+        timeout_s: float,
+        allow_cut: bool,
+    ) -> QueryResult:
+        """Run a statement of the application's own. See `backend.Backend.query`."""
+        self._refuse_after_fork()
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        user_query.check(sql, parameters, rows_max, bytes_max, timeout_s)
+        parts, give_up = self._parts, monotonic() + timeout_s
+        bounds = user_query.answer_bounds(parts.path, timeout_s, bytes_max, lambda: parts.closed)
+
+        def read(snapshot: Snapshot) -> QueryResult:
+            return user_query.answer(
+                snapshot,
+                sql,
+                parameters,
+                bounds,
+                give_up=give_up,
+                rows_max=rows_max,
+                bytes_max=bytes_max,
+                allow_cut=allow_cut,
+            )
+
+        readers = parts.start_queries()
+        request = ReadRequest(read, "query", new_waiter())
+        readers.put(request)
+        # The statement ends itself at its time. This bound ends the wait for one that cannot.
+        notified = await request.waiter.wait(
+            timeout_s + QUERY_STOP_S, lambda: readers.abandon(request)
+        )
+        if not notified:
+            raise (
+                user_query.unstoppable(sql, timeout_s)
+                if request.taken
+                else user_query.not_begun(timeout_s)
+            )
+        if request.error is not None:
+            raise request.error
+        return request.take_value()  # type: ignore[no-any-return]
+
     @property
     def is_busy(self) -> bool:
         """Whether callers of this process wrote a moment ago. See `backend.Backend.is_busy`."""
@@ -239,6 +287,7 @@ class SqliteBackend:
             "guard_violations": parts.guard.violations if parts.guard is not None else 0,
             "writer": parts.writer.snapshot() if parts.writer is not None else None,
             "readers": parts.readers.snapshot(),
+            "queries": parts.queries.snapshot() if parts.queries is not None else None,
         }
 
     # -- maintenance -------------------------------------------------------------------

@@ -14,12 +14,20 @@ belongs to no thread may be collected, and is kept from folding and deleting a -
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 import weakref
 
 import apsw
 
+from sessiondb.errors import StoreClosed
 from sessiondb.exits import at_exit, expect_exit
+from sessiondb.limits import (
+    QUERIES_AT_ONCE,
+    QUERIES_WAITING_MAX,
+    QUERY_ANSWER_S_MAX,
+    QUERY_STOP_S,
+)
 
 from . import guard as guarding
 from .connection import Note, forget, log
@@ -50,6 +58,8 @@ class Parts:
         self.path = path
         self.writer = writer
         self.readers = readers
+        self.queries: Readers | None = None  # since the first query
+        self._starting = threading.Lock()
         self.changes = changes
         self.guard: guarding.Guard | None = None
         # Of a database that was opened for reading: a connection that keeps its -wal and -shm
@@ -65,9 +75,37 @@ class Parts:
         if guard is not False:
             self.guard = guarding.watch(self.path, "warn" if guard is True else guard)
 
+    def start_queries(self) -> Readers:
+        """Return the readers of an application's own queries. Start them at the first one.
+
+        Others than those of the gateway's own reads, which never wait for a query.
+
+        Raises:
+            StoreClosed: the database has been closed.
+        """
+        # Critical section "first query". Lock: _starting. Invariant: `close` sees these threads, or
+        # they are never started.
+        with self._starting:
+            if self.closed:
+                raise StoreClosed(
+                    f"{self.path}: a query came after the database was closed.", path=self.path
+                )
+            if self.queries is None:
+                limits = self.readers.limits.model_copy(
+                    update={
+                        "readers": QUERIES_AT_ONCE,
+                        "read_queue_max": QUERIES_WAITING_MAX,
+                        "read_age_s_max": QUERY_ANSWER_S_MAX + QUERY_STOP_S,
+                    }
+                )
+                queries = Readers(self.path, limits, self.readers.connect, self.readers.files)
+                queries.start()
+                self.queries = queries
+            return self.queries
+
     def stop(self) -> None:
         """Ask every thread to finish. Does not wait. May be repeated."""
-        self.closed = True
+        self._stop_queries()
         self.changes.stop()
         self.readers.stop()
         if self.writer is not None:
@@ -79,11 +117,18 @@ class Parts:
 
         May be repeated.
         """
-        self.closed = True
+        queries = self._stop_queries()
         # Readers first: once the last snapshot has ended, the writer can fold the whole WAL.
         self.changes.stop()
         self.readers.stop()
         done = self.readers.join(timeout_s)
+        if queries is not None and not queries.join(QUERY_STOP_S):
+            log.warning(
+                "%s: a query goes on after the database was closed, because a single call of a "
+                "function cannot be stopped. The WAL is folded when the file is opened next",
+                self.path,
+            )
+            done = False
         done = self.changes.join(timeout_s) and done
         if self.writer is not None:
             self.writer.stop()
@@ -95,6 +140,14 @@ class Parts:
             forget(self.note)
             self.note = None
         return done
+
+    def _stop_queries(self) -> Readers | None:
+        """Have queries end: one that runs looks at `closed` now and then. Return their readers."""
+        with self._starting:
+            self.closed = True
+        if self.queries is not None:
+            self.queries.stop()
+        return self.queries
 
     def _end_visit(self) -> None:
         visit, self.visit = self.visit, None

@@ -158,14 +158,14 @@ class Snapshot:
         return rows
 
     def layout_faults(self) -> list[str]:
-        connection = self._usable("the schema")
+        connection = self.usable("the schema")
         try:
             return list(layout.faults(connection))
         except (apsw.Error, UnicodeDecodeError) as error:
             self._fail(error, "of the schema")
 
-    def _usable(self, statement: str) -> apsw.Connection:
-        """Return the connection, for a statement that runs now."""
+    def usable(self, statement: str) -> apsw.Connection:
+        """Return the connection, for a statement that runs now. For the engine's own modules."""
         connection = self._connection
         if connection is None:
             raise RuntimeError(
@@ -176,7 +176,7 @@ class Snapshot:
         return connection
 
     def _start(self, statement: str, params: dict[str, SqlValue]) -> tuple[Prepared, apsw.Cursor]:
-        connection = self._usable(statement)
+        connection = self.usable(statement)
         try:
             prepared = statements()[statement]
         except KeyError:

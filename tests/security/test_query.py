@@ -19,7 +19,7 @@ from sessiondb.errors import InvalidInput, ReadTooLong, SessionDBError
 from sessiondb.sqlite import connection, user_query
 from sessiondb.transcript import entries
 from tests import ROOT
-from tests.support.attacks import ATTACKS, ENDLESS, SEED, run
+from tests.support.attacks import ATTACKS, ENDLESS, SEED, content_of, run
 
 WRITES = [
     (
@@ -121,6 +121,31 @@ def test_no_pragma_given_to_query_changes_anything(db: Path) -> None:
     attacks = pragma_attacks()
     assert len(attacks) > 300
     assert {sql: message for sql in attacks if (message := attack(db, sql))} == {}
+
+
+def test_no_statement_of_a_gateways_own_acts_either(db: Path) -> None:
+    """`SessionDB.query`, in a process that has the database open for writing."""
+    answered = set()
+    with sessiondb.sync.open(db) as opened:
+        opened.query("select 1")
+        before, names = content_of(db), sorted(path.name for path in db.parent.iterdir())
+        settings = "select * from pragma_query_only, pragma_temp_store, pragma_cache_size"
+        for sql in [*WRITES, *pragma_attacks()]:
+            try:
+                found = opened.query(
+                    sql.format(home=db.parent) if "{" in sql else sql, allow_cut=True
+                )
+            except InvalidInput:
+                continue
+            if sql in WRITES and found.rows:
+                answered.add(sql)
+        with pytest.raises(InvalidInput, match="does more than read"):
+            opened.query(settings)
+        assert content_of(db) == before
+        assert sorted(path.name for path in db.parent.iterdir()) == names
+        session = opened.create_session()  # its own connections have what they had
+        session.append({"role": "user", "content": "hello"})
+    assert answered <= HARMLESS_ROWS
 
 
 def test_an_allowed_pragma_leaves_the_settings_alone(
