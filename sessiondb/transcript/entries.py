@@ -346,10 +346,10 @@ def _describe(
             others = (item for item in PI.opening(fields) if item["role"] != SUMMARY)
             draft.tokens += sum(map(PI.tokens, others))
             draft.tokens_before = _int_or_zero(fields.get("tokensBefore"))
-            draft.first_kept_id = _text_or_none(fields.get("firstKeptEntryId"))
+            draft.first_kept_id = id_or_none(fields.get("firstKeptEntryId"))
             draft.first_kept_seq = _line_or_none(fields.get("firstKeptEntryIndex"), version)
         case "reset":
-            draft.first_kept_id = _text_or_none(fields.get("firstKeptEntryId"))
+            draft.first_kept_id = id_or_none(fields.get("firstKeptEntryId"))
         case "leaf":
             draft.target_id = _text_or_none(fields.get("targetId"))
             draft.append_parent_id = _text_or_none(fields.get("appendParentId"))

@@ -400,8 +400,8 @@ def _only(entry: dict[str, Any], *names: str) -> dict[str, Any]:
 def _is_first_kept(boundary: dict[str, Any], entry: dict[str, Any]) -> bool:
     if boundary.get("kept") is not None:
         return entry is boundary["kept"]
-    wanted = boundary.get("firstKeptEntryId")
-    return isinstance(wanted, str) and bool(wanted) and entry.get("id") == wanted
+    wanted = _id(boundary.get("firstKeptEntryId"))
+    return wanted is not None and _id(entry.get("id")) == wanted
 
 
 def _message(entry: dict[str, Any]) -> Any:

@@ -1,0 +1,69 @@
+"""What the real readers read otherwise than an import did (`make oracle`), as small files.
+
+Each text is what its own program hands to the model: pi 1.6.0, or OpenClaw 2026.7.1 where the
+name says so.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+import sessiondb
+from tests.support.transfer import header, message
+
+
+def entry(entry_type: str, entry_id: Any, parent_id: Any, **fields: Any) -> str:
+    """Return the line of an entry that is no message."""
+    placed = {"type": entry_type, "id": entry_id, "parentId": parent_id}
+    return json.dumps(placed | {"timestamp": "2026-09-01T10:00:00.000Z"} | fields)
+
+
+def lines(*texts: str | bytes) -> bytes:
+    """Return a file of lines."""
+    return b"".join((text.encode() if isinstance(text, str) else text) + b"\n" for text in texts)
+
+
+FOUND: dict[str, tuple[bytes, list[str]]] = {
+    "a compaction keeps an entry whose id is a number": (
+        lines(
+            header(),
+            message("a", None, "one"),
+            entry("custom_message", 7, "a", content="two"),
+            entry("compaction", "c", 7, summary="S", firstKeptEntryId=7),
+        ),
+        ["S", "two"],
+    ),
+}
+
+
+def text_of(found: dict[str, Any]) -> str:
+    """Return what a message says."""
+    content = found.get("content", found.get("summary"))
+    return content if isinstance(content, str) else "".join(block["text"] for block in content)
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_a_finding_is_read_as_its_own_program_reads_it(name: str, tmp_path: Path) -> None:
+    content, wanted = FOUND[name]
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(content)
+
+    async def run() -> None:
+        async with sessiondb.open(tmp_path / "found.db") as db:
+            [receipt] = (await db.import_path(source, verify=True)).files
+            assert receipt.verified, receipt
+            assert receipt.session_id is not None
+            session = await db.session_by_id(receipt.session_id)
+            read = json.loads((await session.context()).as_pi_json())
+            await db.export(tmp_path / "out")
+            assert [text_of(found) for found in read["messages"]] == wanted
+            report = await db.verify()
+            assert report.ok, report
+
+    anyio.run(run)
+    assert Path(tmp_path, "out", source.name).read_bytes() == content
