@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
-.PHONY: help demo gateway test test-fast shuffle covered coverage kills drains drill crash fuzz prompts soak audit check lint format \
+.PHONY: help demo gateway test test-fast shuffle covered coverage kills drains drill crash fuzz prompts oracle soak audit check lint format \
   prose statements types mutants measure docs bench bench-smoke wheel lock clean distclean
 
 help: ## list the targets
@@ -106,6 +106,10 @@ fuzz: $(VENV)/.dev $(if $(filter no,$(COVERAGE)),,$(VENV)/.fuzz) ## bad input fo
 # A strict checker of each provider's rules reads every context. `make test` does it a little.
 prompts: $(VENV)/.dev ## ask whether providers would take the contexts of 2,000 conversations of each format (minutes)
 	@SESSIONDB_TALKS=$(or $(TALKS),2000) $(BIN)/python -m pytest -q -s tests/transcript/test_prompts.py $(ARGS)
+
+# The readers are programs of others, in packages of several hundred megabytes. SESSIONDB_ORACLE names node_modules that have them.
+oracle: $(VENV)/.dev $(if $(SESSIONDB_ORACLE),,$(VENV)/.oracle/.installed) ## compare imports with the real readers of pi and OpenClaw, over 2,000 transcripts (minutes; ORACLE=, SEED=; needs node)
+	@$(BIN)/python -m tests.proofs.oracle --count $(or $(ORACLE),2000) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 soak: $(VENV)/.dev ## everything at once for 20 minutes, with bounds on what may grow (SOAK_MINUTES=, SEED=; ARGS="--help")
 	@echo "soak: $(or $(SOAK_MINUTES),20) minutes"
@@ -235,6 +239,15 @@ $(VENV)/.locked: requirements-dev.lock $(VENV)/pyvenv.cfg
 $(VENV)/.shuffle: pyproject.toml $(VENV)/pyvenv.cfg $(VENV)/.dev
 	$(call install,.[dev$(,)shuffle],with what shuffles its tests)
 	@touch $@
+
+# Without npm nothing is installed, and the target says how to get the readers.
+$(VENV)/.oracle/.installed: tests/proofs/oracle/readers.py $(VENV)/pyvenv.cfg
+	@if command -v npm >/dev/null; then \
+	  echo "setup: the real readers, in $(VENV)/.oracle"; mkdir -p $(@D) && echo '{"private":true}' >$(@D)/package.json && \
+	  cd $(@D) && npm install --ignore-scripts --no-audit --no-fund --omit=dev --omit=optional --loglevel=error \
+	    $$(cd $(CURDIR) && $(BIN)/python -c 'from tests.proofs.oracle.readers import PACKAGES; print(*PACKAGES.values())') && touch $(@F) || \
+	  { echo "setup: npm failed (above). It needs a package registry; then run make again."; exit 1; }; \
+	fi
 
 # Beside what is there: where atheris has no wheel for this Python and platform it is compiled, which may fail.
 $(VENV)/.fuzz: pyproject.toml $(VENV)/pyvenv.cfg $(VENV)/.dev

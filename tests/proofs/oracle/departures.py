@@ -1,0 +1,181 @@
+"""Where an import departs from a real reader on purpose, each with its reason and an example.
+
+The examples are run, so this list cannot outlive what it says: an example on which both agree is
+an error (`test_oracle.py`). A generated transcript has none of these.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from .transcripts import Transcript
+
+
+@dataclass(frozen=True)
+class Departure:
+    """One kind of file that the import reads otherwise than the reader of its program."""
+
+    name: str
+    by: str
+    reason: str
+    lines: tuple[Any, ...]
+    """Objects, or bytes as they are."""
+
+    @property
+    def transcript(self) -> Transcript:
+        """The example as a file."""
+        lines = [
+            line if isinstance(line, bytes) else json.dumps(line).encode() for line in self.lines
+        ]
+        content = b"".join(line + b"\n" for line in lines)
+        return Transcript(f"{self.name}.jsonl", self.by, content, frozenset())
+
+
+def _header(version: Any = 3) -> dict[str, Any]:
+    fields = {"type": "session", "id": "s-departure", "timestamp": _TIME, "cwd": "/home/ana"}
+    return fields if version is None else {**fields, "version": version}
+
+
+def _message(entry_id: str, parent_id: str | None, **message: Any) -> dict[str, Any]:
+    said = {"role": "user", "content": [{"type": "text", "text": entry_id}], "timestamp": 1}
+    return {
+        "type": "message",
+        "id": entry_id,
+        "parentId": parent_id,
+        "timestamp": _TIME,
+        "message": said | message,
+    }
+
+
+def _entry(entry_type: str, entry_id: str, parent_id: str | None, **fields: Any) -> dict[str, Any]:
+    entry = {"type": entry_type, "id": entry_id, "parentId": parent_id, "timestamp": _TIME}
+    return entry | fields
+
+
+def _without(fields: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
+
+
+def _nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+_TIME: Final = "2026-09-01T10:00:00.000Z"
+_FIRST: Final = _message("a", None)
+_REPLAY: Final = {"type": "anthropic-compaction", "data": "x"}
+
+DEPARTURES: Final = (
+    Departure(
+        "no-header",
+        "pi",
+        "pi refuses the whole file. What is good in it is kept",
+        (_FIRST, _message("b", "a")),
+    ),
+    Departure(
+        "byte-order-mark",
+        "pi",
+        "pi refuses the whole file. OpenClaw reads it",
+        (b"\xef\xbb\xbf" + json.dumps(_header()).encode(), _FIRST),
+    ),
+    Departure(
+        "edit-in-version-1",
+        "pi",
+        "pi gives the lines of version 1 other ids, so an edit in them names nobody, and what was "
+        "deleted goes to the model again. The edit names a line, and is kept",
+        (_header(None), _FIRST, _entry("context_edit", "e", "a", targetId="a", replacement=None)),
+    ),
+    Departure(
+        "no-parent",
+        "pi",
+        "pi writes a parent always, and reads an entry without one as a new beginning. OpenClaw "
+        "wrote such entries, and continues",
+        (_header(), _FIRST, _without(_message("b", "a"), "parentId")),
+    ),
+    Departure(
+        "last-line-without-id",
+        "pi",
+        "pi takes the last line for the end of the conversation, whatever it is. A line that has "
+        "no type and names nothing does not end it",
+        (_header(), _FIRST, {}),
+    ),
+    Departure(
+        "text-for-a-list",
+        "pi",
+        "pi hands a text on as it is, and OpenClaw puts it into a block. Both send the same",
+        (_header(), _message("a", None, role="assistant", content="plain text")),
+    ),
+    Departure(
+        "null-for-a-content",
+        "openclaw",
+        "OpenClaw hands null on as it is, and pi puts an empty list there",
+        (_header(), _message("a", None, content=None)),
+    ),
+    Departure(
+        "deferred-reply",
+        "pi",
+        "The SDK leaves a reply out that its provider gives later. pi's own files have none",
+        (_header(), _FIRST, _message("b", "a", role="assistant", stopReason="deferred")),
+    ),
+    Departure(
+        "no-message",
+        "pi",
+        "pi's reader ends with a TypeError",
+        (_header(), _FIRST, _entry("message", "b", "a")),
+    ),
+    Departure(
+        "too-deep",
+        "pi",
+        "An entry has at most 500 levels. A deeper one is kept as damaged, and named",
+        (_header(), _FIRST, _message("b", "a", content=[{"type": "x", "x": _nested(600)}])),
+    ),
+    Departure(
+        "compaction-without-time",
+        "openclaw",
+        "OpenClaw's reader ends with an error",
+        (
+            _header(),
+            _FIRST,
+            _entry("compaction", "c", "a", summary="s", timestamp="never", tokensBefore=1),
+        ),
+    ),
+    Departure(
+        "unknown-type-on-a-branch",
+        "openclaw",
+        "OpenClaw does not let the head follow a line of an unknown type, and pi does. Neither "
+        "writes one that is not at the head",
+        (_header(), _FIRST, _message("b", "a"), _entry("unheard_of", "x", "a")),
+    ),
+    Departure(
+        "entry-without-id",
+        "openclaw",
+        "OpenClaw ignores an entry without an id. pi reads it",
+        (_header(), _FIRST, _without(_message("b", "a"), "id")),
+    ),
+    Departure(
+        "reset",
+        "openclaw",
+        "OpenClaw knows resets since 2026.8. Its contexts are compared with the corpus of 2026.9.6",
+        (_header(), _FIRST, _entry("reset", "r", "a", reason="new"), _message("b", "r")),
+    ),
+    Departure(
+        "replay-of-another-prefix",
+        "openclaw",
+        "A provider's replay state holds for one prefix. OpenClaw drops it from what a compaction "
+        "keeps since 2026.8",
+        (
+            _header(),
+            _message("a", None, role="assistant", providerReplay=_REPLAY),
+            _entry("compaction", "c", "a", summary="s", firstKeptEntryId="a", tokensBefore=1),
+        ),
+    ),
+)
+
+IN_THE_CORPUS: Final = {
+    "pi-0.74.2/sessions/damaged-no-header.jsonl": "no-header",
+}
+"""Files of the corpus that show a departure."""
