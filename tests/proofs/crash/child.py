@@ -220,6 +220,10 @@ async def gateway(life: Life) -> None:
             )
 
         async def deliver(reply: Reply) -> str:
+            if life.order.options.get("dawdle in a call"):
+                life.steps.calls += 1
+                await db.write("dawdle", lambda tx: None)
+                life.steps.calls -= 1
             life.steps.arrive("before the channel")
             line = {
                 "outbox_no": reply.outbox_no,

@@ -13,6 +13,8 @@ lie:
         around every write of the library, by its operation
     between two batches in a turn
         the writer holds nothing, and a handler runs (if the scenario says so)
+    between two batches in a call
+        likewise, while a channel is called
     statement NAME
         after every statement of a write transaction, by its name in the .sql files
     write/sync/truncate FILE
@@ -56,6 +58,8 @@ class Steps:
         self.counts: Counter[str] = Counter()
         self.turns = 0
         """Handlers that say that they run now."""
+        self.calls = 0
+        """Calls of a channel that say so."""
         self._lock = threading.Lock()
 
     def arrive(self, name: str) -> None:
@@ -156,6 +160,8 @@ def _writer(steps: Steps) -> None:
     def _wait_for_work(self: Writer) -> bool:
         if steps.turns:
             arrive("between two batches in a turn")
+        if steps.calls:
+            arrive("between two batches in a call")
         return wait_for_work(self)
 
     patched: Any = Writer

@@ -219,6 +219,19 @@ def test_a_frozen_process_loses_its_turn_and_its_late_write(
     assert counted["messages"] == GATEWAY_TALKS * GATEWAY_MESSAGES
 
 
+def test_a_frozen_sender_may_be_late_with_what_was_lost_track_of(
+    templates: Templates, zygote: Zygote, second_zygote: Zygote, tmp_path: Path
+) -> None:
+    """Its reply is the only one that may come behind those that were accepted later."""
+    world = templates.world("gateway", tmp_path / "world")
+    options = {"dawdle in a call": True}
+    freeze(zygote, world, "between two batches in a call", options=options)
+    world.hear(second_zygote.live(world.order(options={"clock_s": 86_400.0})))
+    zygote.signal(signal.SIGCONT)
+    world.hear(zygote.end().require())
+    assert world.check_end()["replies late"] >= 1
+
+
 @pytest.mark.parametrize(("lease_s", "clock_s"), TAKE_OVERS)
 def test_a_build_that_ignores_the_fence_of_a_turn_is_caught(
     lease_s: float,
