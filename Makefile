@@ -11,6 +11,8 @@ ARGS  ?=
 LOCKED ?=
 # Test files run beside one another; many of their tests wait for a process most of the time. WORKERS=0: one after the other.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 2)
+# A file's tests stay together. The order is that of tests/conftest.py: xdist would begin the files with few tests last, and these take longest.
+BESIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Tests and benchmarks must see the package of this checkout, and nobody's settings.
 unexport PYTHONPATH PYTHONHOME PYTEST_ADDOPTS VIRTUAL_ENV
 # The tests start hundreds of processes. Without bytecode on disk each compiles every module again, and takes half as long again to start.
@@ -21,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
-.PHONY: help demo gateway test test-fast shuffle covered coverage kills drains drill crash fuzz prompts oracle soak audit check lint format \
+.PHONY: help demo gateway test test-fast shuffle covered coverage kills drains drill crash fuzz models prompts oracle soak audit check lint format \
   prose statements types mutants measure docs bench bench-smoke wheel lock clean distclean
 
 help: ## list the targets
@@ -35,11 +37,11 @@ gateway: $(VENV)/.gateway ## run the reference gateway: a web chat with a script
 
 test: $(VENV)/.dev ## run every test, under asyncio and trio
 	@echo "test: pytest, in $(WORKERS) processes"
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -q $(BESIDE) $(ARGS)
 
 test-fast: $(VENV)/.dev ## run the tests that take no more than a few seconds each
 	@echo "test: pytest, without the slow ones"
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -q $(BESIDE) -m "not slow" $(ARGS)
 
 # Each file in a process of its own, because what another file imported or left behind may be what a test lives on.
 shuffle: $(VENV)/.dev $(VENV)/.shuffle ## run each test file alone, its tests in a random order (half an hour; FILES=, SEED=)
@@ -53,7 +55,7 @@ covered: $(VENV)/.dev
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then \
 	  echo "test: pytest, in $(WORKERS) processes, with coverage"; \
 	  export COVERAGE_CORE=sysmon; $(BIN)/python -m coverage erase; \
-	  $(BIN)/python -m coverage run -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS) && \
+	  $(BIN)/python -m coverage run -m pytest -q $(BESIDE) $(ARGS) && \
 	  $(BIN)/python -m coverage combine --quiet && \
 	  echo "coverage: $$($(BIN)/python -m coverage report --format=total --precision=1) % of lines"; \
 	else \
@@ -64,7 +66,7 @@ covered: $(VENV)/.dev
 coverage: $(VENV)/.dev ## run the fast tests; print which share of the lines of sessiondb/ they reach
 	@echo "coverage: pytest, without the slow ones"
 	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow" $(ARGS)
+	@$(BIN)/python -m coverage run -m pytest -q $(BESIDE) -m "not slow" $(ARGS)
 	@$(BIN)/python -m coverage combine --quiet
 	@echo "coverage: $$($(BIN)/python -m coverage report --format=total --precision=1) % of lines ($(BIN)/coverage report -m lists the rest)"
 
@@ -102,6 +104,10 @@ fuzz: $(VENV)/.dev $(if $(filter no,$(COVERAGE)),,$(VENV)/.fuzz) ## bad input fo
 	  tests/proofs/fuzz $(ARGS)
 	@SESSIONDB_ATTACKS=$(or $(FUZZ),20000) SESSIONDB_REDACTION_EXAMPLES=3000 $(if $(SEED),SESSIONDB_ATTACKS_SEED=$(SEED)) \
 	  $(BIN)/python -m pytest -q -s tests/security tests/transfer/test_redaction.py tests/transfer/test_redaction_rules.py $(ARGS)
+
+models: $(VENV)/.dev ## thousands of long courses beside the models; each broken rule is noticed (an hour; ARGS="-k gateway")
+	@echo "models: 1,500 courses of a transcript, 1,000 of a gateway, on each event loop"
+	@SESSIONDB_HYPOTHESIS=long $(BIN)/python -m pytest -q $(BESIDE) tests/proofs/models $(ARGS)
 
 # A strict checker of each provider's rules reads every context. `make test` does it a little.
 prompts: $(VENV)/.dev ## ask whether providers would take the contexts of 2,000 conversations of each format (minutes)

@@ -20,6 +20,7 @@ import gc
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,12 @@ if threading.current_thread() is threading.main_thread():
 # assertion, on a machine that is shared.
 settings.register_profile("sessiondb", deadline=None, print_blob=True)
 settings.load_profile("sessiondb")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files with slow tests first, so that no worker begins one when the others end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="module", params=["asyncio", "trio"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RULE_MARKER, RuleBasedStateMachine, run_state_machine_as_test
 
 from sessiondb.errors import SessionDBError
+
+LONG = os.environ.get("SESSIONDB_HYPOTHESIS") == "long"
+"""`make models`: many long courses, and every broken rule."""
 
 NOTICED = (AssertionError, SessionDBError, pytest.fail.Exception)
 """How a machine says that a rule is broken. Anything else is a mistake of the test."""
@@ -31,4 +35,25 @@ def run(
         settings=settings(
             deadline=None, print_blob=True, suppress_health_check=list(HealthCheck), **options
         ),
+    )
+
+
+def broken(
+    rules: Iterable[Callable[..., None]], *, rare: Collection[Callable[..., None]]
+) -> pytest.MarkDecorator:
+    """Return the cases of a test that breaks one rule at a time.
+
+    It takes many courses to meet what shows one of `rare`. Those wait for `make models`.
+    """
+    waits = pytest.mark.skip(reason="shows in many courses only; `make models` runs it")
+    return pytest.mark.parametrize(
+        "break_rule",
+        [
+            pytest.param(
+                rule,
+                id=rule.__name__.strip("_"),
+                marks=[waits] if rule in rare and not LONG else [],
+            )
+            for rule in rules
+        ],
     )

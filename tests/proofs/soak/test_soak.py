@@ -1,4 +1,4 @@
-"""A soak of a few seconds, and the faults that a soak must find.
+"""A short soak, and the faults that a soak must find (`make soak` runs these first).
 
 Leaks, lost messages, doubled replies, a WAL without bound.
 
@@ -82,6 +82,14 @@ def bounds_broken(soak: Soak) -> set[str]:
     return {broken.bound for broken in soak.broken}
 
 
+# A short soak, and eleven that are spoilt: they show what a long one is worth, and run before it.
+only_before_a_soak = pytest.mark.skipif(
+    "SOAK_TEETH" not in os.environ, reason="a short soak; `make soak` runs it (SOAK_TEETH=1)"
+)
+
+
+@pytest.mark.slow
+@only_before_a_soak
 def test_a_few_seconds_of_everything_break_no_bound(tmp_path: Path) -> None:
     soak = asyncio.run(run(short(tmp_path / "soak")))
     soak.broken = [broken for broken in soak.broken if broken.bound not in TIMED]
@@ -150,12 +158,6 @@ def without_company(folder: Path, *broken: str, messages_min: int = 80) -> Plan:
         shares={**NO_SHARES, WRONG_ANSWER: 0.2},
         spans=dict.fromkeys(SPANS, never),
     )
-
-
-# Eleven soaks that are spoilt. They show what a long soak is worth, so they run before one.
-only_before_a_soak = pytest.mark.skipif(
-    "SOAK_TEETH" not in os.environ, reason="a spoilt soak; `make soak` runs it (SOAK_TEETH=1)"
-)
 
 
 @only_before_a_soak
