@@ -309,8 +309,13 @@ CREATE TABLE lane (
   lane          TEXT    NOT NULL PRIMARY KEY,
   concurrency   INTEGER NOT NULL CONSTRAINT lane_concurrency_positive CHECK (concurrency >= 1),
   priority      INTEGER NOT NULL,
-  people        INTEGER NOT NULL DEFAULT 0      -- 1: its messages are people's, unless `accept`
+  people        INTEGER NOT NULL DEFAULT 0,     -- 1: its messages are people's, unless `accept`
                                                 -- says otherwise
+  paused_at_ms  INTEGER,                        -- set: nothing is claimed from it
+  settings      TEXT                            -- how its turns are run, whatever its loops were
+                CONSTRAINT lane_settings_json CHECK (settings IS NULL OR json_valid(settings)),
+                                                -- given. NULL: as these say
+  dropped_at_ms INTEGER                         -- set: it is no lane any more. Ended turns name it
 ) STRICT, WITHOUT ROWID;
 INSERT INTO lane (lane, concurrency, priority, people)
 VALUES ('main', 4, 0, 1), ('cron', 1, 10, 0), ('resume', 1, 20, 0);
@@ -759,7 +764,7 @@ channel_waiting (channel) AS (
          (SELECT i.inbox_no FROM inbox AS i INDEXED BY inbox_queued
           JOIN lane AS own ON own.lane = coalesce(i.lane_before, i.lane)
           WHERE i.state = 'queued' AND i.lane = l.lane AND i.available_at_ms <= c.now_ms - 90000
-            AND i.queued_at_ms <= c.now_ms - 90000
+            AND i.queued_at_ms <= c.now_ms - 90000 AND own.paused_at_ms IS NULL
             AND NOT EXISTS (SELECT 1 FROM turn AS t
                             WHERE t.session_no = i.session_no AND t.state = 'running')
             AND coalesce((SELECT t.finished_at_ms FROM turn AS t WHERE t.session_no = i.session_no
@@ -774,6 +779,7 @@ channel_waiting (channel) AS (
   FROM clock AS c CROSS JOIN lane AS l
   WHERE (SELECT count(*) FROM turn AS t WHERE t.state = 'running' AND t.lane = l.lane)
           < l.concurrency
+    AND l.paused_at_ms IS NULL
     AND NOT EXISTS (SELECT 1 FROM turn_lately AS y
                     WHERE y.lane = l.lane AND y.at_ms > c.now_ms - 90000)
 ), channel_idle (channel, problem, outbox_no, since_ms) AS (
@@ -871,6 +877,17 @@ AS (
                         ORDER BY d.instance_no DESC LIMIT 1), ''),
          'start a process with db.run_lane() for lane ' || f.lane
   FROM lane_idle AS f JOIN inbox AS i ON i.inbox_no = f.inbox_no
+  UNION ALL
+  SELECT 'lane', l.lane, 'paused', NULL, NULL, l.paused_at_ms, NULL, NULL,
+         (SELECT count(*) FROM inbox AS q WHERE q.state = 'queued'
+            AND q.lane IN (l.lane, 'resume') AND coalesce(q.lane_before, q.lane) = l.lane)
+           || ' waiting, and no process claims them until somebody resumes the lane',
+         'sessiondb lanes DB --resume ' || char(39)
+           || replace(l.lane, char(39), char(39, 92, 39, 39)) || char(39)
+  FROM lane AS l
+  WHERE l.paused_at_ms IS NOT NULL AND l.dropped_at_ms IS NULL
+    AND EXISTS (SELECT 1 FROM inbox AS q WHERE q.state = 'queued'
+                  AND q.lane IN (l.lane, 'resume') AND coalesce(q.lane_before, q.lane) = l.lane)
   UNION ALL
   SELECT 'channel', f.channel, f.problem, o.session_no,
          'reply ' || o.outbox_no || ' to ' || o.target, f.since_ms, NULL, NULL,
@@ -1070,6 +1087,7 @@ LEFT JOIN turn AS t ON t.turn_no = m.turn_no;
 -- nothing but a free place, `retrying` ones for a time. The others wait behind their session.
 CREATE VIEW lane_load AS
 SELECT l.lane, l.concurrency, l.priority,
+       strftime('%Y-%m-%dT%H:%M:%fZ', l.paused_at_ms / 1000.0, 'unixepoch') AS paused_at,
        (SELECT count(*) FROM turn AS t WHERE t.state = 'running' AND t.lane = l.lane) AS running,
        (SELECT count(*) FROM inbox AS i WHERE i.state = 'queued' AND i.lane = l.lane) AS queued,
        (SELECT count(*) FROM inbox AS i WHERE i.state = 'queued' AND i.waits = 0
@@ -1086,10 +1104,10 @@ SELECT l.lane, l.concurrency, l.priority,
         WHERE t.started_at_ms > c.now_ms - 3600000 AND t.lane = l.lane) AS took_avg_s
 FROM (SELECT CAST(strftime('%s', 'now') AS INTEGER) * 1000 AS now_ms) AS c
 CROSS JOIN (
-  SELECT n.lane, n.concurrency, n.priority,
+  SELECT n.lane, n.concurrency, n.priority, n.paused_at_ms,
          (SELECT min(i.inbox_no) FROM inbox AS i INDEXED BY inbox_queued
           WHERE i.state = 'queued' AND i.lane = n.lane) AS oldest_no
-  FROM lane AS n
+  FROM lane AS n WHERE n.dropped_at_ms IS NULL
 ) AS l;
 
 -- Every process that opened the file for writing, and how it ended. `open` is one that runs, or

@@ -71,6 +71,7 @@ from .models import (
     Drained,
     Edited,
     Event,
+    ExportedFile,
     ExportReport,
     Holding,
     ImportReport,
@@ -762,6 +763,54 @@ class SessionDB:
             "lane.set", lambda tx: lanes.set_lane(tx, lane, concurrency, priority, people)
         )
 
+    async def pause_lane(self, lane: str) -> bool:
+        """Let no process claim from a lane. Return False if it was paused. Durable.
+
+        Turns that run go on, and `accept` goes on until the lane is full. Resumes of messages
+        that this lane accepted wait, too. A paused lane holds no other lane back, but the
+        messages of one session keep their order. May be repeated.
+
+        Raises:
+            NotFound: there is no such lane.
+        """
+        return await self.write("lane.pause", lambda tx: lanes.pause(tx, lane))
+
+    async def resume_lane(self, lane: str) -> bool:
+        """Let a paused lane run again. Return False if it was not paused. Durable.
+
+        Raises:
+            NotFound: there is no such lane.
+        """
+        return await self.write("lane.resume", lambda tx: lanes.resume(tx, lane))
+
+    async def set_lane_settings(self, lane: str, settings: LaneSettings | None) -> None:
+        """Give a lane other settings while its loops run, in all processes. Durable.
+
+        They hold from the next claim on, in place of those that `run_lane` was given, and stay
+        until they are set again. None: each loop goes by its own. May be repeated.
+
+        Raises:
+            NotFound: there is no such lane.
+        """
+        text = settings.model_dump_json() if settings is not None else None
+        await self.write("lane.settings", lambda tx: lanes.set_settings(tx, lane, text))
+
+    async def drop_lane(self, lane: str, *, into: str | None = None) -> None:
+        """Drop a lane. Its loops return, in all processes, when their turns have ended. Durable.
+
+        Messages that are not done, dead letters among them, go to the lane `into`: in bounded
+        steps, and a call that was interrupted is repeated. `accept` refuses the lane from then
+        on. `set_lane` makes it anew.
+
+        Raises:
+            NotFound: there is no such lane, or no lane `into`.
+            InvalidInput: it has messages that are not done, and no `into`. Or it is `main` or
+                `resume`, which every database has.
+        """
+        lanes.check_drop(lane, into)
+        while not await self.write("lane.drop", lambda tx: lanes.drop(tx, lane, into)):
+            pass
+
     async def lanes(self) -> list[Lane]:
         """List the lanes with their limits, and how much runs and waits in each."""
         return await self.read("lanes", status.read_lanes)
@@ -771,10 +820,10 @@ class SessionDB:
     ) -> None:
         """Run a lane: claim messages, call `handler`, record the outcomes.
 
-        Until it is cancelled, or `drain` lets it return. `handler(turn)` returns an `Answer`.
-        Its entries, its replies and the end of the turn are one transaction. An exception is
-        retried, up to a bound. The turn's deadline cuts the handler off. Several processes may
-        run the same lane.
+        Until it is cancelled, or `drain` or `drop_lane` lets it return. `handler(turn)` returns
+        an `Answer`. Its entries, its replies and the end of the turn are one transaction. An
+        exception is retried, up to a bound. The turn's deadline cuts the handler off. Several
+        processes may run the same lane.
 
         Raises:
             NotFound: there is no such lane.
@@ -885,20 +934,26 @@ class SessionDB:
     # -- events --------------------------------------------------------------------------------
 
     def events(
-        self, consumer: str, *, audience: Audience | None = None, from_start: bool = False
+        self,
+        consumer: str,
+        *,
+        audience: Audience | None = None,
+        from_start: bool = False,
+        follow: bool = True,
     ) -> AsyncIterator[Event]:
         """Iterate over events, now and as they come. Ends only when this process drains.
 
-        Delivered after commit, at least once. `consumer` names the reader. Its position is
-        kept in the database, and moves past an event when the next one is asked for. A new
-        consumer begins now, or with the oldest event (`from_start`).
+        Without `follow` it ends after the last event that was committed when the first one was
+        asked for. Delivered after commit, at least once. `consumer` names the reader. Its
+        position is kept in the database, and moves past an event when the next one is asked for.
+        A new consumer begins now, or with the oldest event (`from_start`).
 
         Raises:
             InvalidInput: the name of a new consumer is empty or too long.
             StrayCancellation: a cancellation that nobody asked for ended the loop.
         """
         return consuming.follow_events(
-            self, consumer, audience, from_start=from_start, loops=self._loops
+            self, consumer, audience, from_start=from_start, follow=follow, loops=self._loops
         )
 
     async def forward_event(self, event: Event, consumer: str, target: str, message: Any) -> bool:
@@ -1041,6 +1096,34 @@ class SessionDB:
             protect=self._own_files(),
             redactor=redactor,
         )
+
+    async def export_one(
+        self,
+        session: Session,
+        file: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        redactor: Redactor | None = None,
+    ) -> ExportedFile:
+        """Write one session's transcript to one file. Return its receipt, as `export` gives it.
+
+        The file is complete and on disk when it appears. A name that ends in `.zst` has it
+        compressed. May be repeated. A file that is there already and differs is left alone, and
+        the receipt says so, unless `overwrite`. The database is not changed.
+
+        Raises:
+            InvalidInput: there can be no such file.
+        """
+        report = await exporter.export(
+            self.backend,
+            file,
+            session_no=session.ref.session_no,
+            one_file=True,
+            overwrite=overwrite,
+            protect=self._own_files(),
+            redactor=redactor,
+        )
+        return report.files[0]
 
     def _own_files(self) -> list[str]:
         """Return the files that no import may read and no export may touch."""

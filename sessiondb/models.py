@@ -629,6 +629,10 @@ class Lane:
     """When the oldest of the waiting messages was accepted. None: none waits."""
     interrupted: int
     dead: int
+    paused_at_ms: int | None
+    """Nothing is claimed from it since then (`SessionDB.pause_lane`). None: it runs."""
+    settings: dict[str, Any] | None
+    """How its turns are run, in all processes. None: as each loop was given."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -866,7 +866,7 @@ InboxWaitingInLane = InboxWaitingInSession  # inbox.waiting_in_lane
 
 
 class InboxNext(NamedTuple):
-    """inbox.next: Return the first message of a lane whose pause ends within a time range, and that may run: its session is idle, and no message of that session precedes it. Only older messages in lanes at or before its own do. A resume has the place of the lane that accepted it, and lets newer messages of those lanes go first, too. From 0 to 0 are those without a pause, in the order of their arrival. Messages that wait for their retry are not read, and neither are those that are marked: they wait for another message."""
+    """inbox.next: Return the first message of a lane whose pause ends within a time range, and that may run: its session is idle, and no message of that session precedes it. Only older messages in lanes at or before its own do. A resume has the place of the lane that accepted it, and lets newer messages of those lanes go first, too. From 0 to 0 are those without a pause, in the order of their arrival. Messages that wait for their retry are not read, and neither are those that are marked: they wait for another message. In a paused lane none may run, and no resume of a message that it accepted."""
 
     inbox_no: int
     queued_at_ms: int
@@ -924,7 +924,7 @@ InboxWaiting = InboxAccept  # inbox.waiting
 
 
 class InboxInterrupted(NamedTuple):
-    """inbox.interrupted: Return interrupted messages, newest first, a page at a time, with how the session's turn before ended and whether its import was damaged."""
+    """inbox.interrupted: Return interrupted messages, newest first, a page at a time, with how the session's turn before ended, whether its import was damaged, and whether its lane is paused."""
 
     inbox_no: int
     session_no: int
@@ -938,6 +938,7 @@ class InboxInterrupted(NamedTuple):
     restored: int
     state_before: Literal["running", "completed", "failed", "aborted", "interrupted"] | None
     damaged: int
+    paused_lane: str | None
     holder_no: int | None
 
 
@@ -956,11 +957,12 @@ class InboxInterruptedBy(NamedTuple):
     restored: int
     state_before: Literal["running", "completed", "failed", "aborted", "interrupted"] | None
     damaged: int
+    paused_lane: str | None
     holder_no: int
 
 
 class InboxRunningResumes(NamedTuple):
-    """inbox.running_resumes: Count the resumes that are queued or running, without those that run in dead processes (a JSON array)."""
+    """inbox.running_resumes: Count the resumes that are queued or running, without those that run in dead processes (a JSON array), and without those that a paused lane keeps back."""
 
     resumes: int
 
@@ -1724,6 +1726,8 @@ class StatusLanes(NamedTuple):
     concurrency: int
     priority: int
     people: int
+    paused_at_ms: int | None
+    settings: str | None
     running: int
     waiting: int
     oldest_waiting_ms: int | None
@@ -2023,17 +2027,26 @@ class TranscriptFirstEpochNotCompaction(NamedTuple):
 
 
 class TurnsLane(NamedTuple):
-    """turns.lane: Return a lane's settings, and how many of its turns run now in all processes."""
+    """turns.lane: Return a lane's settings, and how many of its turns run now in all processes. One that was dropped says so."""
 
     lane: str
     concurrency: int
     priority: int
     people: int
+    paused_at_ms: int | None
+    settings: str | None
+    dropped_at_ms: int | None
     running: int
 
 
+class TurnsOpenInLane(NamedTuple):
+    """turns.open_in_lane: Return messages that are not done and that a lane accepted, up to a limit: those that wait, for their resume, too, those that turns work on, and those that wait for a decision. A turn may run in a lane that was dropped before its message's, so all that run are read."""
+
+    inbox_no: int
+
+
 class TurnsLanesBefore(NamedTuple):
-    """turns.lanes_before: Return the lanes that go before this one."""
+    """turns.lanes_before: Return the lanes that go before this one. From a paused one nothing is claimed."""
 
     lane: str
 
@@ -2592,6 +2605,7 @@ class VerifyInbox(NamedTuple):
     lane: str
     lane_before: str | None
     found_lane_before: str | None
+    dropped_lane: str | None
     digest: str | None
     idempotency_key: str | None
     is_json: int
@@ -3116,6 +3130,8 @@ class Reads(Protocol):
     def first(self, statement: Literal["transcript.first_epoch_not_compaction"], /, *, session_no: SqlValue, epoch: SqlValue) -> TranscriptFirstEpochNotCompaction | None: ...
     @overload
     def first(self, statement: Literal["turns.lane"], /, *, lane: SqlValue) -> TurnsLane | None: ...
+    @overload
+    def first(self, statement: Literal["turns.open_in_lane"], /, *, lane: SqlValue, limit: SqlValue) -> TurnsOpenInLane | None: ...
     @overload
     def first(self, statement: Literal["turns.lanes_before"], /, *, lane: SqlValue) -> TurnsLanesBefore | None: ...
     @overload
@@ -3697,6 +3713,8 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["turns.lane"], /, *, lane: SqlValue) -> TurnsLane: ...
     @overload
+    def one(self, statement: Literal["turns.open_in_lane"], /, *, lane: SqlValue, limit: SqlValue) -> TurnsOpenInLane: ...
+    @overload
     def one(self, statement: Literal["turns.lanes_before"], /, *, lane: SqlValue) -> TurnsLanesBefore: ...
     @overload
     def one(self, statement: Literal["turns.start"], /, *, session_no: SqlValue, lane: SqlValue, kind: SqlValue, inbox_no: SqlValue, attempt: SqlValue, operation: SqlValue, instance_no: SqlValue, now_ms: SqlValue, expires_at_ms: SqlValue, deadline_ms: SqlValue) -> TurnsStart: ...
@@ -4276,6 +4294,8 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["turns.lane"], /, *, lane: SqlValue) -> list[TurnsLane]: ...
     @overload
+    def all(self, statement: Literal["turns.open_in_lane"], /, *, lane: SqlValue, limit: SqlValue) -> list[TurnsOpenInLane]: ...
+    @overload
     def all(self, statement: Literal["turns.lanes_before"], /, *, lane: SqlValue) -> list[TurnsLanesBefore]: ...
     @overload
     def all(self, statement: Literal["turns.start"], /, *, session_no: SqlValue, lane: SqlValue, kind: SqlValue, inbox_no: SqlValue, attempt: SqlValue, operation: SqlValue, instance_no: SqlValue, now_ms: SqlValue, expires_at_ms: SqlValue, deadline_ms: SqlValue) -> list[TurnsStart]: ...
@@ -4589,6 +4609,8 @@ class Reads(Protocol):
     @overload
     def page(self, statement: Literal["transcript.epochs"], /, *, session_no: SqlValue, epoch: SqlValue, limit: int, bytes_max: int = ...) -> Page[TranscriptEpochs]: ...
     @overload
+    def page(self, statement: Literal["turns.open_in_lane"], /, *, lane: SqlValue, limit: int, bytes_max: int = ...) -> Page[TurnsOpenInLane]: ...
+    @overload
     def page(self, statement: Literal["turns.expired"], /, *, now_ms: SqlValue, alive: SqlValue, limit: int, bytes_max: int = ...) -> Page[TurnsExpired]: ...
     @overload
     def page(self, statement: Literal["turns.of_instance"], /, *, instance_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[TurnsOfInstance]: ...
@@ -4892,7 +4914,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_quarantine"], /, *, import_file_no: SqlValue, byte_offset: SqlValue, line: SqlValue, after_seq: SqlValue, reason: SqlValue, severity: SqlValue, content: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_lane"], /, *, lane: SqlValue, concurrency: SqlValue, priority: SqlValue, people: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_lane"], /, *, lane: SqlValue, concurrency: SqlValue, priority: SqlValue, people: SqlValue, paused_at_ms: SqlValue, settings: SqlValue, dropped_at_ms: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_turn"], /, *, turn_no: SqlValue, session_no: SqlValue, lane: SqlValue, kind: SqlValue, state: SqlValue, inbox_no: SqlValue, attempt: SqlValue, operation: SqlValue, instance_no: SqlValue, started_at_ms: SqlValue, renewed_at_ms: SqlValue, expires_at_ms: SqlValue, deadline_ms: SqlValue, finished_at_ms: SqlValue, incomplete: SqlValue, reason: SqlValue, progress: SqlValue) -> int: ...
     @overload
@@ -5005,6 +5027,14 @@ class Writes(Protocol):
     def run(self, statement: Literal["transcript.close_epoch"], /, *, head_no: SqlValue, now_ms: SqlValue, session_no: SqlValue, epoch: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["turns.set_lane"], /, *, lane: SqlValue, concurrency: SqlValue, priority: SqlValue, people: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["turns.pause_lane"], /, *, at_ms: SqlValue, lane: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["turns.set_lane_settings"], /, *, settings: SqlValue, lane: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["turns.drop_lane"], /, *, now_ms: SqlValue, lane: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["turns.move_messages"], /, *, lane: SqlValue, into: SqlValue, numbers: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["turns.make_room"], /, *, concurrency: SqlValue, lane: SqlValue) -> int: ...
     @overload

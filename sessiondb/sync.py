@@ -53,6 +53,7 @@ from .models import (
     DeleteReport,
     EntryRef,
     ExpectedHead,
+    ExportedFile,
     ExportReport,
     OpenMessage,
     Receipt,
@@ -603,6 +604,10 @@ class SessionDB(_Proxy[database.SessionDB]):
     requeue = _call(database.SessionDB.requeue)
     drop = _call(database.SessionDB.drop)
     set_lane = _call(database.SessionDB.set_lane)
+    pause_lane = _call(database.SessionDB.pause_lane)
+    resume_lane = _call(database.SessionDB.resume_lane)
+    set_lane_settings = _call(database.SessionDB.set_lane_settings)
+    drop_lane = _call(database.SessionDB.drop_lane)
     lanes = _call(database.SessionDB.lanes)
     abort_turn = _call(database.SessionDB.abort_turn)
     drain = _call(database.SessionDB.drain)
@@ -689,6 +694,20 @@ class SessionDB(_Proxy[database.SessionDB]):
                 archive=archive,
                 abort_running=abort_running,
             )
+        )
+
+    @_mirrors(database.SessionDB.export_one)
+    def export_one(
+        self,
+        session: Session,
+        file: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        redactor: Redactor | None = None,
+    ) -> ExportedFile:
+        peer = _peer_of(session)
+        return self._loop.call(
+            lambda: self._peer.export_one(peer, file, overwrite=overwrite, redactor=redactor)
         )
 
     @_mirrors(database.SessionDB.verify)

@@ -139,9 +139,9 @@ async def run_until_idle(
     """Run a gateway until nothing is left to do. Return the replies that were sent, in order.
 
     That is: no message waits, no turn runs, and no reply is to be sent. Dead letters, interrupted
-    messages, and replies that failed or became `unknown` stay as they are. First what dead
-    processes held is released (`recover`). Call `db.resume()` before, to have interrupted
-    messages resumed.
+    messages, what waits in a paused lane, and replies that failed or became `unknown` stay as they
+    are. First what dead processes held is released (`recover`). Call `db.resume()` before, to have
+    interrupted messages resumed.
 
     `handler` runs every lane, or is a dict with the handler of each lane that is to run. Without a
     `sender` every reply is taken. With one, those are returned that it has taken.
@@ -274,7 +274,7 @@ def _look(tx: ReadTx, *, clock: Clock, lanes: frozenset[str]) -> _Work:
         *(row.until_ms for row in pauses),
     ]
     return _Work(
-        waiting=sum(row.waiting for row in rows),
+        waiting=sum(row.waiting for row in rows if row.paused_at_ms is None),
         running=sum(row.running for row in rows),
         pending=bool(outbox.replies(tx, None, 1, state="pending")[0]),
         sending=bool(outbox.replies(tx, None, 1, state="sending")[0]),

@@ -655,3 +655,30 @@ async def test_a_database_that_is_not_open_says_so(tmp_db: Path) -> None:
         _ = db.backend
     with pytest.raises(sessiondb.InvalidInput, match="is not open"):
         await db.read("look", lambda tx: None)
+
+
+@pytest.mark.parametrize("audience", [None, "user"])
+async def test_without_following_the_reader_ends_after_the_last_event(
+    tmp_db: Path, audience: events.Audience | None
+) -> None:
+    async with sessiondb.open(tmp_db) as db, sessiondb.open(tmp_db) as other:
+
+        async def read(consumer: str, **options: Any) -> list[str]:
+            found = []
+            with anyio.fail_after(30):
+                async with aclosing(
+                    db.events(consumer, audience=audience, follow=False, **options)
+                ) as stream:
+                    async for event in stream:
+                        found.append(event.text)
+                        await other.write("emit", emit("later", "user"))
+            return found
+
+        assert await read("new") == []
+        for number in range(3):
+            await other.write("emit", emit(f"number {number}", "user"))
+        await other.write("emit", emit("the last", "operator"))
+        all_of_them = [f"number {number}" for number in range(3)]
+        all_of_them += ["the last"] if audience is None else []
+        assert await read("old", from_start=True) == all_of_them
+        assert await read("old") == ["later"] * len(all_of_them), "it goes on where it ended"

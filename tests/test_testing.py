@@ -522,3 +522,13 @@ def test_the_plugin_imports_nothing_of_the_library_before_it_is_used() -> None:
         "sessiondb.exits",
         "sessiondb.pytest_plugin",
     ]
+
+
+@pytest.mark.anyio
+async def test_what_waits_in_a_paused_lane_is_left_there(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await db.pause_lane("cron")
+        await say(db, "e1")
+        await say(db, "e2", OTHER, lane="cron")
+        await run_until_idle(db, nothing)
+        assert await inbox_states(db) == {"e1": "done", "e2": "queued"}

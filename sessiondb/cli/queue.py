@@ -25,6 +25,7 @@ from .program import (
     debug_option,
     json_option,
     look_into,
+    refuse,
     write_into,
 )
 from .queue_texts import age, each_with_text, text_of, with_text
@@ -365,15 +366,24 @@ def _reply_row(reply: Reply) -> list[object]:
     examples=("sessiondb lanes gateway.db",),
 )
 @database_argument
+@click.option("--pause", metavar="LANE", help="Let no process claim from LANE.")
+@click.option("--resume", metavar="LANE", help="Let LANE run again.")
 @json_option("Print a JSON array.")
 @debug_option
-def lanes(db: str, as_json: bool) -> None:
+def lanes(db: str, pause: str | None, resume: str | None, as_json: bool) -> None:
     """List the lanes: their limits, what runs, and what waits.
 
     A lane with a lower priority number goes first. `oldest` is how long the message has waited
-    that waits longest. Interrupted and dead messages are those that the lane accepted.
+    that waits longest. Interrupted and dead messages are those that the lane accepted. From a
+    paused lane nothing is claimed, while messages are accepted and turns go on.
     """
-    with look_into(db) as opened:
+    if pause is not None and resume is not None:
+        refuse("--pause and --resume are two calls.")
+    with look_into(db) if pause is resume is None else write_into(db, create=False) as opened:
+        if pause is not None:
+            opened.pause_lane(pause)
+        if resume is not None:
+            opened.resume_lane(resume)
         found = opened.lanes()
     if as_json:
         print_json_array(to_json(lane) for lane in found)
@@ -387,6 +397,7 @@ def lanes(db: str, as_json: bool) -> None:
         Column("oldest", "right"),
         Column("interrupted", "right"),
         Column("dead", "right"),
+        Column("paused", "right"),
     ]
     print_table(columns, [_lane_row(lane) for lane in found], empty="no lanes")
 
@@ -401,4 +412,5 @@ def _lane_row(lane: Lane) -> list[object]:
         age(lane.oldest_waiting_ms),
         f"{lane.interrupted:,}",
         f"{lane.dead:,}",
+        age(lane.paused_at_ms),
     ]

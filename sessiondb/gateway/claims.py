@@ -37,7 +37,7 @@ from sessiondb.transcript.keys import parse_key
 from . import changes, dead_letters
 from . import heard as heard_rules
 from .details import decoded_details
-from .lanes import RESUME_LANE, require_lane
+from .lanes import RESUME_LANE, find_lane
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -166,8 +166,8 @@ def peek(tx: ReadTx, lane: str, now_ms: int) -> Candidate | None:
 
 def _choose(tx: ReadTx, lane: str, now_ms: int) -> statements.InboxCandidate | None:
     """Choose the next message of a lane. Its text, which may be large, is not read."""
-    room = require_lane(tx, lane)
-    if room.running >= room.concurrency:
+    room = find_lane(tx, lane)
+    if room is None or room.paused_at_ms is not None or room.running >= room.concurrency:
         return None
     found = _next(tx, lane, now_ms)
     if found is None or _is_held_back(tx, lane, found, now_ms):

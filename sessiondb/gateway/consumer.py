@@ -29,14 +29,19 @@ async def follow_events(
     audience: Audience | None,
     *,
     from_start: bool,
+    follow: bool = True,
     loops: draining.Loops,
 ) -> AsyncIterator[Event]:
-    """Yield events, now and as they come, until the process drains. See `SessionDB.events`."""
+    """Yield events, now and as they come, until the process drains. See `SessionDB.events`.
+
+    Without `follow` only those that were committed when the first one was asked for.
+    """
     name = f"events for {consumer}"
     backoff, moving = retry.Backoff(name), retry.Backoff(f"the cursor of {consumer}")
     with loops.entered(db, draining.Stage.READERS, name):
         with cancellation.strays_raise(name):
             at = saved = await _first_position(db, consumer, from_start=from_start)
+            end = None if follow else await db.read("events.last", events.last)
         while True:
             with cancellation.strays_raise(name):
                 seen, ends = db.backend.change_count, loops.ends(draining.Stage.READERS)
@@ -51,12 +56,16 @@ async def follow_events(
             for event in page.rows:
                 if ends and event.event_no > loops.last_event_no:
                     return  # of other processes, which have readers of their own
+                if end is not None and event.event_no > end:
+                    return
                 yield event
                 # A reader that asks for the next event has handled this one.
                 at = saved = event.event_no
                 with cancellation.strays_raise(name):
                     await _move_cursor(db, consumer, at, moving)
-            if ends and not page.rows:
+            if not page.rows and (ends or end is not None):
+                if end is not None and end > at:  # for another audience
+                    await _move_cursor(db, consumer, end, moving)
                 return
             with cancellation.strays_raise(name):
                 if not page.more:

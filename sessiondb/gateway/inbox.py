@@ -307,7 +307,7 @@ def edit(tx: Tx, incoming: Incoming, version: int) -> Edited:
     follower = replace(
         incoming,
         event_id=f"{incoming.event_id} edit {version}",
-        lane=known.lane_before or known.lane,
+        lane=lanes.lane_of_edit(tx, known.lane_before or known.lane),
         by_person=bool(known.by_person),
         details=incoming.details or newest.details,
         heard=bool(known.heard),

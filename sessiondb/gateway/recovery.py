@@ -15,6 +15,7 @@ sessions cost nothing.
     resume      queued in lane `resume`, below every lane that users wait in
     later       over the budget of this start (and of an hour, after it), or of what may run
                 at once
+    paused      the lane that accepted it is paused
     skip        too old, idle too long, session ended, failed or damaged, attempts used up:
                 dead, and the user is notified
     breaker     too many unclean ends in a short time: nothing is resumed, and the operator
@@ -65,7 +66,7 @@ from .draining import Loops, Stage, pause
 
 logger = logging.getLogger("sessiondb")
 
-ResumeAction = Literal["resume", "later", "skip", "breaker", "ask"]
+ResumeAction = Literal["resume", "later", "paused", "skip", "breaker", "ask"]
 """What is done with an interrupted message."""
 SkipState = Literal["failed", "damaged"]
 """A state of a conversation that a policy may leave alone."""
@@ -477,7 +478,7 @@ async def run_recovery(
             try:
                 await recover(db)
                 decisions = await plan_resumes(db, policy, memory)
-                if any(decision.action not in ("later", "ask") for decision in decisions):
+                if any(decision.action not in ("later", "paused", "ask") for decision in decisions):
                     await resume(db, policy, memory)
                 backoff.reset()
             except SessionDBError as error:
@@ -587,6 +588,8 @@ def _decide(
             "breaker",
             f"{unclean} unclean ends within {policy.breaker_window_s:g} s; resume by hand, or wait",
         )
+    if row.paused_lane is not None:  # it takes no place of those that may go
+        return "paused", f"its lane {row.paused_lane} is paused: db.resume_lane() lets it go on"
     if budget <= 0:
         return (
             "later",

@@ -11,6 +11,7 @@ next start, takes them over at once.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import anyio
+from pydantic import ValidationError
 
 from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.clock import Clock
@@ -45,6 +47,7 @@ from . import (
     stopping,
     turns,
 )
+from .lanes import require_lane, was_dropped
 from .running_turn import (
     STOPPING,
     Handler,
@@ -118,7 +121,7 @@ async def _wait_for_turn(
     backoff: retry.Backoff,
     watch: cancellation.Watch,
 ) -> Turn | None:
-    """Wait for the next turn, and claim it. None: the process drains."""
+    """Wait for the next turn, and claim it. None: the process drains, or the lane was dropped."""
     while True:
         seen = db.backend.change_count
         if loops.ends(draining.Stage.TURNS):
@@ -126,11 +129,17 @@ async def _wait_for_turn(
         try:
             turn, sleep_s = await _next_turn(db, lane, settings, loops, watch)
             backoff.reset()
+        except _LaneDropped:
+            return None
         except SessionDBError as error:
             turn, sleep_s = None, backoff.next_delay(error)
         if turn is not None:
             return turn
         await db.backend.wait_change(seen, sleep_s)
+
+
+class _LaneDropped(Exception):
+    """The lane is none any more. Its loop returns when its turns have ended."""
 
 
 async def _next_turn(
@@ -159,14 +168,14 @@ async def _next_turn(
         loops.stop(turn_no)
     damaged: StoreDamaged | None = None
     try:
-        await _do_upkeep(db, lane, work, settings, partial(_owned, loops.running))
+        await _do_upkeep(db, lane, work, work.settings, partial(_owned, loops.running))
     except StoreDamaged as error:
         damaged = error  # it may be of one session, so the others go first
     try:
         if work.stuck is not None:
             raise work.stuck
         turn = (
-            await _claim(db, lane, work.candidate, settings, watch)
+            await _claim(db, lane, work.candidate, work.settings, watch)
             if work.candidate is not None
             else None
         )
@@ -192,6 +201,8 @@ class _DueWork:
 
     ended: list[int]
     """Turns whose handlers still work here, although somebody has stopped or taken them."""
+    settings: LaneSettings
+    """Those that the lane has, or else those that its loop was given."""
     has_expired: bool
     has_late: bool
     candidate: claims.Candidate | None
@@ -210,8 +221,11 @@ def _due_work(
     owned: str,
     working: list[int],
 ) -> _DueWork:
+    if was_dropped(tx, lane):
+        raise _LaneDropped
     now_ms = clock.now_ms()
     expiry_ms = tx.one("turns.next_expiry", alive=owned).at_ms
+    settings = _stored(require_lane(tx, lane).settings) or settings
     after_ms = round(settings.delayed_after_s * 1000)
     notice_ms = inbox.next_notice_ms(tx, lane, now_ms, after_ms=after_ms)
     candidate = stuck = None
@@ -221,6 +235,7 @@ def _due_work(
         stuck = error
     due_ms = [expiry_ms, notice_ms, tx.one("inbox.due", lane=lane, now_ms=now_ms).at_ms]
     return _DueWork(
+        settings=settings,
         ended=stopping.ended(tx, json.dumps(working)) if working else [],
         has_expired=expiry_ms is not None and expiry_ms <= now_ms,
         has_late=notice_ms is not None and notice_ms <= now_ms,
@@ -228,6 +243,18 @@ def _due_work(
         stuck=stuck,
         sleep_s=retry.sleep_s(now_ms, due_ms),
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _stored(text: str | None) -> LaneSettings | None:
+    """Return the settings that a lane's row has. None: it has none that this version knows."""
+    if text is None:
+        return None
+    try:
+        return LaneSettings.model_validate_json(text)
+    except ValidationError as error:
+        logger.error("a lane's stored settings are not used: %s", error)  # noqa: TRY400
+        return None
 
 
 async def _do_upkeep(

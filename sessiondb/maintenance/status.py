@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from sessiondb import process
 from sessiondb.backend import Backend, ReadTx
 from sessiondb.clock import iso_from_ms
+from sessiondb.json_text import loads
 from sessiondb.limits import OUTBOX_WAITING_MAX, Limits
 from sessiondb.models import Holding, Lane
 
@@ -287,8 +288,16 @@ def read_status(
 
 def read_lanes(tx: ReadTx) -> list[Lane]:
     """Return the lanes with their limits, and how much runs and waits in each."""
-    rows = tx.all("status.lanes")
-    return [Lane(**{**row._asdict(), "people": bool(row.people)}) for row in rows]
+    return [
+        Lane(
+            **{
+                **row._asdict(),
+                "people": bool(row.people),
+                "settings": loads(row.settings) if row.settings is not None else None,
+            }
+        )
+        for row in tx.all("status.lanes")
+    ]
 
 
 def holdings(rows: Sequence[statements.RecoveryHeld], backend: Backend) -> list[Holding]:

@@ -96,6 +96,8 @@ class _Message:
                 f"and its turn was number {row.turn_attempt}",
                 severity="warning",
             )
+        if row.dropped_lane is not None and row.state in (*OPEN, "dead"):
+            self.add(f"its lane {row.dropped_lane!r} was dropped, so no loop claims it", "lane")
         if row.lane_before is None:
             return
         if row.found_lane_before is None:

@@ -23,6 +23,7 @@ on worker threads.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -89,6 +90,7 @@ async def export(
     dest: str | os.PathLike[str],
     *,
     session_no: int | None = None,
+    one_file: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
     protect: Sequence[str] = (),
@@ -97,13 +99,16 @@ async def export(
     """Write sessions as files. Each is on disk when it appears. May be repeated.
 
     With `session_no` only that session is written, and no index. Then `dest` may also be the name
-    of a `.jsonl` file. `protect` are the database's own files, which are never replaced.
+    of a `.jsonl` file, and with `one_file` it is a file's name. `protect` are the database's own
+    files, which are never replaced.
 
     Raises:
         InvalidInput: the destination cannot be created, or is not a folder.
     """
     try:
-        folder, single = await threads.run(_destination, os.fspath(dest), session_no is not None)
+        folder, single = await threads.run(
+            _destination, os.fspath(dest), session_no is not None, one_file
+        )
     except (OSError, ValueError) as error:  # a path with a NUL in it is a ValueError
         why = getattr(error, "strerror", None) or error
         raise InvalidInput(
@@ -385,14 +390,13 @@ def _bindings_page(
 # -- writing: on a worker thread -------------------------------------------------------------------
 
 
-def _destination(dest: str, one_session: bool) -> tuple[str, str | None]:
+def _destination(dest: str, one_session: bool, one_file: bool) -> tuple[str, str | None]:
     """Create the folder of an export. Return it, and a name if the destination is one file."""
     path = Path(dest).absolute()
-    single = (
-        path.name
-        if one_session and not path.is_dir() and path.name.removesuffix(".zst").endswith(".jsonl")
-        else None
-    )
+    if one_file and path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder, and not a file's name")
+    named = one_file or path.name.removesuffix(".zst").endswith(".jsonl")
+    single = path.name if one_session and not path.is_dir() and named else None
     folder = path.parent if single is not None else path
     make_folder(folder)
     return str(folder.resolve(strict=True)), single

@@ -177,6 +177,20 @@ def test_lanes_lists_limits_and_what_is_in_each(tmp_db: Path) -> None:
     assert shown.splitlines()[2].split()[:4] == ["reports", "-5", "0", "2"]
 
 
+def test_a_lane_is_paused_and_resumed_by_its_name(tmp_db: Path) -> None:
+    accept(tmp_db, "one")
+
+    def paused(*options: str) -> list[str]:
+        lanes = found("lanes", tmp_db, *options)
+        return [lane["lane"] for lane in lanes if lane["paused_at_ms"] is not None]
+
+    assert paused() == []
+    assert paused("--pause", "main") == ["main"]
+    assert paused("--pause", "cron") == ["main", "cron"]
+    assert paused("--resume", "main") == ["cron"]
+    assert paused() == ["cron"]
+
+
 # -- what messages say, and how old they are -------------------------------------------------------
 
 

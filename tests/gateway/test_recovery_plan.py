@@ -66,6 +66,7 @@ class HeldRow(NamedTuple):
     reason: str = "its process died"
     state_before: str | None = None
     damaged: int = 0
+    paused_lane: str | None = None
     holder_no: int | None = None
     restored: int = 0
 

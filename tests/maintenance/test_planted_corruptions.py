@@ -994,6 +994,18 @@ PLANTS = [
         "lane slow breaks its rule",
     ),
     Plant(
+        "lane.settings",
+        "UPDATE lane SET settings = '{' WHERE lane = 'slow'",
+        "rule",
+        "lane slow breaks its rule",
+    ),
+    Plant(
+        "lane.dropped_at_ms",
+        "UPDATE lane SET dropped_at_ms = 1 WHERE lane = 'slow'",
+        "lane",
+        "its lane 'slow' was dropped",
+    ),
+    Plant(
         "turn.turn_no",
         "DELETE FROM turn WHERE turn_no = (SELECT turn_no FROM inbox WHERE event_id = 'running')",
         "inbox queue",
@@ -1420,6 +1432,7 @@ NOT_KNOWABLE = {
     "import_file.note": HISTORY,
     "lane.priority": CHOICE,
     "lane.people": CHOICE,
+    "lane.paused_at_ms": CLOCK,
     "turn.operation": "the turn says what it does",
     "turn.progress": "the handler says what it noted",
     "turn.started_at_ms": CLOCK,

@@ -141,6 +141,12 @@ CHECKS = [
         [{"concurrency": 0}, {"concurrency": -1}],
         [{"concurrency": 1}],
     ),
+    Rule(
+        "lane_settings_json",
+        "lane main",
+        [{"settings": "{torn"}, {"settings": ""}],
+        [{"settings": '{"lease_s":5}'}, {"settings": None}],
+    ),
     one_of("turn_kind_known", "turn done#1", "kind", "message resume"),
     one_of("turn_state_known", "turn done#1", "state", "completed failed aborted interrupted"),
     Rule(

@@ -26,8 +26,9 @@ LEASE_MS, TIMEOUT_MS = 30_000, 600_000
 
 LOOK = {
     "look.inbox": """
-        SELECT inbox_no, event_id, lane, state, attempts, turn_no, entry_no, available_at_ms,
-               queued_at_ms, waits, delayed, timeout_ms, superseded_by, told_no, reason
+        SELECT inbox_no, event_id, lane, lane_before, state, attempts, turn_no, entry_no,
+               available_at_ms, queued_at_ms, waits, delayed, timeout_ms, superseded_by, told_no,
+               reason
         FROM inbox ORDER BY inbox_no""",
     "look.turns": """
         SELECT turn_no, session_no, lane, kind, state, inbox_no, attempt, operation, instance_no,

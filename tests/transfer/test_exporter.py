@@ -504,3 +504,28 @@ async def test_a_fork_takes_lines_as_they_are_if_they_are_of_the_current_version
     assert lines[1][1:3] == kept
     third = json.loads(lines[1][3])
     assert (third["parentId"], third["id"]) == ("b", entries[3].entry_id)
+
+
+@pytest.mark.anyio
+async def test_one_session_is_written_to_the_file_that_is_named(
+    tmp_db: Path, tmp_path: Path
+) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        one, other = [await db.create_session(name) for name in ("one", "other")]
+        for session in (one, other):
+            await session.append({"role": "user", "content": f"in {session.id}"})
+        file = tmp_path / "new" / "talk.txt"
+        receipt = await db.export_one(one, file)
+        assert [path.name for path in file.parent.iterdir()] == ["talk.txt"]
+        assert (receipt.session_id, receipt.bytes) == ("one", file.stat().st_size)
+        assert "in one" in file.read_text()
+        before = file.read_bytes()
+        refused = await db.export_one(other, file)
+        assert file.read_bytes() == before
+        assert refused.status not in ("written", "unchanged"), refused
+        await db.export_one(other, file, overwrite=True)
+        assert "in other" in file.read_text()
+        with pytest.raises(sessiondb.InvalidInput):
+            await db.export_one(one, tmp_path)
+        own = await db.export_one(one, tmp_db, overwrite=True)
+        assert own.status == "failed", "the database itself is never replaced"

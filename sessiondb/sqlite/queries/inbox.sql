@@ -151,10 +151,11 @@ FROM (SELECT 1 FROM inbox WHERE state = 'queued' AND lane = :lane LIMIT :limit);
 -- messages in lanes at or before its own do. A resume has the place of the lane that
 -- accepted it, and lets newer messages of those lanes go first, too. From 0 to 0 are those
 -- without a pause, in the order of their arrival. Messages that wait for their retry are
--- not read, and neither are those that are marked: they wait for another message.
+-- not read, and neither are those that are marked: they wait for another message. In a
+-- paused lane none may run, and no resume of a message that it accepted.
 SELECT i.inbox_no, i.queued_at_ms FROM inbox AS i INDEXED BY inbox_waiting
 JOIN lane AS own ON own.lane = coalesce(i.lane_before, i.lane)
-WHERE i.state = 'queued' AND i.waits = 0 AND i.lane = :lane
+WHERE i.state = 'queued' AND i.waits = 0 AND i.lane = :lane AND own.paused_at_ms IS NULL
   AND i.available_at_ms BETWEEN :low_ms AND :high_ms
   AND NOT EXISTS (SELECT 1 FROM turn AS t WHERE t.session_no = i.session_no AND t.state = 'running')
   AND NOT EXISTS (SELECT 1 FROM inbox AS o JOIN lane AS before ON before.lane = o.lane
@@ -249,7 +250,7 @@ WHERE inbox_no = :inbox_no AND state = 'interrupted';
 
 -- name: interrupted
 -- Return interrupted messages, newest first, a page at a time, with how the session's
--- turn before ended and whether its import was damaged.
+-- turn before ended, whether its import was damaged, and whether its lane is paused.
 SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i.accepted_at_ms,
        i.attempts, i.attempts - i.stops AS strikes, i.reason, i.restored,
        (SELECT t.state FROM turn AS t WHERE t.session_no = i.session_no AND t.inbox_no <> i.inbox_no
@@ -258,6 +259,8 @@ SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i
        EXISTS (SELECT 1 FROM import_file AS r
                JOIN quarantine AS q ON q.import_file_no = r.import_file_no
                WHERE r.session_no = i.session_no AND q.severity = 'damaged') AS damaged,
+       (SELECT l.lane FROM lane AS l WHERE l.lane = coalesce(i.lane_before, i.lane)
+          AND l.paused_at_ms IS NOT NULL) AS paused_lane,
        NULL AS holder_no
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
 WHERE i.state IN ('interrupted', 'dead') AND i.state = 'interrupted' AND i.inbox_no < :before_no
@@ -274,6 +277,8 @@ SELECT i.inbox_no, i.session_no, s.session_id, s.updated_at_ms, s.ended_at_ms, i
        EXISTS (SELECT 1 FROM import_file AS r
                JOIN quarantine AS q ON q.import_file_no = r.import_file_no
                WHERE r.session_no = i.session_no AND q.severity = 'damaged') AS damaged,
+       (SELECT l.lane FROM lane AS l WHERE l.lane = coalesce(i.lane_before, i.lane)
+          AND l.paused_at_ms IS NOT NULL) AS paused_lane,
        w.instance_no AS holder_no
 FROM turn AS w INDEXED BY turn_one_running CROSS JOIN inbox AS i ON i.inbox_no = w.inbox_no
 JOIN session AS s ON s.session_no = i.session_no
@@ -283,8 +288,10 @@ ORDER BY i.inbox_no DESC LIMIT :limit;
 
 -- name: running_resumes
 -- Count the resumes that are queued or running, without those that run in dead
--- processes (a JSON array).
-SELECT (SELECT count(*) FROM inbox WHERE state = 'queued' AND lane = 'resume')
+-- processes (a JSON array), and without those that a paused lane keeps back.
+SELECT (SELECT count(*) FROM inbox WHERE state = 'queued' AND lane = 'resume'
+          AND NOT EXISTS (SELECT 1 FROM lane AS l WHERE l.lane = inbox.lane_before
+                            AND l.paused_at_ms IS NOT NULL))
      + (SELECT count(*) FROM turn
         WHERE state = 'running' AND lane = 'resume'
           AND instance_no NOT IN (SELECT value FROM json_each(:dead))) AS resumes;

@@ -96,10 +96,11 @@ ON CONFLICT DO NOTHING;
 
 -- name: put_lane, one row
 -- Insert one row as it was read. The last row of a key wins.
-INSERT INTO lane (lane, concurrency, priority, people)
-VALUES (:lane, :concurrency, :priority, :people)
+INSERT INTO lane (lane, concurrency, priority, people, paused_at_ms, settings, dropped_at_ms)
+VALUES (:lane, :concurrency, :priority, :people, :paused_at_ms, :settings, :dropped_at_ms)
 ON CONFLICT (lane) DO UPDATE SET concurrency = excluded.concurrency, priority = excluded.priority,
-       people = excluded.people;
+       people = excluded.people, paused_at_ms = excluded.paused_at_ms, settings = excluded.settings,
+       dropped_at_ms = excluded.dropped_at_ms;
 
 -- name: put_turn, one row or none
 -- Insert one row as it was read. The first row of a key stays.

@@ -46,7 +46,7 @@ SELECT (SELECT count(*) FROM inbox WHERE state = 'queued') AS messages_waiting,
 
 -- name: lanes
 -- Return the lanes with what is in them, those that go first first.
-SELECT l.lane, l.concurrency, l.priority, l.people,
+SELECT l.lane, l.concurrency, l.priority, l.people, l.paused_at_ms, l.settings,
        (SELECT count(*) FROM turn AS t
         WHERE t.state = 'running' AND t.lane = l.lane) AS running,
        (SELECT count(*) FROM inbox AS q
@@ -59,7 +59,7 @@ SELECT l.lane, l.concurrency, l.priority, l.people,
        (SELECT count(*) FROM inbox AS d
         WHERE d.state IN ('interrupted', 'dead') AND d.state = 'dead'
           AND coalesce(d.lane_before, d.lane) = l.lane) AS dead
-FROM lane AS l ORDER BY l.priority, l.lane;
+FROM lane AS l WHERE l.dropped_at_ms IS NULL ORDER BY l.priority, l.lane;
 
 -- name: channels
 -- Return the channels for which replies wait, most first, and until when each said to wait.

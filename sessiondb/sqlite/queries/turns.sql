@@ -1,24 +1,65 @@
 -- name: lane
--- Return a lane's settings, and how many of its turns run now in all processes.
-SELECT l.lane, l.concurrency, l.priority, l.people,
+-- Return a lane's settings, and how many of its turns run now in all processes. One that
+-- was dropped says so.
+SELECT l.lane, l.concurrency, l.priority, l.people, l.paused_at_ms, l.settings, l.dropped_at_ms,
        (SELECT count(*) FROM turn AS t WHERE t.state = 'running' AND t.lane = l.lane) AS running
 FROM lane AS l WHERE l.lane = :lane;
 
 -- name: set_lane, one row
--- Create a lane, or change its settings.
+-- Create a lane, or change its limits. One that was dropped begins anew.
 INSERT INTO lane (lane, concurrency, priority, people)
 VALUES (:lane, :concurrency, :priority, coalesce(:people, 0))
 ON CONFLICT (lane) DO UPDATE SET concurrency = excluded.concurrency, priority = excluded.priority,
-       people = coalesce(:people, people);
+       people = coalesce(:people, iif(dropped_at_ms IS NULL, people, 0)),
+       paused_at_ms = iif(dropped_at_ms IS NULL, paused_at_ms, NULL),
+       settings = iif(dropped_at_ms IS NULL, settings, NULL), dropped_at_ms = NULL;
+
+-- name: pause_lane, one row or none
+-- Pause a lane that runs, or with NULL resume one that is paused.
+UPDATE lane SET paused_at_ms = :at_ms
+WHERE lane = :lane AND dropped_at_ms IS NULL AND (paused_at_ms IS NULL) <> (:at_ms IS NULL);
+
+-- name: set_lane_settings, one row or none
+-- Say how a lane's turns are run, or with NULL leave it to those who run it.
+UPDATE lane SET settings = :settings
+WHERE lane = :lane AND dropped_at_ms IS NULL AND settings IS NOT :settings;
+
+-- name: drop_lane, one row or none
+-- Drop a lane. Its row stays, because the turns of before name it.
+UPDATE lane SET dropped_at_ms = :now_ms WHERE lane = :lane AND dropped_at_ms IS NULL;
+
+-- name: open_in_lane
+-- Return messages that are not done and that a lane accepted, up to a limit: those that
+-- wait, for their resume, too, those that turns work on, and those that wait for a decision.
+-- A turn may run in a lane that was dropped before its message's, so all that run are read.
+SELECT q.inbox_no FROM inbox AS q WHERE q.state = 'queued' AND q.lane = :lane
+UNION ALL
+SELECT r.inbox_no FROM inbox AS r
+WHERE r.state = 'queued' AND r.lane = 'resume' AND r.lane_before = :lane
+UNION ALL
+SELECT d.inbox_no FROM inbox AS d
+WHERE d.state IN ('interrupted', 'dead') AND coalesce(d.lane_before, d.lane) = :lane
+UNION ALL
+SELECT c.inbox_no
+FROM turn AS t INDEXED BY turn_one_running JOIN inbox AS c ON c.inbox_no = t.inbox_no
+WHERE t.state = 'running' AND c.state = 'claimed' AND coalesce(c.lane_before, c.lane) = :lane
+LIMIT :limit;
+
+-- name: move_messages, any rows
+-- Move messages of one lane to another. A resume keeps the lane of resumes.
+UPDATE inbox SET lane = iif(lane = :lane, :into, lane),
+       lane_before = iif(lane_before = :lane, :into, lane_before)
+WHERE inbox_no IN (SELECT value FROM json_each(:numbers));
 
 -- name: make_room, one row or none
 -- Let at least so many turns of a lane run at once.
 UPDATE lane SET concurrency = :concurrency WHERE lane = :lane AND concurrency < :concurrency;
 
 -- name: lanes_before
--- Return the lanes that go before this one.
+-- Return the lanes that go before this one. From a paused one nothing is claimed.
 SELECT l.lane FROM lane AS l
 WHERE l.priority < (SELECT own.priority FROM lane AS own WHERE own.lane = :lane)
+  AND l.paused_at_ms IS NULL AND l.dropped_at_ms IS NULL
 ORDER BY l.priority;
 
 -- name: start, one row

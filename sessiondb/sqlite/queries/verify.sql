@@ -111,6 +111,8 @@ UNION ALL SELECT 'quarantine_severity_known',
                  'the piece at byte ' || byte_offset || ' of import ' || import_file_no
 FROM quarantine WHERE severity NOT IN ('blank', 'damaged')
 UNION ALL SELECT 'lane_concurrency_positive', 'lane ' || lane FROM lane WHERE concurrency < 1
+UNION ALL SELECT 'lane_settings_json', 'lane ' || lane FROM lane
+WHERE settings IS NOT NULL AND NOT json_valid(settings)
 UNION ALL SELECT 'turn_kind_known', 'turn ' || turn_no FROM turn
 WHERE kind NOT IN ('message', 'resume')
 UNION ALL SELECT 'turn_state_known', 'turn ' || turn_no FROM turn
@@ -441,7 +443,9 @@ SELECT i.inbox_no, i.session_no, s.session_id, s.archived_at_ms, i.state, i.atte
        e.branch_no AS entry_branch_no, t.state AS turn_state,
        t.inbox_no AS turn_inbox_no, t.session_no AS turn_session_no, t.attempt AS turn_attempt,
        i.heard, i.stops, i.lane, i.lane_before,
-       b.lane AS found_lane_before, i.digest, e.idempotency_key,
+       b.lane AS found_lane_before,
+       (SELECT d.lane FROM lane AS d WHERE d.lane = coalesce(i.lane_before, i.lane)
+          AND d.dropped_at_ms IS NOT NULL) AS dropped_lane, i.digest, e.idempotency_key,
        json_valid(i.payload) AS is_json,
        CASE WHEN json_valid(i.payload) THEN
          (SELECT r.value = 'user' FROM json_each(i.payload) AS r WHERE r."key" = 'role'

@@ -18,8 +18,9 @@ BAN_MS, QUIET_MS = 40_000, 600_000
 """How long a channel says to wait. If nobody calls it for so long after that, it begins anew."""
 WAITING_MAX = 5
 """Messages of a session that may wait. The test lowers the real limit to it, to reach it."""
-LANES = {"main": (2, 0), "cron": (1, 10), "resume": (1, 20)}
+LANES = {"main": (2, 0), "side": (1, 5), "cron": (1, 10), "resume": (1, 20)}
 """Of each lane: its concurrency and its priority."""
+DROPPABLE = ("side", "cron")
 HEARD_MAX = 2
 """Messages of a session that were heard and may wait. Likewise."""
 
@@ -147,6 +148,10 @@ class Gateway:
     ended: set[int] = field(default_factory=set)
     resumes_at_once: int = LANES["resume"][0]
     """The most that a resume plan has asked for."""
+    paused: set[str] = field(default_factory=set)
+    """Lanes that nothing is claimed from."""
+    dropped: set[str] = field(default_factory=set)
+    """Lanes that are none at the moment."""
 
     # -- inbox -------------------------------------------------------------------------------
 
@@ -211,6 +216,7 @@ class Gateway:
             known.edited, newest.text = version, text
             return newest, "replaced"
         event, lane = f"{known.event} edit {version}", known.lane_accepted
+        lane = "main" if lane in self.dropped else lane
         follower, _ = self.accept(event, session, lane, now_ms, text, is_heard=known.is_heard)
         if follower is None:
             return None, "full"
@@ -271,6 +277,7 @@ class Gateway:
     def may_run(self, message: Message, now_ms: int) -> bool:
         return (
             message.state == "queued"
+            and message.lane_accepted not in self.paused
             and is_over(message.available_ms, now_ms)
             and not self.waits_behind(message)
         )
@@ -278,9 +285,12 @@ class Gateway:
     def next(self, lane: str, now_ms: int) -> Message | None:
         concurrency, priority = LANES[lane]
         concurrency = self.resumes_at_once if lane == "resume" else concurrency
-        if len(self.running(lane=lane)) >= concurrency:
+        closed = self.paused | self.dropped
+        if lane in closed or len(self.running(lane=lane)) >= concurrency:
             return None
-        before = [name for name, (_, other) in LANES.items() if other < priority]
+        before = [
+            name for name, (_, other) in LANES.items() if other < priority and name not in closed
+        ]
         ready = [message for message in self.messages if self.may_run(message, now_ms)]
         found = oldest([message for message in ready if message.lane == lane], now_ms)
         if found is None or not any(message.lane in before for message in ready):
@@ -510,7 +520,10 @@ class Gateway:
     ) -> list[tuple[int, str]]:
         room = at_once - len(self.running(lane="resume"))
         room -= sum(
-            message.state == "queued" and message.lane == "resume" for message in self.messages
+            message.state == "queued"
+            and message.lane == "resume"
+            and message.lane_accepted not in self.paused
+            for message in self.messages
         )
         decisions = []
         for message in reversed(self.messages):
@@ -532,6 +545,8 @@ class Gateway:
                 or failed_before
             ):
                 action = "skip"
+            elif message.lane_accepted in self.paused:
+                action = "paused"
             elif room <= 0:
                 action = "later"
             else:
@@ -555,3 +570,32 @@ class Gateway:
 
     def drop(self, message: Message) -> None:
         message.state = "done"
+
+    # -- lanes -------------------------------------------------------------------------------
+
+    def open_in(self, lane: str) -> list[Message]:
+        """Return what a lane accepted and is not done."""
+        states = ("queued", "claimed", "interrupted", "dead")
+        return [
+            message
+            for message in self.messages
+            if message.lane_accepted == lane and message.state in states
+        ]
+
+    def move(self, message: Message, lane: str) -> None:
+        message.lane = lane if message.lane == message.lane_accepted else message.lane
+        message.lane_accepted = lane
+
+    def drop_lane(self, lane: str, into: str | None) -> str:
+        """Drop a lane, or say why not."""
+        if into == lane:
+            return "no lane for them"
+        if {lane, into} & self.dropped:
+            return "no such lane"
+        if into is None and self.open_in(lane):
+            return "has messages"
+        for message in self.open_in(lane):
+            self.move(message, into or "")
+        self.dropped.add(lane)
+        self.paused.discard(lane)
+        return "dropped"

@@ -3,7 +3,8 @@
 The model is `proofs/models/gateway.py`. A hypothesis state machine accepts new events
 and repeated ones, until a session is full. It chooses and claims, completes, fails,
 aborts and renews. It lets time pass and takes over expired leases. It lets the process
-die and recovers, resumes, requeues and drops, and ends a session. A candidate may be stale when
+die and recovers, resumes, requeues and drops, and ends a session. Lanes are paused, dropped,
+and made anew, and a drop may be killed in the middle. A candidate may be stale when
 it is claimed. Now and then a turn that has lost its session tries to write all the
 same. Replies are begun, sent, refused, lost, overdue, settled by hand and sent again,
 by senders that may be too late. Two handles are open on the file, and either may take
@@ -51,11 +52,13 @@ from sessiondb.gateway import (
     stopping,
     turns,
 )
+from sessiondb.gateway import lanes as lane_rules
 from sessiondb.maintenance import verify_inbox
 from sessiondb.transcript import context, registry
 from sessiondb.transcript.entries import prepare
 from tests.proofs.models.gateway import (
     BAN_MS,
+    DROPPABLE,
     HEARD_MAX,
     LANES,
     WAITING_MAX,
@@ -82,6 +85,7 @@ from tests.support.gateway import (
 
 EXAMPLES, STEPS = (1_000, 60) if LONG else (20, 40)
 SESSIONS = 3
+MOVED_AT_ONCE = 2
 LEASE_MS, TIMEOUT_MS = 5_000, 20_000
 OPEN_REPLIES = ("pending", "sending")
 
@@ -89,7 +93,7 @@ OPEN_REPLIES = ("pending", "sending")
 OUTCOMES = ["sent", "refused", "refused with a time", "refused for good", "lost"]
 
 numbers = st.integers(min_value=0, max_value=1_000_000)
-lanes = st.sampled_from(["main", "main", "main", "cron", "resume", "resume"])
+lanes = st.sampled_from(["main", "main", "main", "side", "cron", "resume", "resume"])
 
 
 class Machine(RuleBasedStateMachine):
@@ -104,6 +108,7 @@ class Machine(RuleBasedStateMachine):
         set_clock(self.patch, self.clock)
         self.patch.setattr(inbox, "SESSION_WAITING_MAX", WAITING_MAX)
         self.patch.setattr(inbox, "HEARD_WAITING_MAX", HEARD_MAX)
+        self.patch.setattr(lane_rules, "MOVED_AT_ONCE", MOVED_AT_ONCE)
         self.folder = tempfile.TemporaryDirectory(prefix="sessiondb-gateway-")
         self.portal_manager = anyio.from_thread.start_blocking_portal(backend=self.loop)
         self.portal = self.portal_manager.__enter__()
@@ -151,7 +156,7 @@ class Machine(RuleBasedStateMachine):
 
     # -- rules -------------------------------------------------------------------------------
 
-    @rule(pick=numbers, lane=st.sampled_from(["main", "main", "main", "cron"]))
+    @rule(pick=numbers, lane=st.sampled_from(["main", "main", "main", "side", "cron"]))
     def accept(self, pick: int, lane: str) -> None:
         event = f"e{len(self.model.messages)}"
         self._accept(event, pick % SESSIONS + 1, lane)
@@ -252,6 +257,10 @@ class Machine(RuleBasedStateMachine):
             lane=lane,
             answer=not is_heard,
         )
+        if lane in self.model.dropped and known is None:
+            with pytest.raises(sessiondb.NotFound):
+                accept()
+            return
         if session in self.model.ended and known is None:
             with pytest.raises(sessiondb.SessionEnded):
                 accept()
@@ -338,9 +347,100 @@ class Machine(RuleBasedStateMachine):
         """Messages arrive, and every lane takes what it may."""
         for session in picks:
             self._accept(f"e{len(self.model.messages)}", session, "main")
-        for lane in ("main", "cron", "resume"):
+        for lane in LANES:
             self._claim(lane)
             self._claim(lane)
+
+    # -- lanes -------------------------------------------------------------------------------
+
+    @rule(lane=lanes)
+    def pause_lane(self, lane: str) -> None:
+        self._pause(lane, "pause_lane", self.model.paused.add, was=False)
+
+    @rule(lane=lanes)
+    @precondition(lambda self: self.model.paused)
+    def resume_lane(self, lane: str) -> None:
+        self._pause(lane, "resume_lane", self.model.paused.discard, was=True)
+
+    @rule(lane=st.sampled_from(["main", "side"]))
+    def pause_a_lane_in_use(self, lane: str) -> None:
+        """A message is to be resumed, and another waits, when somebody pauses their lane."""
+        self._accept(f"e{len(self.model.messages)}", 1, lane)
+        self._claim(lane)
+        if self.model.running(session=1):
+            self._crash()
+            self._resume(at_once=2, age_s=10_000, deadline_s=3)
+        self._accept(f"e{len(self.model.messages)}", 2, lane)
+        self._pause(lane, "pause_lane", self.model.paused.add, was=False)
+        self._accept(f"e{len(self.model.messages)}", 3, "cron")
+        for other in ("cron", "resume", lane):
+            self._claim(other)
+
+    @rule(into=st.sampled_from(["main", "side"]))
+    def drop_a_lane_in_use(self, into: str) -> None:
+        """One of its messages has its turn, and another waits, when somebody drops a lane."""
+        self._accept(f"e{len(self.model.messages)}", 1, "cron")
+        self._claim("cron")
+        self._accept(f"e{len(self.model.messages)}", 2, "cron")
+        self._accept(f"e{len(self.model.messages)}", 2, "side")
+        self._drop("cron", into)
+        for turn in self.model.running(session=1):
+            self._end(turn, "fail")
+
+    def _pause(self, lane: str, name: str, change: Callable[[str], None], *, was: bool) -> None:
+        call = partial(self.call, getattr(self.db, name), lane)
+        if lane in self.model.dropped:
+            with pytest.raises(sessiondb.NotFound):
+                call()
+            return
+        assert call() == ((lane in self.model.paused) == was)
+        change(lane)
+
+    @rule(
+        lane=st.sampled_from(DROPPABLE),
+        into=st.sampled_from([None, "main", *DROPPABLE]),
+        killed=st.booleans(),
+    )
+    def drop_lane(self, lane: str, into: str | None, killed: bool) -> None:
+        """Somebody drops a lane, and may die after the first step."""
+        if killed and into is not None and not {lane, into} & self.model.dropped and lane != into:
+            self._drop_in_part(lane, into)
+        else:
+            self._drop(lane, into)
+
+    def _drop(self, lane: str, into: str | None) -> None:
+        outcome = self.model.drop_lane(lane, into)
+        call = partial(self.call, self.db.drop_lane, lane, into=into)
+        if outcome == "dropped":
+            call()
+        else:
+            error = sessiondb.NotFound if outcome == "no such lane" else sessiondb.InvalidInput
+            with pytest.raises(error):
+                call()
+
+    def _drop_in_part(self, lane: str, into: str) -> None:
+        """Take one step of a drop. Whichever messages it moves, it moves so many."""
+        left = self.model.open_in(lane)
+        ended = self.write(lambda tx: lane_rules.drop(tx, lane, into))
+        rows = {row.inbox_no: row for row in self.call(look, self.db, "inbox")}
+        moved = [
+            message
+            for message in left
+            if (rows[message.number].lane_before or rows[message.number].lane) == into
+        ]
+        assert len(moved) == min(MOVED_AT_ONCE, len(left))
+        for message in moved:
+            self.model.move(message, into)
+        assert ended == (len(left) < MOVED_AT_ONCE)
+        if ended:
+            assert self.model.drop_lane(lane, into) == "dropped"
+
+    @rule(lane=st.sampled_from(DROPPABLE))
+    @precondition(lambda self: self.model.dropped)
+    def make_lane_anew(self, lane: str) -> None:
+        concurrency, priority = LANES[lane]
+        self.call(self.db.set_lane, lane, concurrency=concurrency, priority=priority)
+        self.model.dropped.discard(lane)
 
     @rule(
         pick=numbers,
@@ -636,6 +736,7 @@ class Machine(RuleBasedStateMachine):
                 row.attempts,
                 row.turn_no,
                 row.lane,
+                row.lane_before or row.lane,
                 row.available_at_ms,
                 row.queued_at_ms,
                 row.superseded_by,
@@ -647,6 +748,7 @@ class Machine(RuleBasedStateMachine):
                 message.attempts,
                 message.turn,
                 message.lane,
+                message.lane_accepted,
                 message.available_ms,
                 message.queued_ms,
                 message.superseded_by,
@@ -713,6 +815,8 @@ class Machine(RuleBasedStateMachine):
 
     def let_all_end(self) -> None:
         """Run every lane, as often as it takes. No message may be left that never ends."""
+        for lane in self.model.paused:
+            self.call(self.db.resume_lane, lane)
         for _ in range(20 * len(self.model.messages) + 20):
             self.clock.pass_ms(61_000)
             self.call(self.db.write, "test", leases.take_over_expired)
@@ -1022,6 +1126,40 @@ def _a_conversation_is_reset_under_its_turn(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(stopping, "end_running", lenient)
 
 
+def _a_paused_lane_is_claimed_from(patch: pytest.MonkeyPatch) -> None:
+    find_lane = lane_rules.find_lane
+
+    def as_running(tx: Any, lane: str) -> Any:
+        found = find_lane(tx, lane)
+        return found and found._replace(paused_at_ms=None)
+
+    patch.setattr(claims, "find_lane", as_running)
+    change_statement(patch, "inbox.next", "AND own.paused_at_ms IS NULL", "")
+
+
+def _what_a_paused_lane_accepted_is_resumed(patch: pytest.MonkeyPatch) -> None:
+    change_statement(patch, "inbox.next", "AND own.paused_at_ms IS NULL", "")
+
+
+def _a_paused_lane_takes_the_room_of_resumes(patch: pytest.MonkeyPatch) -> None:
+    change_statement(
+        patch, "inbox.running_resumes", "l.paused_at_ms IS NOT NULL", "l.paused_at_ms < 0"
+    )
+
+
+def _a_paused_lane_holds_back_the_others(patch: pytest.MonkeyPatch) -> None:
+    change_statement(patch, "turns.lanes_before", "AND l.paused_at_ms IS NULL", "")
+    change_statement(patch, "inbox.next", "AND own.paused_at_ms IS NULL", "")
+
+
+def _a_drop_leaves_what_runs(patch: pytest.MonkeyPatch) -> None:
+    change_statement(patch, "turns.open_in_lane", "c.state = 'claimed'", "c.state = 'queued'")
+
+
+def _a_drop_moves_nothing_behind_what_waits(patch: pytest.MonkeyPatch) -> None:
+    change_statement(patch, "inbox.line_up_all", "WHERE state = 'queued'", "WHERE 0")
+
+
 # Among all rules it may take hundreds of examples until the few that show the defect come in a
 # row. So these machines have no other.
 ENOUGH_RULES = {
@@ -1039,6 +1177,12 @@ ENOUGH_RULES = {
     _a_resume_has_no_minute: ("die_when_all_is_quiet",),
     _stale_candidate_is_claimed: ("accept", "choose", "claim", "claim_what_was_chosen", "go_on"),
     _text_before_an_edit_is_claimed: ("accept", "choose", "edit", "claim_what_was_chosen"),
+    _a_paused_lane_is_claimed_from: ("pause_a_lane_in_use", "resume_lane"),
+    _what_a_paused_lane_accepted_is_resumed: ("pause_a_lane_in_use", "resume_lane"),
+    _a_paused_lane_takes_the_room_of_resumes: ("pause_a_lane_in_use", "resume_lane", "crash"),
+    _a_paused_lane_holds_back_the_others: ("pause_a_lane_in_use", "resume_lane"),
+    _a_drop_leaves_what_runs: ("drop_a_lane_in_use", "make_lane_anew"),
+    _a_drop_moves_nothing_behind_what_waits: ("drop_a_lane_in_use", "make_lane_anew"),
 }
 
 
@@ -1109,6 +1253,12 @@ RARE = {
         _taken_back_in_silence,
         _an_edit_stays_when_its_message_goes,
         _a_conversation_is_reset_under_its_turn,
+        _a_paused_lane_is_claimed_from,
+        _what_a_paused_lane_accepted_is_resumed,
+        _a_paused_lane_takes_the_room_of_resumes,
+        _a_paused_lane_holds_back_the_others,
+        _a_drop_leaves_what_runs,
+        _a_drop_moves_nothing_behind_what_waits,
     ],
     rare=RARE,
 )

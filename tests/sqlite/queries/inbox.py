@@ -874,6 +874,19 @@ def imports_of_running(w: World, _tx: Recorder) -> None:
         )
 
 
+def paused_lane(event_id: str = "", **columns: str) -> Given:
+    """Return the pause of lane slow, which accepted a message, too."""
+
+    def pause(w: World, _tx: Recorder) -> None:
+        w.connection.execute("UPDATE lane SET paused_at_ms = 5 WHERE lane = 'slow'")
+        for column, lane in columns.items():
+            w.connection.execute(
+                f"UPDATE inbox SET {column} = ? WHERE event_id = ?", (lane, event_id)
+            )
+
+    return pause
+
+
 AHEAD = NOW + 60 * SECOND
 
 
@@ -1194,6 +1207,16 @@ READS = [
     ),
     Read(
         "inbox.interrupted",
+        "with the lane that accepted it, if it is paused",
+        {"before_no": 2**62, "limit": 3},
+        [
+            {"session_id": name, "paused_lane": lane}
+            for name, lane in (("import-blank", None), ("import-odd", "slow"), ("cut-failed", None))
+        ],
+        paused_lane("cut-damaged", lane="slow"),
+    ),
+    Read(
+        "inbox.interrupted",
         "not with a turn that came later",
         {"before_no": 2**62, "limit": 9},
         [
@@ -1231,7 +1254,16 @@ READS = [
             "limit": 9,
             "instances": json.dumps([w.no("instance dying-too")]),
         },
-        [{"session_id": "held-too", "attempts": 1, "state_before": None, "damaged": 0}],
+        [
+            {
+                "session_id": "held-too",
+                "attempts": 1,
+                "state_before": None,
+                "damaged": 0,
+                "paused_lane": "slow",
+            }
+        ],
+        paused_lane(),
     ),
     Read(
         "inbox.interrupted_by",
@@ -1256,6 +1288,13 @@ READS = [
             [{"resumes": resumes}],
         )
         for dead, resumes in (((), 2), (("dying",), 2), (("dying", "other"), 1))
+    ),
+    Read(
+        "inbox.running_resumes",
+        "without those that a paused lane keeps back",
+        {"dead": "[]"},
+        [{"resumes": 1}],
+        paused_lane("resumed", lane_before="slow"),
     ),
     *(
         Read(

@@ -172,11 +172,23 @@ CHANGES = [
     change(
         "put_lane",
         "the last row of a key wins",
-        {"lane main": {"concurrency": 7, "priority": 8, "people": 0}},
+        {
+            "lane main": {
+                "concurrency": 7,
+                "priority": 8,
+                "people": 0,
+                "paused_at_ms": 5,
+                "settings": "{}",
+                "dropped_at_ms": 6,
+            }
+        },
         lane="main",
         concurrency=7,
         priority=8,
         people=0,
+        paused_at_ms=5,
+        settings="{}",
+        dropped_at_ms=6,
     ),
     Change(
         "salvage.cap_cursors",

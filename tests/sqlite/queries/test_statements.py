@@ -23,6 +23,7 @@ MODULES = [importlib.import_module(f"{__package__}.{name}") for name in FILES]
 NO_PAGE_BEHIND = {
     "inbox.heard": "a claim takes all that may wait",
     "inbox.heard_weight": "a count",
+    "turns.open_in_lane": "what was returned is moved, and not returned again",
     "history.in_context": "read from one number on (tests/cli/test_history.py)",
     "status.channels": "those with most replies, for a person",
     "channels.outwaited": "what was returned is given up, and not returned again",

@@ -51,6 +51,61 @@ CHANGES = [
         {"lane slow": {"people": 1}, "+event lane_changed/operator": ANY},
     ),
     Change(
+        "turns.pause_lane",
+        "one lane of several, once",
+        lambda w, tx: [lanes.pause(tx, "slow") for _ in range(2)],
+        {"lane slow": {"paused_at_ms": NOW}, "+event lane_changed/operator": ANY},
+    ),
+    Change(
+        "turns.pause_lane",
+        "a lane that runs is not resumed",
+        lambda w, tx: [tx.run("turns.pause_lane", lane="slow", at_ms=None)],
+        {},
+    ),
+    Change(
+        "turns.set_lane_settings",
+        "one lane of several",
+        lambda w, tx: lanes.set_settings(tx, "slow", '{"lease_s":5}'),
+        {"lane slow": {"settings": '{"lease_s":5}'}, "+event lane_changed/operator": ANY},
+    ),
+    Change(
+        "turns.move_messages",
+        "what waits in one lane, and what a turn works on or an operator decides about",
+        lambda w, tx: [
+            tx.run(
+                "turns.move_messages",
+                lane="wide",
+                into="slow",
+                numbers=json.dumps([w.no("inbox retried"), w.no("inbox cron-next")]),
+            ),
+        ],
+        {"inbox retried": {"lane": "slow"}},
+    ),
+    Change(
+        "turns.drop_lane",
+        "one lane, whose messages had gone",
+        lambda w, tx: [
+            tx.run("turns.set_lane", lane="new", concurrency=1, priority=1, people=None),
+            lanes.drop(tx, "new", None),
+        ],
+        {
+            "+lane new": {"concurrency": 1, "priority": 1, "dropped_at_ms": NOW},
+            "+event lane_changed/operator": ANY,
+        },
+    ),
+    Change(
+        "turns.set_lane",
+        "a lane that was dropped, anew",
+        lambda w, tx: [
+            w.connection.execute(
+                "UPDATE lane SET dropped_at_ms = 5, paused_at_ms = 5, settings = '{}', people = 1"
+                " WHERE lane = 'slow'"
+            ),
+            lanes.set_lane(tx, "slow", 7, 6),
+        ],
+        {"lane slow": {"concurrency": 7, "priority": 6}, "+event lane_changed/operator": ANY},
+    ),
+    Change(
         "turns.make_room",
         "for more turns at once than one lane has",
         lambda w, tx: [
