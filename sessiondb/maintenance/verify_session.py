@@ -49,6 +49,7 @@ class SessionWalk:
         self._asked: AskedCheck
         self._was_heard = False  # a user's message is of the time when a person was last heard
         self._boundaries = 0  # compaction and reset entries that began a context
+        self._aside = 0  # of these, those that were appended aside: no epoch began. By their texts
 
     def steps(self) -> Steps:
         """Yield the steps of this session: its row first, which bounds all later steps."""
@@ -76,7 +77,8 @@ class SessionWalk:
                 "but no message of a user is of that time",
                 "warning",
             )
-        epochs = EpochWalk(self._row, self._boundaries, self.findings)
+        most = self._boundaries - self._aside
+        epochs = EpochWalk(self._row, range(most if self.deep else 0, most + 1), self.findings)
         yield from epochs.steps()
         yield self._still_there
 
@@ -427,6 +429,8 @@ class SessionWalk:
                         draft = self._texts.check(tx, row, texts[row.entry_no])
                         self._order.add(row.entry_no, row.branch_no, draft)
                         self._asked.add(row, draft)
+                        if draft is not None and draft.side:
+                            self._aside += row.boundary_no == row.entry_no
 
             return step
 

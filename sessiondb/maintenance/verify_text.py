@@ -173,8 +173,10 @@ class TextCheck:
         elif row.type == "message":
             before = row.parent_open_calls or 0
             check_open_calls(self._findings, row, max(0, before - draft.results))
-        # In its first epoch, a session's replies can have been asked for in no other.
-        missing = row.usage_tokens is None and self._session.epoch > 0
+        # In its first epoch, a session's replies can have been asked for in no other, but for
+        # those behind a boundary that was appended aside.
+        is_first = self._session.epoch == 0 and row.boundary_no is None
+        missing = row.usage_tokens is None and not is_first
         if row.usage_tokens != draft.usage_tokens and not missing:
             self._findings.of(
                 row,
@@ -184,20 +186,16 @@ class TextCheck:
             )
 
     def _boundary(self, tx: ReadTx, row: statements.VerifyEntries, draft: Draft) -> None:
-        """Check that a compaction or reset entry begins a context, and what that keeps."""
-        begins = not draft.side
-        if begins != (row.boundary_no == row.entry_no):
-            self._findings.of(
-                row,
-                "boundary",
-                f"is a {row.type} but begins no context"
-                if begins
-                else "is a side append but begins a context",
-            )
-        elif begins:
-            self._kept(tx, row, draft)
-            if row.type == "compaction":
-                self._job(tx, row, draft)
+        """Check that a compaction or reset entry begins a context, and what that keeps.
+
+        One that was appended aside begins that of what follows it, and has no job.
+        """
+        if row.boundary_no != row.entry_no:
+            self._findings.of(row, "boundary", f"is a {row.type} but begins no context")
+            return
+        self._kept(tx, row, draft)
+        if row.type == "compaction" and not draft.side:
+            self._job(tx, row, draft)
 
     def _kept(self, tx: ReadTx, row: statements.VerifyEntries, draft: Draft) -> None:
         named = draft.first_kept_id
@@ -207,6 +205,7 @@ class TextCheck:
                 kept is None  # `SessionWalk._first_kept` reports that
                 or (named is not None and kept.entry_id == named)
                 or (named is None and kept.entry_no & SEQ_MAX == draft.first_kept_seq)
+                or (named is not None and self._is_damaged_line(tx, named))
             )
         else:
             agrees = not self._could_keep(tx, row, named)

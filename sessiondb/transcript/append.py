@@ -35,12 +35,12 @@ from sessiondb.errors import (
     PartlyStored,
     StoreDamaged,
 )
-from sessiondb.json_text import dumps
+from sessiondb.json_text import dumps, loads
 from sessiondb.limits import SEQ_MAX, USAGE_REPLIES_MAX
 from sessiondb.models import ANY_HEAD, AnyHead, Entry, EntryRef, ExpectedHead, Receipt
 
 from .content import says_the_same
-from .entries import BOUNDARY_TYPES, OFF_TREE_TYPES, Draft, EntryRow, new_id
+from .entries import BOUNDARY_TYPES, OFF_TREE_TYPES, Draft, EntryRow, Gap, id_or_none, new_id
 from .formats import spoken
 from .formats.prompt import PROMPTS
 from .notes import note_asked, note_order
@@ -204,10 +204,14 @@ def place_after(tx: Tx, state: State, draft: Draft, parent: TreeEntry | None) ->
 def _place_aside(tx: Tx, state: State, tip: State, draft: Draft) -> Receipt:
     """Store a side append: after `tip`, on a branch of its own. The head and the context stay.
 
-    Not even a compaction or a reset begins a context here.
+    A compaction or a reset begins no epoch here. It is the boundary of what follows it.
     """
     tip.branch_no = None
-    receipt = attach(tx, tip, draft)
+    first_kept_no = None
+    if draft.type in BOUNDARY_TYPES:
+        first_kept_no = _first_kept(tx, tip, draft)
+        tip.boundary_no = entry_number(tip.session_no, tip.last_seq + 1)
+    receipt = attach(tx, tip, draft, first_kept_no=first_kept_no)
     state.last_seq, state.name, state.heard_at_ms = tip.last_seq, tip.name, tip.heard_at_ms
     return receipt
 
@@ -472,7 +476,9 @@ def _payload(draft: Draft, head_id: str | None) -> tuple[str, int]:
 def _first_kept(tx: ReadTx, state: State, draft: Draft) -> int | None:
     """Find what a boundary keeps: an entry on its own path, before it. Any other keeps nothing."""
     kept: TreeEntry | None = None
-    if draft.first_kept_id is not None:
+    if draft.first_kept_gap is not None:
+        kept = _behind_gap(tx, state, draft.first_kept_gap)
+    elif draft.first_kept_id is not None:
         kept = find_entry(tx, state, draft.first_kept_id)
     elif draft.first_kept_seq is not None and draft.first_kept_seq <= state.last_seq:
         kept = tx.first(
@@ -486,6 +492,27 @@ def _first_kept(tx: ReadTx, state: State, draft: Draft) -> int | None:
     ):
         return None
     return kept.entry_no
+
+
+def _behind_gap(tx: ReadTx, state: State, gap: Gap) -> TreeEntry | None:
+    """Return the entry on the path to the head that follows a gap of damaged lines."""
+    before = find_entry(tx, state, gap.after_id) if gap.after_id is not None else None
+    before_no = before.entry_no if before is not None else None
+    if state.head_no is None or (before is not None and not on_path(tx, before, state.head_no)):
+        return None
+    for segment in segments(tx, state.head_no, stop_no=before_no):
+        low_no = segment.low_no + (segment.low_no == before_no)
+        found = tx.first(
+            "transcript.first_in_span",
+            branch_no=segment.branch_no,
+            low_no=low_no,
+            high_no=segment.high_no,
+        )
+        if found is not None:
+            text = tx.one("context.boundary", entry_no=found.entry_no).payload
+            follows_gap = id_or_none(loads(text).get("parentId")) in gap.ids
+            return tx.one("transcript.by_no", entry_no=found.entry_no) if follows_gap else None
+    return None
 
 
 def _named_parent(tx: ReadTx, state: State, parent_id: str | None) -> TreeEntry | None:

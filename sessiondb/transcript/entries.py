@@ -161,6 +161,16 @@ class EntryRow(TypedDict):
     payload: str
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Damaged lines, of which one is named, between an entry and the next one on its path."""
+
+    after_id: str | None
+    """The entry before them. None: the root."""
+    ids: frozenset[str]
+    """The line that is named, and those that follow it. The next entry names one of them."""
+
+
 @dataclass(slots=True)
 class Draft:
     """An entry that is ready to be stored, but for its parent, which only the transaction knows.
@@ -212,6 +222,8 @@ class Draft:
     first_kept_id: str | None = None
     first_kept_seq: int | None = None
     """Version 1 counts lines instead."""
+    first_kept_gap: Gap | None = None
+    """The line that it names is damaged: the next entry is the first."""
     tokens_before: int = 0
     idempotency_key: str | None = None
     wide: int = 0

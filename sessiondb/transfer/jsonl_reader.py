@@ -39,7 +39,7 @@ from sessiondb.limits import (
     MIB,
 )
 from sessiondb.models import BEHIND_ENTRY, BYTES_OF_ENTRY
-from sessiondb.transcript.entries import Draft, id_or_none, parse_line
+from sessiondb.transcript.entries import Draft, Gap, id_or_none, parse_line
 from sessiondb.transcript.formats import PI
 from sessiondb.transcript.formats.pi import entry_ms
 from sessiondb.transcript.pi_sdk import as_pi
@@ -489,6 +489,8 @@ class _Reader:
         draft.parent_id = _past_damage(draft.parent_id, self.links)
         if draft.type == "leaf":
             draft.target_id = _past_damage(draft.target_id, self.links)
+        if draft.first_kept_id in self.links:
+            draft.first_kept_gap = _gap_at(draft.first_kept_id, self.links)
 
     def _kept(
         self, raw: bytes, reason: str, severity: Severity, *, stored: bytes | None = None
@@ -533,6 +535,20 @@ def _past_damage(entry_id: str | None, links: Links) -> str | None:
         seen.add(entry_id)
         entry_id = links[entry_id]
     return entry_id
+
+
+def _gap_at(named_id: str, links: Links) -> Gap:
+    """Return the gap that begins at a damaged line."""
+    children: dict[str | None, list[str]] = {}
+    for entry_id, parent_id in links.items():
+        children.setdefault(parent_id, []).append(entry_id)
+    ids, waiting = set[str](), [named_id]
+    while waiting:
+        entry_id = waiting.pop()
+        if entry_id not in ids:
+            ids.add(entry_id)
+            waiting += children.get(entry_id, ())
+    return Gap(_past_damage(named_id, links), frozenset(ids))
 
 
 def _reason(error: Exception) -> str:

@@ -245,12 +245,16 @@ def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     leaf: int | None = None
     cursor: str | None = None  # what the next entry may name, and mean the leaf
 
+    def passed(value: Any) -> list[str | None]:
+        """Return an id and, of lines that are no entries, those that they lead to."""
+        found = [_id(value)]
+        while found[-1] in damaged and (parent_id := _id(damaged[found[-1]])) not in found:
+            found.append(parent_id)
+        return found
+
     def named(value: Any) -> int | None:
         """Return the newest line of an id. Lines that are no entries lead to their parents."""
-        wanted, seen = _id(value), set()
-        while wanted in damaged and wanted not in seen:
-            seen.add(wanted)
-            wanted = _id(damaged[wanted])
+        wanted = passed(value)[-1]
         return newest.get(wanted) if wanted is not None else None
 
     for line in lines:
@@ -288,7 +292,7 @@ def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
             )
             if version < 3 and sent.get("role") == "hookMessage":
                 line = {**line, "message": _finite({**sent, "role": "custom"})}
-            nodes.append((line, parent))
+            nodes.append(({**line, "passed": passed(line.get("parentId"))[:-1]}, parent))
             cursor = _id(line.get("id")) if is_side else None
             if not is_side:
                 leaf = len(nodes) - 1
@@ -388,7 +392,7 @@ def _sent(entries: list[dict[str, Any]], edits: dict[Any, Any]) -> list[Any]:
             content = _finite(edit["content"])
             if isinstance(content, str) and message["role"] in ("assistant", "toolResult"):
                 content = [{"type": "text", "text": content}]
-            message = {**message, "content": content}
+            message = _finite({**message, "content": content})
         found.append(message)
     return found
 
@@ -401,7 +405,7 @@ def _is_first_kept(boundary: dict[str, Any], entry: dict[str, Any]) -> bool:
     if boundary.get("kept") is not None:
         return entry is boundary["kept"]
     wanted = _id(boundary.get("firstKeptEntryId"))
-    return wanted is not None and _id(entry.get("id")) == wanted
+    return wanted is not None and wanted in (_id(entry.get("id")), *entry.get("passed", ()))
 
 
 def _message(entry: dict[str, Any]) -> Any:

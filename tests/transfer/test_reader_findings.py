@@ -28,6 +28,20 @@ def lines(*texts: str | bytes) -> bytes:
     return b"".join((text.encode() if isinstance(text, str) else text) + b"\n" for text in texts)
 
 
+def said(entry_id: str, parent_id: str | None, seq: int, lane: str, text: str) -> dict[str, Any]:
+    """Return a message of pi's SDK in a lane."""
+    return {
+        "kind": "entry",
+        "lane": lane,
+        "type": "message",
+        "id": entry_id,
+        "parentId": parent_id,
+        "seq": seq,
+        "timestamp": seq,
+        "message": {"role": "user", "content": text, "timestamp": seq},
+    }
+
+
 FOUND: dict[str, tuple[bytes, list[str]]] = {
     "a compaction keeps an entry whose id is a number": (
         lines(
@@ -37,6 +51,72 @@ FOUND: dict[str, tuple[bytes, list[str]]] = {
             entry("compaction", "c", 7, summary="S", firstKeptEntryId=7),
         ),
         ["S", "two"],
+    ),
+    "a compaction keeps from a line on that has no type": (
+        lines(
+            header(),
+            message("a", None, "one"),
+            entry("", "d", "a"),
+            entry("", "e", "d"),
+            message("b", "e", "two"),
+            message("x", "a", "on another branch"),
+            entry("compaction", "c", "b", summary="S", firstKeptEntryId="d"),
+            message("f", "c", "three"),
+        ),
+        ["S", "two", "three"],
+    ),
+    "a compaction keeps nothing for a line without a type on another branch": (
+        lines(
+            header(),
+            message("a", None, "one"),
+            entry("", "d", "a"),
+            message("b", "d", "two"),
+            message("x", "a", "on another branch"),
+            entry("compaction", "c", "x", summary="S", firstKeptEntryId="d"),
+        ),
+        ["S"],
+    ),
+    "a compaction of another lane is continued on the main lane (pi's SDK)": (
+        lines(
+            *map(
+                json.dumps,
+                [
+                    {"kind": "header", "version": 4, "id": "s", "createdAt": 1, "cwd": "/x"},
+                    said("a", None, 1, "main", "one"),
+                    {"kind": "lane", "seq": 2, "lane": "aside", "leafId": "a"},
+                    {
+                        **said("c", "a", 3, "aside", ""),
+                        "type": "compaction",
+                        "summary": "S",
+                        "tokensBefore": 1,
+                        "retainedTail": [],
+                    },
+                    said("b", "c", 4, "aside", "two"),
+                    {"kind": "lane", "seq": 5, "lane": "main", "leafId": "b"},
+                    said("d", "b", 6, "main", "three"),
+                ],
+            )
+        ),
+        ["S", "two", "three"],
+    ),
+    "a compaction that was appended aside is continued (OpenClaw)": (
+        lines(
+            header(),
+            message("a", None, "one"),
+            entry(
+                "compaction",
+                "c",
+                "a",
+                summary="S",
+                firstKeptEntryId="a",
+                tokensBefore=1,
+                appendMode="side",
+            ),
+            message("b", "a", "two"),
+            entry("leaf", "l", "b", targetId="c"),
+            message("d", "c", "three"),
+        ),
+        ["S", "one", "three"],
     ),
 }
 
