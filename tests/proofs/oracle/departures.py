@@ -151,6 +151,44 @@ DEPARTURES: Final = (
         (_header(), _FIRST, _message("b", "a"), _entry("unheard_of", "x", "a")),
     ),
     Departure(
+        "kept-line-of-an-unknown-type",
+        "openclaw",
+        "OpenClaw keeps the entry before it, too. pi begins with what follows it",
+        (
+            _header(),
+            _FIRST,
+            _message("b", "a"),
+            _entry("unheard_of", "x", "b"),
+            _entry("compaction", "c", "x", summary="s", firstKeptEntryId="x", tokensBefore=1),
+        ),
+    ),
+    Departure(
+        "unknown-type-behind-a-torn-line",
+        "openclaw",
+        "OpenClaw lets what names the line before it continue the conversation, if that line is of "
+        "a type that it does not know. pi begins anew",
+        (
+            _header(),
+            _FIRST,
+            b'{"type":"message","id":"t","parentId":"a","mess',
+            _entry("unheard_of", "x", "t"),
+            _message("b", "x"),
+        ),
+    ),
+    Departure(
+        "lines-of-version-1",
+        "pi",
+        "A compaction of version 1 names a line by its number, and damaged lines count there, in "
+        "pi and OpenClaw each in its own way. An import counts entries",
+        (
+            _header(None),
+            {"type": ""},
+            _FIRST,
+            _message("b", "a"),
+            _entry("compaction", "c", "b", summary="s", firstKeptEntryIndex=3, tokensBefore=1),
+        ),
+    ),
+    Departure(
         "entry-without-id",
         "openclaw",
         "OpenClaw ignores an entry without an id. pi reads it",

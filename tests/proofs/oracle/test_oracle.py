@@ -12,6 +12,8 @@ from typing import Any
 import anyio
 import pytest
 
+from tests.transfer.test_reader_findings import FOUND
+
 from . import transcripts
 from .departures import DEPARTURES, Departure
 from .judge import compare, import_all, judge
@@ -111,6 +113,20 @@ def test_each_transcript_meets_its_own_reader() -> None:
 def test_real_readers_find_no_difference(readers: Readers) -> None:
     made = [generate(SEED, number) for number in range(60)]
     assert [str(one) for one in anyio.run(judge, made, readers)] == []
+
+
+def test_each_finding_is_what_its_reader_reads(readers: Readers) -> None:
+    programs = {"(pi's SDK)": "sdk", "(OpenClaw)": "openclaw"}
+    found = [
+        Transcript(
+            name,
+            next((by for end, by in programs.items() if name.endswith(end)), "pi"),
+            content,
+            frozenset(),
+        )
+        for name, (content, _) in FOUND.items()
+    ]
+    assert [str(one) for one in anyio.run(judge, found, readers)] == []
 
 
 def test_each_departure_is_one(readers: Readers) -> None:

@@ -43,13 +43,19 @@ _INFINITE: Final = "1e999 without quotes"
 """Stands for a number that JavaScript takes for infinite, and writes as null."""
 
 
+_SHIFTS: Final = frozenset(
+    {"a header in the middle", "a line that is no object", "an entry without a type"}
+)
+"""Lines that the readers of version 1 count, each in its own way, and an import does not."""
+
+
 @dataclass(frozen=True)
 class Transcript:
     """A file, and whose reader knows what it means."""
 
     name: str
     by: str
-    content: bytes
+    content: bytes = field(repr=False)
     moves: frozenset[str]
     """What is odd about it."""
 
@@ -117,7 +123,7 @@ class _Writer:
         """Write a line as programs do: as UTF-8, with half pairs escaped. Some escape all."""
         text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
         if self.chance.random() < 0.1 or any("\ud800" <= char <= "\udfff" for char in text):
-            text = json.dumps(fields)
+            text = json.dumps(fields, separators=(",", ":"))
         return text.replace(f'"{_INFINITE}"', "1e999").encode()
 
     def put(self, line: bytes) -> None:
@@ -406,10 +412,16 @@ class _Tree(_Writer):
             case "a header in the middle":
                 self.put(self.encode({"type": "session", "version": 3, "id": "again"}))
 
+    def now(self, *moves: tuple[str, float]) -> str | None:
+        """Return a move, but none of those that shift the lines that version 1 counts."""
+        if self.is_linear:
+            moves = tuple((move, 0 if move in _SHIFTS else share) for move, share in moves)
+        return super().now(*moves)
+
     def encode(self, fields: dict[str, Any]) -> bytes:
         line = super().encode(fields)
         if self.odd("a line that is not UTF-8", 0.01):
-            at = line.find(b": ") + 2  # within a text, if the line has one
+            at = line.find(b": ") + 2  # within a text, where the line has one
             if at > 1:
                 line = line[:at] + self.pick([b"\xe9", b"\xc4\xe3", b"\xf0\x9f"]) + line[at:]
         return line
@@ -500,8 +512,11 @@ class _Pi(_Tree):
 
 @dataclass
 class _OpenClaw(_Tree):
-    cursor: Any = None
-    """The entry that the next append names as its parent, if that is not the leaf."""
+    of_the_future: set[Any] = field(default_factory=set)
+
+    def _first_kept(self) -> Any:
+        kept = super()._first_kept()
+        return None if kept in self.of_the_future else kept
 
     def _step(self) -> None:
         if self.is_linear:
@@ -513,9 +528,11 @@ class _OpenClaw(_Tree):
             ("no parent", 0.04),
             ("a line of the future", 0.02),
         ):
-            case "a line of the future":
+            case "a line of the future" if "a torn line" not in self.moves:
                 kind = self.pick(["tool_state", "", 5, None])
-                self._place({"type": kind, "data": self.text()}, self._new_id())
+                entry_id = self._new_id()
+                self._place({"type": kind, "data": self.text()}, entry_id)
+                self.of_the_future.add(entry_id)
             case "a leaf record":
                 self._leaf_record()
             case "a side append":
