@@ -88,7 +88,7 @@ async def take(update: dict[str, Any], db: SessionDB) -> None:
 
 async def answer(turn: Turn) -> Answer:
     context = await turn.session.context()
-    text = f"{len(context.messages)}: {turn.message['content']}"  # a model would be asked here
+    text = f"{len(context.messages)}: {turn.text}"  # a model would be asked here
     return Answer(
         entries=[{"role": "assistant", "content": [{"type": "text", "text": text}]}],
         replies=[("telegram", {"text": text})],

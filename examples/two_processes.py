@@ -28,7 +28,7 @@ CONVERSATIONS = 5
 
 async def answer(turn: Turn) -> Answer:
     await anyio.sleep(0.01)  # a model's work
-    text = f"to {turn.message['content']}"
+    text = f"to {turn.text}"
     return Answer(
         entries=[{"role": "assistant", "content": [{"type": "text", "text": text}]}],
         replies=[("web:7", text)],

@@ -30,6 +30,7 @@ from sessiondb.limits import (
     RetryPauses,
 )
 from sessiondb.models import Receipt
+from sessiondb.texts import text_of
 from sessiondb.transcript.entries import (
     LARGE_ITEMS,
     Appendable,
@@ -179,6 +180,11 @@ class Turn:
 
     def __str__(self) -> str:
         return f"turn {self.turn_no} of session {self.session.id}"
+
+    @property
+    def text(self) -> str:
+        """What a person would read of the message. Empty: nothing, of a picture for instance."""
+        return text_of(self.message)
 
     @property
     def turn_no(self) -> int:

@@ -93,7 +93,7 @@ async def test_a_turn_says_where_its_message_came_from(tmp_db: Path) -> None:
 
     async def handle(turn: Turn) -> Answer:
         where = (turn.channel, turn.event_id, turn.lane, turn.key, turn.agent_id, turn.kind)
-        seen.append((*where, turn.accepted_at_ms))
+        seen.append((*where, turn.text, turn.accepted_at_ms))
         return answer(turn)
 
     async with sessiondb.open(tmp_db) as db:
@@ -106,14 +106,24 @@ async def test_a_turn_says_where_its_message_came_from(tmp_db: Path) -> None:
         ):
             await eventually(partial(nothing_open, db))
     assert sorted(seen) == [
-        ("cron", "e2", "cron", TWO, "west", "resume", second.accepted_at_ms),
-        ("discord:bot1", "e1", "main", ONE, "main", "message", first.accepted_at_ms),
+        ("cron", "e2", "cron", TWO, "west", "resume", "b", second.accepted_at_ms),
+        ("discord:bot1", "e1", "main", ONE, "main", "message", "a", first.accepted_at_ms),
     ]
 
 
 def test_the_public_face_of_a_turn_is_what_a_handler_may_use() -> None:
     assert {name for name in dir(Turn) if not name.startswith("_")} == {
-        *("session", "message", "details", "append", "reset", "renew", "progress", "previous"),
+        *(
+            "session",
+            "message",
+            "text",
+            "details",
+            "append",
+            "reset",
+            "renew",
+            "progress",
+            "previous",
+        ),
         *("turn_no", "attempt", "inbox_no", "kind", "edit_of", "accepted_at_ms"),
         *("channel", "event_id", "lane", "key", "agent_id"),
     }
