@@ -358,6 +358,7 @@ CREATE INDEX turn_by_start ON turn (started_at_ms);
 --   queued -> claimed -> done | dead
 --   interrupted: its turn was interrupted, and the resume plan decides
 --   heard -> done: not for the agent. The next claim appends it
+-- Its text is here until it is appended, and from then on in its entry only.
 -- A message ends answered by a completed turn, or with an event that its sender can see.
 CREATE TABLE inbox (
   inbox_no          INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -406,7 +407,8 @@ CREATE TABLE inbox (
                                                 -- the like, as a JSON object. No model reads it
                     CONSTRAINT inbox_details_object CHECK (details IS NULL OR
                     json_type(iif(json_valid(details), details, 'null')) = 'object'),
-  payload           TEXT    NOT NULL,           -- the message, as JSON
+  payload           TEXT,                       -- the message, as JSON. NULL: its entry has it
+  CONSTRAINT inbox_text_is_kept CHECK (payload IS NOT NULL OR entry_no IS NOT NULL),
   CONSTRAINT inbox_event_once UNIQUE (channel, event_id),
   CONSTRAINT inbox_end_is_told
   CHECK (told_no IS NOT NULL OR (state <> 'dead' AND superseded_by IS NULL)),
@@ -1030,12 +1032,15 @@ CREATE VIEW inbox_open AS
 SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.state, i.attempts,
        strftime('%Y-%m-%dT%H:%M:%fZ', i.accepted_at_ms / 1000.0, 'unixepoch') AS accepted_at,
        i.turn_no, i.reason,
-       substr(i.payload, 1, 200) AS begins_with
+       substr(coalesce(i.payload,
+         CAST(substr(CAST(e.payload AS BLOB), e.body_at + 1, e.body_bytes) AS TEXT)),
+         1, 200) AS begins_with
 FROM (
   SELECT * FROM inbox WHERE state IN ('queued', 'claimed', 'interrupted')
   UNION ALL
   SELECT * FROM inbox WHERE state IN ('interrupted', 'dead') AND state = 'dead'
-) AS i JOIN session AS s ON s.session_no = i.session_no;
+) AS i JOIN session AS s ON s.session_no = i.session_no
+LEFT JOIN entry AS e ON e.entry_no = i.entry_no AND i.payload IS NULL AND e.type = 'message';
 
 -- Every turn, its message, and how it ended. Messages of old turns are pruned.
 CREATE VIEW turn_log AS
@@ -1069,7 +1074,9 @@ FROM (
   SELECT i.inbox_no, i.session_no, i.session_key, i.channel, i.event_id,
          coalesce(i.lane_before, i.lane) AS lane, i.state, i.attempts, i.accepted_at_ms,
          coalesce(b.turn_no, i.turn_no) AS turn_no, i.superseded_by, i.reason,
-         substr(i.payload, 1, 200) AS begins_with,
+         substr(coalesce(i.payload,
+           CAST(substr(CAST(e.payload AS BLOB), e.body_at + 1, e.body_bytes) AS TEXT)),
+           1, 200) AS begins_with,
          (SELECT count(*) FROM outbox AS o WHERE o.turn_no = coalesce(b.turn_no, i.turn_no))
            AS replies,
          (SELECT o.state FROM outbox AS o WHERE o.turn_no = coalesce(b.turn_no, i.turn_no)
@@ -1080,6 +1087,7 @@ FROM (
          (SELECT iif(min(o.state = 'sent'), max(o.finished_at_ms), NULL) FROM outbox AS o
           WHERE o.turn_no = coalesce(b.turn_no, i.turn_no)) AS sent_at_ms
   FROM inbox AS i LEFT JOIN inbox AS b ON b.inbox_no = i.superseded_by
+  LEFT JOIN entry AS e ON e.entry_no = i.entry_no AND i.payload IS NULL AND e.type = 'message'
 ) AS m JOIN session AS s ON s.session_no = m.session_no
 LEFT JOIN turn AS t ON t.turn_no = m.turn_no;
 

@@ -894,7 +894,7 @@ class InboxCandidate(NamedTuple):
 
 
 class InboxPayload(NamedTuple):
-    """inbox.payload: Return the text of a message. Never under the write lock: it may be large."""
+    """inbox.payload: Return the text of a message: its own, or what its entry says. Empty if that is not there. Never under the write lock: it may be large."""
 
     payload: str
 
@@ -995,7 +995,7 @@ class InboxRestored(NamedTuple):
 
 
 class InboxDead(NamedTuple):
-    """inbox.dead: Return dead letters, newest first, a page at a time."""
+    """inbox.dead: Return dead letters, newest first, a page at a time, each with its text or that of its entry."""
 
     inbox_no: int
     channel: str
@@ -1260,7 +1260,6 @@ class RedactEntry(NamedTuple):
     entry_id: str
     type: str
     tokens: int
-    idempotency_key: str | None
     payload: str
     named_later: int
 
@@ -1544,16 +1543,16 @@ class SalvageInbox(NamedTuple):
     turn_inbox_no: int | None
     turn_session_no: int | None
     found_entry_no: int | None
-    found_role: str | None
-    is_users: int | None
+    found_type: str | None
+    is_own: int | None
+    has_text: int
     is_json: int
 
 
-class SalvageInboxPayload(NamedTuple):
-    """salvage.inbox_payload: Return the text of a message."""
+class SalvageMessage(NamedTuple):
+    """salvage.message: Return a row if a message is there."""
 
     inbox_no: int
-    payload: str
 
 
 class SalvageOutbox(NamedTuple):
@@ -2577,7 +2576,7 @@ class VerifyIndex(NamedTuple):
 
 
 class VerifyInbox(NamedTuple):
-    """verify.inbox: Return messages with the turns that claimed them last, their entries, and the events that told their senders of their ends, a page at a time. Reads no payload of an entry. A role is compared here and not returned: it may be half an emoji, which is no text. Of two roles the last one counts."""
+    """verify.inbox: Return messages with the turns that claimed them last, their entries, and the events that told their senders of their ends, a page at a time. Reads no payload of an entry."""
 
     inbox_no: int
     session_no: int
@@ -2608,9 +2607,9 @@ class VerifyInbox(NamedTuple):
     dropped_lane: str | None
     digest: str | None
     idempotency_key: str | None
+    has_text: int
     is_json: int
-    is_users: int | None
-    found_role: str | None
+    found_type: str | None
 
 
 class VerifySuccessor(NamedTuple):
@@ -3029,7 +3028,7 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["salvage.inbox"], /, *, after: SqlValue, limit: SqlValue) -> SalvageInbox | None: ...
     @overload
-    def first(self, statement: Literal["salvage.inbox_payload"], /, *, inbox_no: SqlValue) -> SalvageInboxPayload | None: ...
+    def first(self, statement: Literal["salvage.message"], /, *, inbox_no: SqlValue) -> SalvageMessage | None: ...
     @overload
     def first(self, statement: Literal["salvage.outbox"], /, *, after: SqlValue, limit: SqlValue) -> SalvageOutbox | None: ...
     @overload
@@ -3611,7 +3610,7 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["salvage.inbox"], /, *, after: SqlValue, limit: SqlValue) -> SalvageInbox: ...
     @overload
-    def one(self, statement: Literal["salvage.inbox_payload"], /, *, inbox_no: SqlValue) -> SalvageInboxPayload: ...
+    def one(self, statement: Literal["salvage.message"], /, *, inbox_no: SqlValue) -> SalvageMessage: ...
     @overload
     def one(self, statement: Literal["salvage.outbox"], /, *, after: SqlValue, limit: SqlValue) -> SalvageOutbox: ...
     @overload
@@ -4192,7 +4191,7 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["salvage.inbox"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageInbox]: ...
     @overload
-    def all(self, statement: Literal["salvage.inbox_payload"], /, *, inbox_no: SqlValue) -> list[SalvageInboxPayload]: ...
+    def all(self, statement: Literal["salvage.message"], /, *, inbox_no: SqlValue) -> list[SalvageMessage]: ...
     @overload
     def all(self, statement: Literal["salvage.outbox"], /, *, after: SqlValue, limit: SqlValue) -> list[SalvageOutbox]: ...
     @overload
@@ -4855,8 +4854,6 @@ class Writes(Protocol):
     def run(self, statement: Literal["recovery.close_idle"], /, *, now_ms: SqlValue, instance_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["redact.put_entry"], /, *, payload: SqlValue, body_at: SqlValue, body_bytes: SqlValue, entry_no: SqlValue) -> int: ...
-    @overload
-    def run(self, statement: Literal["redact.put_message"], /, *, payload: SqlValue, inbox_no: SqlValue, session_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["redact.name_session"], /, *, name: SqlValue, session_no: SqlValue) -> int: ...
     @overload

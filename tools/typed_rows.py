@@ -38,6 +38,8 @@ EXPRESSIONS = {
     "compaction.reply.content": "bytes | None",
     "content": "bytes",  # texts that are handed on, or may not be UTF-8
     "payload": "bytes",
+    "inbox.dead.payload": "str",  # its own, or what its entry says
+    "inbox.payload.payload": "str",
     "keys": "str",  # a JSON array
     "retention.newest.keys": "int",
     "retention.oldest.keys": "int",
@@ -78,7 +80,7 @@ EXPRESSIONS = {
     "at_ms": "int | None",
     "events.last.event_no": "int | None",
     "holder_no": "int | None",
-    "is_users": "int | None",
+    "is_own": "int | None",  # of an entry that may be lost
     "last_epoch": "int | None",
     "last_line": "int | None",
     "verify.session.last_no": "int | None",

@@ -20,6 +20,9 @@ one. `edit` is the verb for a message whose sender changed its text. When a sess
 lane is full, the adapter gets an error with a time to retry. It can NACK instead of
 dropping the message.
 
+A text is in one place. The row has it until a turn claims the message, and from then on the
+entry that it became. So no later state writes it again.
+
 Order: one message of a session at a time. A message waits only for older messages of its
 session in lanes at or before its own, so nobody waits for a lane that goes behind theirs. One
 that waits for its retry holds up those that wait for it. A resume is the exception. Newer

@@ -107,7 +107,7 @@ class _Message:
 
     def _check_entry(self) -> None:
         row = self.row
-        if not row.is_json and row.state in (*OPEN, "heard"):
+        if row.has_text and not row.is_json and row.state in (*OPEN, "heard"):
             self.add("its text is not JSON, so no turn can work on it")
         if row.state == "heard" and (row.entry_no is not None or row.attempts):
             self.add("it was appended before, or a turn worked on it")
@@ -116,10 +116,12 @@ class _Message:
             self.add("it counts no attempt, or has no entry")
         if row.entry_no is None:
             return
-        if row.found_role != "user" and row.archived_at_ms is None and row.is_users:
+        if row.found_type != "message" and row.archived_at_ms is None:
             self.add(f"its entry {at(row.entry_no)} is not in the transcript")
+        if row.found_type == "message" and row.has_text:
+            self.add(f"its entry {at(row.entry_no)} has its text as well", severity="warning")
         key, own = row.idempotency_key or "", f"inbox:{row.inbox_no}"
-        if row.found_role == "user" and key != own and not key.startswith(f"{own}:"):
+        if row.found_type == "message" and key != own and not key.startswith(f"{own}:"):
             self.add(
                 f"its entry {at(row.entry_no)} has the idempotency key {row.idempotency_key!r}",
                 severity="warning",

@@ -146,10 +146,7 @@ def _compare_entry(tx: Tx, work: Workspace, session_no: Any, entry_id: Any, entr
 
 
 def _compare_inbox(tx: Tx, work: Workspace, channel: Any, event_id: Any, inbox_no: Any) -> None:
-    if (
-        not isinstance(inbox_no, int)
-        or tx.first("salvage.inbox_payload", inbox_no=inbox_no) is not None
-    ):
+    if not isinstance(inbox_no, int) or tx.first("salvage.message", inbox_no=inbox_no) is not None:
         return
     work.note_number("inbox", inbox_no)
     work.note_loss(

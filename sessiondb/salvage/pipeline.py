@@ -14,12 +14,11 @@
 Session and entry numbers, ids, the exact texts and the order of arrival are kept. A lost
 entry is replaced by a `custom` entry. Its id is the lost one's if a later entry names it, and
 it holds the part of the text that could be read. So the path of its successors is unbroken,
-and a reader of the transcript sees the gap. Such an entry never reaches a model. If the inbox
-still has a lost user message, the entry is restored from there.
+and a reader of the transcript sees the gap. Such an entry never reaches a model.
 
 An accepted message is never dropped, whatever else of its session is lost. If need be, a
-session is created for it. Numbers that were assigned (to turns, to messages) are not assigned
-again.
+session is created for it. One whose text was in a lost entry has none: if it was open, it is a
+dead letter now. Numbers that were assigned (to turns, to messages) are not assigned again.
 
 Derived data is never salvaged. Sums, positions, branches, epochs and counters of a rebuilt
 session come from its texts alone. A compaction that was undone stays undone if its epochs

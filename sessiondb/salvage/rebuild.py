@@ -294,7 +294,7 @@ class Rebuild:
     # -- the replacement of a lost entry
 
     def _replacement(self, tx: Any, number: int, row: Any) -> Draft:
-        """Return the entry that replaces a lost one: the message from the inbox, or a mark."""
+        """Return the mark that replaces a lost entry."""
         self.work.table("entry").created += 1
         known = self.work.fragments.get(number, {})
         indexed = self.work.lost_entries.get(self.session_no, {}).get(number & SEQ_MAX)
@@ -310,7 +310,7 @@ class Rebuild:
             "parentId": self.state.head_id,
             "timestamp": iso_from_ms(self._time_of(row)),
         }
-        return self._from_inbox(tx, number, head) or self._mark(head, row, known)
+        return self._mark(head, row, known)
 
     def _time_of(self, row: Any) -> int:
         at_ms = row.appended_at_ms if row is not None else self.session.created_at_ms
@@ -319,22 +319,6 @@ class Rebuild:
     def _is_taken(self, tx: Any, entry_id: str, number: int) -> bool:
         found = tx.first("salvage.aside_by_id", aside_no=-self.session_no - 1, entry_id=entry_id)
         return found is not None and found.entry_no != -number
-
-    def _from_inbox(self, tx: Any, number: int, head: dict[str, Any]) -> Draft | None:
-        inbox_no = self.work.lost_inputs.get(number)
-        row = tx.first("salvage.inbox_payload", inbox_no=inbox_no) if inbox_no is not None else None
-        if row is None or "role" not in decode_object(row.payload):
-            return None
-        text = dumps({"type": "message", **head})[:-1] + ',"message":' + row.payload.strip() + "}"
-        try:
-            draft = parse_line(text, self.session.version, self.session.formats)
-        except DamagedLine:
-            return None
-        draft.idempotency_key = f"inbox:{inbox_no}"
-        self.notes.append(
-            f"the user message with seq {number & SEQ_MAX} was restored from the inbox"
-        )
-        return draft
 
     def _mark(self, head: dict[str, Any], row: Any, known: dict[str, Any]) -> Draft:
         data = {

@@ -43,7 +43,7 @@ def mend_references(work: Workspace) -> None:
         if row.found_lane is None:
             _recreate_lane(work, row.lane)
         if row.entry_no is not None and row.found_entry_no is None and row.archived_at_ms is None:
-            work.lost_inputs[row.entry_no] = row.inbox_no
+            work.lost_inputs.add(row.entry_no)
     for row in work.pages("outbox", "outbox_no"):
         if row.found_session_no is None and not _recreate_session(
             work, row.session_no, f"reply {row.outbox_no}"
@@ -294,9 +294,8 @@ def _settle_message(work: Workspace, row: Row) -> None:
     )
     if turn_no is not None and not own_turn:
         turn_no = None
-    lost = row.archived_at_ms is None and (
-        row.found_entry_no is None or (row.is_users and row.found_role != "user")
-    )
+    in_entry = row.found_type == "message" and bool(row.is_own or not row.has_text)
+    lost = row.archived_at_ms is None and not in_entry
     if entry_no is not None and (lost or entry_no >> SEQ_BITS != row.session_no):
         entry_no = None
     running = own_turn and row.turn_state == "running"
@@ -308,14 +307,16 @@ def _settle_message(work: Workspace, row: Row) -> None:
         work.change(
             "interrupt_turn", turn_no=row.turn_no, reason="salvaged: its message was settled"
         )
-    unusable = not row.is_json and state in ("queued", "claimed", "interrupted")
+    is_usable = row.is_json if row.has_text else in_entry
+    unusable = not is_usable and state in ("queued", "claimed", "interrupted")
     if unusable:
         state, turn_no = "queued", None
-    if state == "heard" and not row.is_json:
+    if state == "heard" and not is_usable:
         state = "done"
     if state == "heard":
         entry_no = None
-    if (state, turn_no, entry_no) != (row.state, row.turn_no, row.entry_no):
+    twice = row.has_text and in_entry and entry_no is not None
+    if twice or (state, turn_no, entry_no) != (row.state, row.turn_no, row.entry_no):
         work.change(
             "set_inbox",
             inbox_no=row.inbox_no,
@@ -328,7 +329,10 @@ def _settle_message(work: Workspace, row: Row) -> None:
         # No turn can run on it. A dead message is shown to a person, who can still read it.
         state = "dead"
         work.write(
-            dead_letters.dead_letter, row.inbox_no, row.session_no, "salvaged: its text is damaged"
+            dead_letters.dead_letter,
+            row.inbox_no,
+            row.session_no,
+            f"salvaged: its text is {'damaged' if row.has_text else 'lost'}",
         )
     if (state, turn_no, entry_no) != (row.state, row.turn_no, row.entry_no):
         work.note_loss(

@@ -93,8 +93,8 @@ class Workspace:
         # By entry number: the readable parts of broken entries.
         self.fragments: dict[int, dict[str, Any]] = {}
         self.fragment_chars = 0
-        # By entry number: the message that a lost entry was made from.
-        self.lost_inputs: dict[int, int] = {}
+        # The numbers of lost entries that messages of the inbox still name.
+        self.lost_inputs: set[int] = set()
         # By session and seq: the ids of lost entries that the index still has.
         self.lost_entries: dict[int, dict[int, str]] = {}
         # By number: the ids of lost sessions that the index still has.

@@ -7,13 +7,12 @@ says goes: texts, arguments, images, reasoning. A conversation with it is still 
 provider takes, and `verify` finds nothing to complain of.
 
 The new text is made from the old one in a read, and put in its place by one transaction, together
-with its message in the inbox and the mark in the receipts of its imported file. A redaction may be
-repeated: the second one changes nothing.
+with the mark in the receipts of its imported file. The inbox has no text of a message that is an
+entry. A redaction may be repeated: the second one changes nothing.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -58,7 +57,6 @@ _REDACTABLE: Final = frozenset(
     {"message", "custom_message", "custom", "compaction", "branch_summary", "session_info"}
     | {"context_edit"}
 )
-_OF_INBOX: Final = re.compile(r"inbox:(\d+)(?::\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +68,6 @@ class Plan:
     session_no: int
     payload: str
     draft: Draft
-    inbox_no: int | None
-    """The message of the inbox that it is."""
-    message: str
-    """What that becomes."""
     names_session: bool
     """The session has its name from it."""
     order_changes: bool
@@ -120,15 +114,12 @@ def _plan(state: State, row: statements.RedactEntry) -> Plan:
             "redacted without becoming another kind of message. Nothing was changed; delete the "
             "session, or report the kind of message"
         )
-    match = _OF_INBOX.fullmatch(row.idempotency_key or "")
     return Plan(
         entry_no=row.entry_no,
         entry_id=row.entry_id,
         session_no=state.session_no,
         payload=payload,
         draft=after,
-        inbox_no=int(match[1]) if match is not None else None,
-        message=dumps(loads(payload).get("message")),
         names_session=row.type == "session_info" and not row.named_later,
         order_changes=before.ties != after.ties,
         already=already,
@@ -186,18 +177,12 @@ def apply(tx: Tx, planned: Plan) -> Redacted:
         tx.run("redact.name_session", session_no=planned.session_no, name=TEXT)
     if planned.order_changes:
         tx.run("redact.forget_order", session_no=planned.session_no)
-    if planned.inbox_no is not None:
-        tx.run(
-            "redact.put_message",
-            inbox_no=planned.inbox_no,
-            session_no=planned.session_no,
-            payload=planned.message,
-        )
     return Redacted(planned.entry_no, planned.entry_id, planned.already, _LEFT)
 
 
 _LEFT: Final = (
     "The WAL file holds the older page until it is written over.",
+    "Free pages of the file may hold a long text. `gc` returns those to the file system.",
     "Backups, copies and exports from before hold the text, and so does an imported file.",
     "Other entries that repeat it are as they were: a summary, or an answer that quotes it.",
     "Replies of the outbox, and the logs of your channels, are as they were.",

@@ -1104,7 +1104,21 @@ PLANTS = [
         "worked on item",
         "cut",
     ),
-    Plant("inbox.entry_no", inbox("running", "entry_no = NULL"), "inbox", "no entry", "running"),
+    Plant(
+        "inbox.entry_no",
+        inbox("running", "entry_no = NULL"),
+        "inbox rule",
+        "no entry",
+        "running",
+    ),
+    Plant("inbox.payload", inbox("slow-next", "payload = NULL"), "rule", "inbox_text_is_kept"),
+    Plant(
+        "inbox.payload",
+        inbox("done", "payload = '{}'"),
+        "inbox",
+        "has its text as well",
+        "done",
+    ),
     Plant(
         "inbox.entry_no",
         inbox("cut", "entry_no = (SELECT entry_no FROM inbox WHERE event_id = 'cut-too')"),

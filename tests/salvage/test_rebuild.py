@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import closing
 from pathlib import Path
 
 import anyio
-import apsw
 import pytest
 
 import sessiondb
@@ -26,7 +23,7 @@ from tests.support.damage import (
     salvaged,
     zero_pages,
 )
-from tests.support.gateway import claimed, complete
+from tests.support.gateway import claimed, complete, interrupt, say
 
 
 def test_a_mark_replaces_a_lost_entry_and_keeps_the_path_whole(broken: Path, new: Path) -> None:
@@ -54,29 +51,45 @@ def test_a_mark_replaces_a_lost_entry_and_keeps_the_path_whole(broken: Path, new
         assert session.append(user("and on")).seq == 31
 
 
-def test_a_lost_user_message_is_restored_from_the_inbox(tmp_path: Path, new: Path) -> None:
+@pytest.mark.parametrize("state", ["done", "interrupted"])
+def test_a_message_whose_entry_is_lost_has_no_text(tmp_path: Path, new: Path, state: str) -> None:
+    """A mark takes the place of its entry. If it was open, a person decides about it."""
     path = tmp_path / "gateway.db"
-    anyio.run(work_on_one_message, path)
-    with closing(apsw.Connection(str(path))) as db:
-        [(number, entry_id)] = db.execute(
-            "SELECT entry_no, entry_id FROM entry WHERE idempotency_key = 'inbox:1'"
-        ).fetchall()
+    anyio.run(work_on_messages, path, state)
+    [number] = query(path, "SELECT entry_no FROM inbox WHERE event_id = 'one'")
     change(path, "DELETE FROM entry WHERE idempotency_key = 'inbox:1'")
     report = salvaged(path, new)
     assert not report.findings
-    row = rows_of(new)["entry", number]
-    assert row["entry_id"] == entry_id
-    assert json.loads(row["payload"])["message"]["content"] == "please do it"
-    with closing(apsw.Connection(str(new))) as db:
-        assert db.execute(
-            "SELECT idempotency_key FROM entry WHERE entry_no = ?", (number,)
-        ).fetchall() == [("inbox:1",)]
+    assert is_mark(rows_of(new)["entry", number])
+    found = query(new, "SELECT event_id, state, entry_no IS NULL, payload FROM inbox")
+    ended = "done" if state == "done" else "dead"
+    assert found == [("one", ended, 1, ""), ("another", state, 0, None)]
+    with sync.open(new) as db:
+        assert [letter.payload for letter in db.dead_letters()] == [""] * (ended == "dead")
 
 
-async def work_on_one_message(path: Path) -> None:
+async def work_on_messages(path: Path, state: str) -> None:
     async with sessiondb.open(path) as db:
-        await db.accept("agent:main:web:1", user("please do it"), channel="web", event_id="one")
-        await complete(db, (await claimed(db)).turn_no, "done")
+        for number, event_id in enumerate(("one", "another")):
+            await say(db, event_id, f"agent:main:web:{number}")
+            turn = await claimed(db)
+            if state == "done":
+                await complete(db, turn.turn_no, "done")
+            else:
+                await interrupt(db, turn.turn_no)
+
+
+def test_a_message_that_has_both_keeps_the_text_of_its_own_entry(tmp_path: Path, new: Path) -> None:
+    """As in a file of an older schema. If the entry is another message's, it keeps its own text."""
+    path = tmp_path / "gateway.db"
+    anyio.run(work_on_messages, path, "interrupted")
+    change(path, 'UPDATE inbox SET payload = \'{"role": "user", "content": "own"}\'')
+    change(path, "UPDATE entry SET idempotency_key = 'other' WHERE idempotency_key = 'inbox:2'")
+    report = salvaged(path, new)
+    assert not report.findings
+    found = query(new, "SELECT event_id, state, entry_no IS NULL, payload FROM inbox")
+    own = '{"role": "user", "content": "own"}'
+    assert found == [("one", "interrupted", 0, None), ("another", "queued", 1, own)]
 
 
 def test_the_lost_header_of_an_import_is_reported(sound: Truth, broken: Path, new: Path) -> None:

@@ -211,6 +211,43 @@ def test_messages_of_the_third_schema_keep_how_they_ended() -> None:
     assert drain(connection, "PRAGMA integrity_check") == [("ok",)]
 
 
+APPENDED_ROWS = """
+INSERT INTO session (session_no, session_id, origin, version, created_at_ms, updated_at_ms,
+                     archived_at_ms)
+VALUES (2, 'in an archive', 'native', 3, 1, 2, 3);
+INSERT INTO entry (entry_no, position, type, role, projection, body_at, body_bytes, appended_at_ms,
+                   entry_id, idempotency_key, payload)
+VALUES ((1 << 32) + 1, 1, 'message', 'user', 1, 13, 11, 1, 'e1', 'inbox:11',
+        '{"é":0,"x": {"a": "é"}}');
+INSERT INTO inbox (inbox_no, channel, event_id, session_no, lane, state, accepted_at_ms,
+                   available_at_ms, attempts, entry_no, payload)
+VALUES (11, 'web', 'appended', 1, 'main', 'interrupted', 5, 6, 1, (1 << 32) + 1, '{"a": "é"}'),
+       (12, 'web', 'in an archive', 2, 'main', 'done', 5, 6, 1, (2 << 32) + 1, '{"a": 2}'),
+       (13, 'web', 'never appended', 2, 'main', 'dead', 5, 6, 0, NULL, '{"a": 3}'),
+       (14, 'web', 'its entry is lost', 1, 'main', 'dead', 5, 6, 1, (1 << 32) + 5, '{"a": 4}');
+"""
+
+
+def test_a_message_of_the_third_schema_leaves_its_text_to_its_entry() -> None:
+    connection = apsw.Connection(":memory:")
+    scripts = dict(schema.migrations())
+    for number in (1, 2, 3):
+        drain(connection, scripts[number])
+    drain(connection, THIRD_ROWS)
+    drain(connection, APPENDED_ROWS)
+    drain(connection, scripts[4])
+    found = drain(connection, "SELECT event_id, payload FROM inbox WHERE inbox_no > 10")
+    assert found == [
+        ("appended", None),
+        ("in an archive", None),
+        ("never appended", '{"a": 3}'),
+        ("its entry is lost", '{"a": 4}'),
+    ]
+    shown = "SELECT begins_with FROM {} WHERE event_id = 'appended'"
+    for view in ("inbox_open", "message_log"):
+        assert drain(connection, shown.format(view)) == [('{"a": "é"}',)]
+
+
 def test_sessions_of_the_third_schema_with_entries_are_pis() -> None:
     connection = apsw.Connection(":memory:")
     scripts = dict(schema.migrations())

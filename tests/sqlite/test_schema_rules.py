@@ -177,6 +177,12 @@ CHECKS = [
         [{"state": "queued", "told_no": None}, {"superseded_by": 1}],
     ),
     Rule(
+        "inbox_text_is_kept",
+        "inbox dead",
+        [{"entry_no": None}, {"entry_no": None, "payload": None}],
+        [{"payload": ""}, {"entry_no": None, "payload": "{}"}],
+    ),
+    Rule(
         "inbox_heard_never_runs",
         "inbox dead",
         [

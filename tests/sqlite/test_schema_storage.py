@@ -128,7 +128,7 @@ FRESH: dict[str, dict[str, Any]] = {
     "import_file": {"path": "new"},
     "lane": {"lane": "new"},
     "turn": {"state": "failed", "finished_at_ms": 1},
-    "inbox": {"event_id": "new"},
+    "inbox": {"event_id": "new", "payload": "{}"},
     "archive": {"state": "restored"},
 }
 UNIQUE_OR_OPTIONAL = {"epoch", "entry_no", "idempotency_key", "event_no", "consumer"}

@@ -43,7 +43,9 @@ def spoil(connection: apsw.Connection, text: str) -> None:
         *(("event", "data"), ("binding", "details"), ("archive", "session_keys")),
         *(("inbox", "reason"), ("turn", "reason"), ("session", "name")),
     ):
-        connection.execute(f"UPDATE {table} SET {column} = {text}")  # names and texts of this file
+        # A message that was appended has its text in its entry.
+        where = "WHERE payload IS NOT NULL" if column == "payload" else ""
+        connection.execute(f"UPDATE {table} SET {column} = {text} {where}")  # names of this file
 
 
 def read_all(connection: apsw.Connection) -> None:

@@ -269,9 +269,9 @@ def _interrupt(
         connection.execute(
             """INSERT INTO inbox (inbox_no, channel, event_id, session_no, lane, state,
                                   accepted_at_ms, available_at_ms, attempts, turn_no,
-                                  entry_no, details, payload)
+                                  entry_no, details)
                SELECT ?, 'sim', ?, ?, 'main', 'claimed', ?, ?, ?, ?,
-                 ? * 4294967296 + (entry_no & 4294967295), details, replace(payload, ?, ?)
+                 ? * 4294967296 + (entry_no & 4294967295), details
                FROM inbox WHERE session_no = ? AND state = 'interrupted'""",
             (
                 inbox_no,
@@ -282,8 +282,6 @@ def _interrupt(
                 attempt,
                 turn_no,
                 session_no,
-                GO_ON,
-                text,
                 busy,
             ),
         )

@@ -14,6 +14,8 @@
 -- `stops` counts the attempts that an orderly stop ended: no reason to give a message up.
 -- `heard` marks messages that are not for the agent: no turn answers them.
 -- `details` is what an adapter keeps with a message. Its replies have it, too.
+-- `payload` is NULL from when a message is appended: its entry, or its archive, has the text.
+-- Without either the text stays where it is.
 --
 -- Rewritten is inbox (a row per message that was not pruned). It takes about a second for 100 MB
 -- of messages. `entry`, which has the bytes, is not rewritten. It is read twice, for the
@@ -74,7 +76,8 @@ CREATE TABLE inbox (
   details           TEXT
                     CONSTRAINT inbox_details_object CHECK (details IS NULL OR
                     json_type(iif(json_valid(details), details, 'null')) = 'object'),
-  payload           TEXT    NOT NULL,
+  payload           TEXT,
+  CONSTRAINT inbox_text_is_kept CHECK (payload IS NOT NULL OR entry_no IS NOT NULL),
   CONSTRAINT inbox_event_once UNIQUE (channel, event_id),
   CONSTRAINT inbox_end_is_told
   CHECK (told_no IS NOT NULL OR (state <> 'dead' AND superseded_by IS NULL)),
@@ -92,8 +95,12 @@ SELECT i.inbox_no, i.channel, i.event_id, i.session_no, i.lane,
   CASE WHEN i.state = 'done' AND t.state = 'interrupted'
     AND i.reason = 'a newer message of the session went on from here' THEN 0 END,
   CASE WHEN i.state = 'dead' OR i.state = 'done' AND ifnull(t.state, '') <> 'completed' THEN 0 END,
-  i.delayed, i.timeout_ms, i.lane_before, i.reason, i.payload
+  i.delayed, i.timeout_ms, i.lane_before, i.reason,
+  iif(i.entry_no IS NOT NULL AND (e.entry_no IS NOT NULL OR s.archived_at_ms IS NOT NULL), NULL,
+      i.payload)
 FROM inbox_before AS i LEFT JOIN turn AS t ON t.turn_no = i.turn_no
+LEFT JOIN entry AS e ON e.entry_no = i.entry_no AND e.type = 'message'
+LEFT JOIN session AS s ON s.session_no = i.session_no
 LEFT JOIN (
   SELECT inbox_no, count(*) AS stops FROM turn
   WHERE state = 'interrupted' AND reason = 'its gateway is stopping' GROUP BY inbox_no
@@ -127,12 +134,15 @@ CREATE VIEW inbox_open AS
 SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.state, i.attempts,
        strftime('%Y-%m-%dT%H:%M:%fZ', i.accepted_at_ms / 1000.0, 'unixepoch') AS accepted_at,
        i.turn_no, i.reason,
-       substr(i.payload, 1, 200) AS begins_with
+       substr(coalesce(i.payload,
+         CAST(substr(CAST(e.payload AS BLOB), e.body_at + 1, e.body_bytes) AS TEXT)),
+         1, 200) AS begins_with
 FROM (
   SELECT * FROM inbox WHERE state IN ('queued', 'claimed', 'interrupted')
   UNION ALL
   SELECT * FROM inbox WHERE state IN ('interrupted', 'dead') AND state = 'dead'
-) AS i JOIN session AS s ON s.session_no = i.session_no;
+) AS i JOIN session AS s ON s.session_no = i.session_no
+LEFT JOIN entry AS e ON e.entry_no = i.entry_no AND i.payload IS NULL AND e.type = 'message';
 
 -- `channel` says which replies wait for each other, and (event_no, consumer) which events were
 -- forwarded. Rewritten is outbox (a row per reply that was not pruned).
@@ -787,7 +797,9 @@ FROM (
   SELECT i.inbox_no, i.session_no, i.session_key, i.channel, i.event_id,
          coalesce(i.lane_before, i.lane) AS lane, i.state, i.attempts, i.accepted_at_ms,
          coalesce(b.turn_no, i.turn_no) AS turn_no, i.superseded_by, i.reason,
-         substr(i.payload, 1, 200) AS begins_with,
+         substr(coalesce(i.payload,
+           CAST(substr(CAST(e.payload AS BLOB), e.body_at + 1, e.body_bytes) AS TEXT)),
+           1, 200) AS begins_with,
          (SELECT count(*) FROM outbox AS o WHERE o.turn_no = coalesce(b.turn_no, i.turn_no))
            AS replies,
          (SELECT o.state FROM outbox AS o WHERE o.turn_no = coalesce(b.turn_no, i.turn_no)
@@ -798,6 +810,7 @@ FROM (
          (SELECT iif(min(o.state = 'sent'), max(o.finished_at_ms), NULL) FROM outbox AS o
           WHERE o.turn_no = coalesce(b.turn_no, i.turn_no)) AS sent_at_ms
   FROM inbox AS i LEFT JOIN inbox AS b ON b.inbox_no = i.superseded_by
+  LEFT JOIN entry AS e ON e.entry_no = i.entry_no AND i.payload IS NULL AND e.type = 'message'
 ) AS m JOIN session AS s ON s.session_no = m.session_no
 LEFT JOIN turn AS t ON t.turn_no = m.turn_no;
 CREATE VIEW lane_load AS

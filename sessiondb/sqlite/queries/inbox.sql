@@ -43,8 +43,8 @@ SELECT count(*) AS messages, coalesce(sum(bytes), 0) AS bytes FROM (
 );
 
 -- name: append_heard, one row
--- Record the entry of a message that was heard: -> done.
-UPDATE inbox SET state = 'done', entry_no = :entry_no
+-- Record the entry of a message that was heard: -> done. The entry has its text now.
+UPDATE inbox SET state = 'done', entry_no = :entry_no, payload = NULL
 WHERE inbox_no = :inbox_no AND state = 'heard';
 
 -- name: drop_heard, one row
@@ -173,8 +173,14 @@ SELECT i.inbox_no, i.session_no, s.session_id, i.channel, i.event_id, i.attempts
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no WHERE i.inbox_no = :inbox_no;
 
 -- name: payload
--- Return the text of a message. Never under the write lock: it may be large.
-SELECT payload FROM inbox WHERE inbox_no = :inbox_no;
+-- Return the text of a message: its own, or what its entry says. Empty if that is not there.
+-- Never under the write lock: it may be large.
+SELECT coalesce(i.payload,
+         CAST(substr(CAST(e.payload AS BLOB), e.body_at + 1, e.body_bytes) AS TEXT),
+         '') AS payload
+FROM inbox AS i
+LEFT JOIN entry AS e ON e.entry_no = i.entry_no AND i.payload IS NULL AND e.type = 'message'
+WHERE i.inbox_no = :inbox_no;
 
 -- name: due
 -- Return when the next message of a lane that waits for its retry becomes available. A
@@ -185,9 +191,10 @@ WHERE state = 'queued' AND waits = 0 AND lane = :lane
   AND available_at_ms BETWEEN :now_ms + 1 AND :now_ms + 60000;
 
 -- name: claim, one row or none
--- Claim a message: queued -> claimed, once.
+-- Claim a message: queued -> claimed, once. Its entry has its text from now on, so that no later
+-- state writes that again.
 UPDATE inbox SET state = 'claimed', attempts = attempts + 1, turn_no = :turn_no,
-       entry_no = :entry_no
+       entry_no = :entry_no, payload = NULL
 WHERE inbox_no = :inbox_no AND state = 'queued';
 
 -- name: finish, one row or none
@@ -345,10 +352,14 @@ UPDATE inbox SET state = 'done', reason = 'dropped by an operator'
 WHERE inbox_no = :inbox_no AND state = 'dead';
 
 -- name: dead
--- Return dead letters, newest first, a page at a time.
+-- Return dead letters, newest first, a page at a time, each with its text or that of its entry.
 SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.accepted_at_ms, i.attempts,
-       i.reason, i.details, i.payload
+       i.reason, i.details,
+       coalesce(i.payload,
+         CAST(substr(CAST(e.payload AS BLOB), e.body_at + 1, e.body_bytes) AS TEXT),
+         '') AS payload
 FROM inbox AS i JOIN session AS s ON s.session_no = i.session_no
+LEFT JOIN entry AS e ON e.entry_no = i.entry_no AND i.payload IS NULL AND e.type = 'message'
 WHERE i.state IN ('interrupted', 'dead') AND i.state = 'dead' AND i.inbox_no < :before_no
 ORDER BY i.inbox_no DESC LIMIT :limit;
 

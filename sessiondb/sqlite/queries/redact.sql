@@ -2,7 +2,7 @@
 
 -- name: entry
 -- Return an entry with its text, and whether a later one of its session names the session.
-SELECT e.entry_no, e.entry_id, e.type, e.tokens, e.idempotency_key, e.payload,
+SELECT e.entry_no, e.entry_id, e.type, e.tokens, e.payload,
        EXISTS (SELECT 1 FROM entry AS n
                WHERE n.entry_no > e.entry_no AND n.entry_no <= e.entry_no | 4294967295
                  AND n.type = 'session_info') AS named_later
@@ -12,10 +12,6 @@ FROM entry AS e WHERE e.entry_no = :entry_no;
 -- Put another text in the place of an entry's, for good.
 UPDATE entry SET payload = :payload, body_at = :body_at, body_bytes = :body_bytes
 WHERE entry_no = :entry_no;
-
--- name: put_message, one row or none
--- Put another text in the place of an accepted message's.
-UPDATE inbox SET payload = :payload WHERE inbox_no = :inbox_no AND session_no = :session_no;
 
 -- name: name_session, one row
 -- Give a session another name.

@@ -124,7 +124,7 @@ VALUES (:inbox_no, :channel, :event_id, :session_no, :session_key, :digest, :edi
         :turn_no, :entry_no, :superseded_by, :told_no, :delayed, coalesce(:restored, 0),
         :timeout_ms, :lane_before, :reason,
         iif(json_type(iif(json_valid(:details), :details, 'null')) = 'object', :details, NULL),
-        :payload)
+        iif(:entry_no IS NULL, coalesce(:payload, ''), :payload))
 ON CONFLICT DO NOTHING;
 
 -- name: put_outbox, one row or none
@@ -418,24 +418,26 @@ DELETE FROM turn WHERE turn_no = :turn_no;
 SELECT i.inbox_no, i.session_no, i.lane, i.heard, i.state, i.attempts, i.turn_no, i.entry_no,
        s.session_no AS found_session_no, s.archived_at_ms, l.lane AS found_lane,
        t.turn_no AS found_turn_no, t.state AS turn_state, t.inbox_no AS turn_inbox_no,
-       t.session_no AS turn_session_no, e.entry_no AS found_entry_no, e.role AS found_role,
-       CASE WHEN json_valid(i.payload) THEN
-         (SELECT r.value = 'user' FROM json_each(i.payload) AS r WHERE r."key" = 'role'
-          ORDER BY r.id DESC LIMIT 1) END AS is_users,
-       json_valid(i.payload) AS is_json
+       t.session_no AS turn_session_no, e.entry_no AS found_entry_no, e.type AS found_type,
+       e.idempotency_key || ':' GLOB 'inbox:' || i.inbox_no || ':*' AS is_own,
+       i.payload IS NOT NULL AS has_text, coalesce(json_valid(i.payload), 0) AS is_json
 FROM inbox AS i LEFT JOIN session AS s ON s.session_no = i.session_no
 LEFT JOIN lane AS l ON l.lane = i.lane
 LEFT JOIN turn AS t ON t.turn_no = i.turn_no LEFT JOIN entry AS e ON e.entry_no = i.entry_no
 WHERE i.inbox_no > :after ORDER BY i.inbox_no LIMIT :limit;
 
--- name: inbox_payload
--- Return the text of a message.
-SELECT inbox_no, payload FROM inbox WHERE inbox_no = :inbox_no;
+-- name: message
+-- Return a row if a message is there.
+SELECT inbox_no FROM inbox WHERE inbox_no = :inbox_no;
 
 -- name: move_inbox, one row
 -- Move a message whose session number is invalid to another session. An accepted
--- message is never dropped.
-UPDATE inbox SET session_no = :session_no, entry_no = NULL WHERE inbox_no = :number;
+-- message is never dropped. It takes its text along.
+UPDATE inbox SET session_no = :session_no, entry_no = NULL,
+       payload = coalesce(payload,
+         (SELECT CAST(substr(CAST(e.payload AS BLOB), e.body_at + 1, e.body_bytes) AS TEXT)
+          FROM entry AS e WHERE e.entry_no = inbox.entry_no AND e.type = 'message'), '')
+WHERE inbox_no = :number;
 
 -- name: return_inbox, one row
 -- Put a message back into the session of the turn that worked on it.
@@ -447,9 +449,16 @@ UPDATE outbox SET session_no = :session_no, turn_no = NULL WHERE outbox_no = :nu
 
 -- name: set_inbox, one row
 -- Put a message into the state that the rest of the salvaged rows allows. An accepted
--- message is never dropped.
+-- message is never dropped. With an entry it has no text beside that one. Without one it has
+-- its own, or takes that of the entry with it.
 UPDATE inbox SET state = :state, turn_no = :turn_no, entry_no = :entry_no,
-       reason = coalesce(:reason, reason)
+       reason = coalesce(:reason, reason),
+       payload = CASE WHEN :entry_no IS NULL THEN coalesce(payload,
+           (SELECT CAST(substr(CAST(e.payload AS BLOB), e.body_at + 1, e.body_bytes) AS TEXT)
+            FROM entry AS e WHERE e.entry_no = inbox.entry_no AND e.type = 'message'), '')
+         WHEN EXISTS (SELECT 1 FROM entry AS e
+                      WHERE e.entry_no = :entry_no AND e.type = 'message') THEN NULL
+         ELSE payload END
 WHERE inbox_no = :inbox_no;
 
 -- name: set_end, one row

@@ -127,6 +127,8 @@ UNION ALL SELECT 'inbox_end_is_told', 'inbox item ' || inbox_no FROM inbox
 WHERE told_no IS NULL AND (state = 'dead' OR superseded_by IS NOT NULL)
 UNION ALL SELECT 'inbox_heard_never_runs', 'inbox item ' || inbox_no FROM inbox
 WHERE NOT iif(heard, state IN ('heard', 'done') AND turn_no IS NULL, state <> 'heard')
+UNION ALL SELECT 'inbox_text_is_kept', 'inbox item ' || inbox_no FROM inbox
+WHERE payload IS NULL AND entry_no IS NULL
 UNION ALL SELECT 'inbox_details_object', 'inbox item ' || inbox_no FROM inbox
 WHERE details IS NOT NULL AND json_type(iif(json_valid(details), details, 'null')) <> 'object'
 UNION ALL SELECT 'outbox_state_known', 'reply ' || outbox_no FROM outbox
@@ -422,8 +424,6 @@ WHERE import_file_no = :import_file_no;
 -- name: inbox
 -- Return messages with the turns that claimed them last, their entries, and the events
 -- that told their senders of their ends, a page at a time. Reads no payload of an entry.
--- A role is compared here and not returned: it may be half an emoji, which is no text.
--- Of two roles the last one counts.
 SELECT i.inbox_no, i.session_no, s.session_id, s.archived_at_ms, i.state, i.attempts, i.turn_no,
        CASE WHEN i.state = 'queued' AND i.waits THEN NOT EXISTS (
          SELECT 1 FROM turn AS r WHERE r.session_no = i.session_no AND r.state = 'running')
@@ -446,10 +446,8 @@ SELECT i.inbox_no, i.session_no, s.session_id, s.archived_at_ms, i.state, i.atte
        b.lane AS found_lane_before,
        (SELECT d.lane FROM lane AS d WHERE d.lane = coalesce(i.lane_before, i.lane)
           AND d.dropped_at_ms IS NOT NULL) AS dropped_lane, i.digest, e.idempotency_key,
-       json_valid(i.payload) AS is_json,
-       CASE WHEN json_valid(i.payload) THEN
-         (SELECT r.value = 'user' FROM json_each(i.payload) AS r WHERE r."key" = 'role'
-          ORDER BY r.id DESC LIMIT 1) END AS is_users, e.role AS found_role
+       i.payload IS NOT NULL AS has_text, coalesce(json_valid(i.payload), 0) AS is_json,
+       e.type AS found_type
 FROM inbox AS i LEFT JOIN session AS s ON s.session_no = i.session_no
 LEFT JOIN turn AS t ON t.turn_no = i.turn_no
 LEFT JOIN entry AS e ON e.entry_no = i.entry_no

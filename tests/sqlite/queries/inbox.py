@@ -77,9 +77,11 @@ def end_heard(statement: Literal["append_heard", "drop_heard"], **values: Any) -
         tx.run(name, inbox_no=first, **values)
         with pytest.raises(StoreDamaged):
             tx.run(name, inbox_no=first, **values)  # only once
-        found = w.connection.execute("SELECT event_id, state FROM inbox WHERE heard")
-        states = dict(found.fetchall())
-        assert states == {"h1": "done", "h2": "heard", "h3": "heard"}
+        found = w.connection.execute(
+            "SELECT event_id, state, payload IS NULL FROM inbox WHERE heard"
+        )
+        moved = statement == "append_heard"
+        assert found.fetchall() == [("h1", "done", moved), ("h2", "heard", 0), ("h3", "heard", 0)]
 
     return rule
 
@@ -369,6 +371,7 @@ CHANGES = [
                 "attempts": 1,
                 "turn_no": "cut-next#1",
                 "entry_no": "cut/2",
+                "payload": None,
             },
             "+turn cut-next#1": ANY,
             "+entry cut/2": ANY,
@@ -386,6 +389,7 @@ CHANGES = [
                 "attempts": 1,
                 "turn_no": "cut-next#1",
                 "entry_no": "cut/2",
+                "payload": None,
             },
             "inbox cut": {"state": "done", "superseded_by": ANY, "told_no": ANY, "reason": ANY},
             "+turn cut-next#1": ANY,
@@ -1048,6 +1052,35 @@ READS = [
         "its text",
         lambda w: {"inbox_no": w.no("inbox told")},
         [{"payload": '{"role": "user", "content": "told"}'}],
+    ),
+    *(
+        Read(
+            "inbox.payload",
+            f"what its entry says, {what}",
+            lambda w: {"inbox_no": w.no("inbox held")},
+            [{"payload": text}],
+            given,
+        )
+        for what, text, given in (
+            ("of two messages", '{"role":"user","content":"held"}', nothing),
+            (
+                "in a text that is not ASCII",
+                '"ü"',
+                set_columns("entry held/1", payload='é{"ü"}', body_at=3, body_bytes=4),
+            ),
+            ("if that is a message", "", set_columns("entry held/1", type="custom")),
+            ("if it is there", "", set_columns("inbox held", entry_no=5)),
+        )
+    ),
+    Read(
+        "inbox.dead",
+        "its own text, or what its entry says",
+        lambda w: {"before_no": w.no("inbox dead-too") + 1, "limit": 2},
+        [
+            {"event_id": "dead-too", "payload": '"own"'},
+            {"event_id": "dead", "payload": '{"role":"user","content":"dead"}'},
+        ],
+        set_columns("inbox dead-too", payload='"own"'),
     ),
     Read(
         "inbox.due",

@@ -15,12 +15,6 @@ def redacted(w: World, tx: Recorder) -> None:
     redact.apply(tx, redact.plan(tx, session_no, w.row("entry twin/3")["entry_id"]))
 
 
-def put_message(w: World, tx: Recorder) -> None:
-    row = w.row("inbox running")
-    for session_no in (row["session_no"], w.no("session twin")):
-        tx.run("redact.put_message", inbox_no=row["inbox_no"], session_no=session_no, payload='"x"')
-
-
 def receipts(w: World) -> list[tuple[str, int]]:
     """Return the receipts of one session's file, each with its entries."""
     owner = next(row["session_no"] for _, row in w.rows("import_file") if row["entries"] > 1)
@@ -60,12 +54,6 @@ CHANGES = [
         "one entry of two sessions that are alike",
         redacted,
         {"entry twin/3": {"payload": ANY, "body_at": ANY, "body_bytes": ANY}},
-    ),
-    Change(
-        "redact.put_message",
-        "one message, in its own session",
-        put_message,
-        {"inbox running": {"payload": '"x"'}},
     ),
     Change(
         "redact.put_bytes",

@@ -166,6 +166,8 @@ def name_second_job(w: World, tx: Recorder) -> None:
     run("name_job", **of, **JOB, instance_no="instance other")(w, tx)
 
 
+HELD = '{"role":"user","content":"held"}'
+
 CHANGES = [
     *(put_new(table) for table in (*PUT, "lane")),
     *(put_again(table) for table in PUT),
@@ -480,9 +482,29 @@ CHANGES = [
     change(
         "move_inbox",
         "one message",
-        {"inbox held": {"session_no": "live", "entry_no": None}},
+        {"inbox held": {"session_no": "live", "entry_no": None, "payload": HELD}},
         number="inbox held",
         session_no="session live",
+    ),
+    Change(
+        "salvage.move_inbox",
+        "one whose entry is lost, and one with a text of its own",
+        lambda w, tx: [
+            set_columns("inbox held", entry_no=5)(w, tx),
+            set_columns("inbox held-too", payload='"own"')(w, tx),
+            *(
+                tx.run(
+                    "salvage.move_inbox",
+                    number=w.no(f"inbox {name}"),
+                    session_no=w.no("session live"),
+                )
+                for name in ("held", "held-too")
+            ),
+        ],
+        {
+            "inbox held": {"session_no": "live", "entry_no": None, "payload": ""},
+            "inbox held-too": {"session_no": "live", "entry_no": None, "payload": '"own"'},
+        },
     ),
     change(
         "return_inbox",
@@ -507,6 +529,50 @@ CHANGES = [
         turn_no=None,
         entry_no="entry live/3",
         reason="r",
+    ),
+    change(
+        "set_inbox",
+        "without its entry, it has what that says",
+        {"inbox held": {"state": "queued", "turn_no": None, "entry_no": None, "payload": HELD}},
+        inbox_no="inbox held",
+        state="queued",
+        turn_no=None,
+        entry_no=None,
+        reason=None,
+    ),
+    *(
+        Change(
+            "salvage.set_inbox",
+            what,
+            lambda w, tx, given=given, seq=seq: [
+                set_columns("inbox held", **given)(w, tx),
+                tx.run(
+                    "salvage.set_inbox",
+                    inbox_no=w.no("inbox held"),
+                    state="interrupted",
+                    turn_no=w.no("turn held#1"),
+                    entry_no=seq and w.no("session held") << 32 | seq,
+                    reason=None,
+                ),
+            ],
+            {"inbox held": {"state": "interrupted", **after}},
+        )
+        for what, given, seq, after in (
+            ("an entry that is there has the text", {"payload": '"own"'}, 1, {}),
+            (
+                "beside one in an archive it stays",
+                {"payload": '"own"'},
+                2,
+                {"payload": '"own"', "entry_no": ANY},
+            ),
+            (
+                "a text of its own stays without an entry",
+                {"payload": '"own"'},
+                None,
+                {"payload": '"own"', "entry_no": None},
+            ),
+            ("nothing is left of it", {"entry_no": 5}, None, {"payload": "", "entry_no": None}),
+        )
     ),
     change(
         "set_inbox",
@@ -927,13 +993,27 @@ READS = [
         inbox_state="claimed",
         session_no="held-too",
     ),
-    joined("inbox", "inbox held-too", turn_state="running", found_role="user", is_users=1),
-    Read(
-        "salvage.inbox",
-        "of two roles the last one counts",
-        lambda w: {"after": w.no("inbox held-too") - 1, "limit": 1},
-        [{"inbox_no": "held-too", "is_users": 1}],
-        set_columns("inbox held-too", payload='{"role": "assistant", "role": "user"}'),
+    joined(
+        "inbox",
+        "inbox held-too",
+        turn_state="running",
+        found_type="message",
+        is_own=1,
+        has_text=0,
+        is_json=0,
+    ),
+    joined("inbox", "inbox told", found_type=None, is_own=None, has_text=1, is_json=1),
+    *(
+        Read(
+            "salvage.inbox",
+            f"with {key}",
+            lambda w: {"after": w.no("inbox held-too") - 1, "limit": 1},
+            [{"inbox_no": "held-too", "is_own": is_own}],
+            lambda w, tx, key=key: set_columns(
+                "entry held-too/1", idempotency_key=key.format(w.no("inbox held-too"))
+            )(w, tx),
+        )
+        for key, is_own in (("inbox:{}:7", 1), ("inbox:{}7", 0), ("inbox:7{}", 0), ("of:{}", 0))
     ),
     joined("outbox", "outbox web:sent", turn_state="completed", session_no="sent"),
     joined("import_files", "import_file main/odd.jsonl", found_quarantined=3, last_line=6),
@@ -992,10 +1072,10 @@ READS = [
     ),
     Read("salvage.undone_at", "none", of_session("twin"), []),
     Read(
-        "salvage.inbox_payload",
-        "of one message",
+        "salvage.message",
+        "one message",
         lambda w: {"inbox_no": w.no("inbox told")},
-        lambda w: [{"inbox_no": "told", "payload": w.row("inbox told")["payload"]}],
+        [{"inbox_no": "told"}],
     ),
     Read(
         "salvage.archive_of",

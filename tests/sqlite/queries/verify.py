@@ -207,7 +207,7 @@ PAGES = [
     # What a row points at is lost. The row is found all the same, or nobody would hear of it.
     *(lost(page, "session", "session_id") for page in (INBOX, TURNS, OUTBOX, IMPORT_FILES)),
     lost(INBOX, "turn", "turn_state"),
-    lost(INBOX, "entry", "found_role"),
+    lost(INBOX, "entry", "found_type"),
     lost(INBOX, "event", "told_kind"),
     lost(TURNS, "inbox", "inbox_state"),
     lost(OUTBOX, "turn", "turn_state"),
@@ -1050,9 +1050,9 @@ READS = [
                 "session_id": "held-too",
                 "turn_state": "running",
                 "turn_inbox_no": w.no("inbox held-too"),
-                "is_json": 1,
-                "is_users": 1,
-                "found_role": "user",
+                "has_text": 0,
+                "is_json": 0,
+                "found_type": "message",
             }
         ],
     ),
@@ -1060,14 +1060,16 @@ READS = [
         "verify.inbox",
         "that waits",
         lambda w: {"after_no": w.no("inbox told") - 1, "limit": 1},
-        [{"inbox_no": "told", "session_id": "told", "turn_state": None, "found_role": None}],
-    ),
-    Read(
-        "verify.inbox",
-        "of two roles the last one counts",
-        lambda w: {"after_no": w.no("inbox held-too") - 1, "limit": 1},
-        [{"inbox_no": "held-too", "is_users": 1}],
-        set_columns("inbox held-too", payload='{"role": "assistant", "role": "user"}'),
+        [
+            {
+                "inbox_no": "told",
+                "session_id": "told",
+                "turn_state": None,
+                "found_type": None,
+                "has_text": 1,
+                "is_json": 1,
+            }
+        ],
     ),
     Read(
         "verify.inbox",
