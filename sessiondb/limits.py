@@ -243,6 +243,10 @@ DELETE_TRIES_MAX = 20
 # own limit, which is the application's. The backups that wait leave room for the others.
 THREADS_MAX = 40
 
+# Calls of a synchronous handler or sender that were given up and go on, of one loop: nothing can
+# interrupt a thread. Each costs a stack, and one more than these is a program that hangs.
+LEFT_BEHIND_MAX = 100
+
 
 # `sessiondb query`. A value: twice the largest entry, so that hex() of one still fits.
 # Memory of SQLite: for a sort or a subquery of a person's own. Output: bytes that wait in

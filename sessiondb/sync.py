@@ -12,6 +12,14 @@ any exception that a signal handler raises) in a waiting thread cancels the call
 waits for the call's outcome, which takes at most one transaction, and is then raised.
 `outcome_of` reads the write's outcome from it. A second Ctrl-C does not wait.
 
+A gateway's loops (`run_lane`, `run_outbox`, `run_recovery`) are calls that return when the
+database drains, or when another thread closes it. Then their turns are interrupted, as when the
+task of an asynchronous loop is cancelled. Ctrl-C in the waiting thread does the same. Handlers
+and senders are plain functions. Each call of one has a thread of the library's own
+(`threads.Foreign`), and may use this API. Nothing can interrupt a thread: a handler whose turn
+has ended meanwhile, or whose time is up, is left behind, and what it writes with its turn is
+refused.
+
 A compaction's block runs in the caller's thread, which nothing can interrupt from
 outside. So when its deadline passes, the job is given up at that moment, and
 `CompactionTimeout` is raised where the block ends. A commit in between is late, is
@@ -30,6 +38,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+import inspect
 import logging
 import os
 import sys
@@ -42,10 +51,15 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, 
 
 import anyio
 
-from . import database, lifecycle
+from . import database, lifecycle, threads
 from .backend import ReadTx, Tx
 from .database import OpenOptions
 from .errors import CompactionTimeout, InvalidInput, StoreClosed, mark_outcome, outcome_of
+from .gateway.claims import TurnKind
+from .gateway.dispatcher import RefusedBySender
+from .gateway.running_turn import Answer, LaneSettings
+from .gateway.running_turn import Turn as AsyncTurn
+from .limits import REPLY_PAUSES_S
 from .models import (
     ANY_HEAD,
     CompactionInfo,
@@ -57,6 +71,7 @@ from .models import (
     ExportReport,
     OpenMessage,
     Receipt,
+    Reply,
     VerifyReport,
 )
 from .transcript.batch import Batch as AsyncBatch
@@ -69,7 +84,18 @@ from .transfer.progress import Progress
 from .transfer.redaction import Redactor
 from .waiter import name_library
 
-__all__ = ["Batch", "CompactionJob", "Session", "SessionDB", "open", "shared", "temporary"]
+__all__ = [
+    "Batch",
+    "CompactionJob",
+    "Handler",
+    "Sender",
+    "Session",
+    "SessionDB",
+    "Turn",
+    "open",
+    "shared",
+    "temporary",
+]
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -241,6 +267,8 @@ class _Loop:
         self._path = path
         self._pid = os.getpid()
         self._thread: _Thread | None = None
+        self._serving: set[_Call[None]] = set()
+        """The gateway's loops that threads wait for."""
 
     def start(self) -> None:
         if self._thread is not None:
@@ -258,9 +286,11 @@ class _Loop:
         weakref.finalize(self, _stop, thread, self._pid).atexit = False
 
     def stop(self) -> None:
-        """End the loop. Calls in flight finish first. May be repeated."""
+        """End the loop. Calls in flight finish first, but a gateway's loops. May be repeated."""
         thread, self._thread = self._thread, None
         if thread is not None and os.getpid() == self._pid:
+            for call in self._serving.copy():
+                thread.call_soon(call.cancel)
             thread.stop()
             thread.join()
 
@@ -305,7 +335,31 @@ class _Loop:
 
     def call(self, make: Callable[[], Awaitable[T]]) -> T:
         """Run a coroutine on the loop and wait for it."""
-        thread, call = self.thread(), _Call(make)
+        return self._wait(_Call(make), one_write=True)
+
+    def serve(self, make: Callable[[], Awaitable[None]]) -> None:
+        """Run a gateway's loop, and wait for its end: by itself, or by `end_serving`."""
+        call = _Call(make)
+        self._serving.add(call)
+        try:
+            self._wait(call, one_write=False)
+        except _Cancelled:
+            pass  # the database is being closed
+        finally:
+            self._serving.discard(call)
+
+    def end_serving(self) -> None:
+        """Cancel the gateway's loops that threads wait for, and wait until they have ended.
+
+        One that begins meanwhile finds the database closed.
+        """
+        calls = [call for call in self._serving.copy() if not call.future.done()]
+        for call in calls:
+            self.thread().call_soon(call.cancel)
+        concurrent.futures.wait([call.future for call in calls])
+
+    def _wait(self, call: _Call[T], *, one_write: bool) -> T:
+        thread = self.thread()
         try:
             thread.expect(call.future)
             thread.begin(call.run)
@@ -315,7 +369,9 @@ class _Loop:
             raise
         except BaseException as error:
             if not _came_from(call.future, error):
-                self._interrupt(thread, call, error)
+                self._cancel(thread, call)
+                if one_write:  # a loop's many have no one outcome
+                    _note_outcome(call, error)
             raise
 
     def post(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -323,24 +379,29 @@ class _Loop:
         if self._thread is not None:
             self._thread.begin(make)
 
-    def _interrupt(self, thread: _Thread, call: _Call[Any], interruption: BaseException) -> None:
-        """Cancel a call whose waiting thread was interrupted, and mark its outcome."""
+    def _cancel(self, thread: _Thread, call: _Call[Any]) -> None:
+        """Cancel a call whose waiting thread was interrupted, and wait until it has ended."""
         with suppress(StoreClosed):  # then the future has failed, or never does anything
             thread.expect(call.future)
         thread.call_soon(call.cancel)
         if thread.why:
             call.cancel()
-        error = call.future.exception()
-        if error is None:
-            mark_outcome(interruption, "committed")
-        elif isinstance(error, _Cancelled):
-            stopped_by = call.stopped_by
-            mark_outcome(
-                interruption,
-                (outcome_of(stopped_by) if stopped_by is not None else None) or "not_executed",
-            )
-        elif (outcome := outcome_of(error)) is not None:
-            mark_outcome(interruption, outcome)
+        call.future.exception()
+
+
+def _note_outcome(call: _Call[Any], interruption: BaseException) -> None:
+    """Mark an interruption with what the call came to."""
+    error = call.future.exception()
+    if error is None:
+        mark_outcome(interruption, "committed")
+    elif isinstance(error, _Cancelled):
+        stopped_by = call.stopped_by
+        mark_outcome(
+            interruption,
+            (outcome_of(stopped_by) if stopped_by is not None else None) or "not_executed",
+        )
+    elif (outcome := outcome_of(error)) is not None:
+        mark_outcome(interruption, outcome)
 
 
 def _stop(thread: _Thread, pid: int) -> None:
@@ -380,6 +441,31 @@ def _call(
         return self._loop.call(lambda: method(self._peer, *args, **kwargs))
 
     return call
+
+
+def _serve(
+    method: Callable[Concatenate[A, P], Coroutine[Any, Any, None]],
+) -> Callable[Concatenate[Any, P], None]:
+    """Make a blocking method from a gateway's loop."""
+
+    @functools.wraps(method)
+    def call(self: _Proxy[A], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        self._loop.serve(lambda: method(self._peer, *args, **kwargs))
+
+    return call
+
+
+def _refuse_async(function: Callable[..., object], what: str) -> None:
+    """Check that a function is plain.
+
+    Raises:
+        InvalidInput: it is not. Its coroutine would be taken for what it returned.
+    """
+    if inspect.iscoroutinefunction(function):
+        raise InvalidInput(
+            f"the {what} is an `async def`, and sessiondb.sync calls plain functions: write "
+            "`def`, or open the database with sessiondb.open"
+        )
 
 
 def _session(
@@ -568,6 +654,7 @@ class SessionDB(_Proxy[database.SessionDB]):
         if self._loop.is_open:
             self._loop.revive()
             try:
+                self._loop.end_serving()
                 self._loop.call(self._peer.close)
             finally:
                 self._loop.stop()
@@ -593,9 +680,7 @@ class SessionDB(_Proxy[database.SessionDB]):
     gc = _call(database.SessionDB.gc)
     unarchive = _call(database.SessionDB.unarchive)
 
-    # A gateway's loops (`run_lane`, `run_outbox`, `run_recovery`) are asynchronous by
-    # nature. Its other calls are here.
-
+    run_recovery = _serve(database.SessionDB.run_recovery)
     accept = _call(database.SessionDB.accept)
     edit = _call(database.SessionDB.edit)
     withdraw = _call(database.SessionDB.withdraw)
@@ -642,6 +727,44 @@ class SessionDB(_Proxy[database.SessionDB]):
     def find(self, ref: str | tuple[str, str]) -> Session | None:
         found = self._loop.call(lambda: self._peer.find(ref))
         return None if found is None else Session(self, found)
+
+    @_mirrors(database.SessionDB.run_lane)
+    def run_lane(
+        self, lane: str, handler: Handler, *, settings: LaneSettings | None = None
+    ) -> None:
+        _refuse_async(handler, "handler")
+        foreign = threads.Foreign(f"handler of lane {lane}", RuntimeError)
+
+        async def answer(turn: AsyncTurn) -> Answer:
+            return await foreign.call(handler, Turn(self, turn))
+
+        self._loop.serve(lambda: self._peer.run_lane(lane, answer, settings=settings))
+
+    @_mirrors(database.SessionDB.run_outbox)
+    def run_outbox(
+        self,
+        sender: Sender,
+        *,
+        lease_s: float = 30.0,
+        at_once: int = 32,
+        at_once_per_channel: int | None = None,
+        retry_pauses_s: Sequence[float] = REPLY_PAUSES_S,
+    ) -> None:
+        _refuse_async(sender, "sender")
+        foreign = threads.Foreign("sender", RefusedBySender)  # it was not called, so nothing left
+
+        async def send(reply: Reply) -> str | None:
+            return await foreign.call(sender, reply)
+
+        self._loop.serve(
+            lambda: self._peer.run_outbox(
+                send,
+                lease_s=lease_s,
+                at_once=at_once,
+                at_once_per_channel=at_once_per_channel,
+                retry_pauses_s=retry_pauses_s,
+            )
+        )
 
     @_mirrors(database.SessionDB.bind)
     def bind(self, key: str, session: Session) -> None:
@@ -766,6 +889,106 @@ class Session(_Proxy[AsyncSession]):
     undo_compaction = _call(AsyncSession.undo_compaction)
 
     compact = _job(AsyncSession.compact)
+
+
+class Turn(_Proxy[AsyncTurn]):
+    """A turn in progress, as its handler holds it: a plain function, in a thread of its own."""
+
+    def __init__(self, db: SessionDB, peer: AsyncTurn) -> None:
+        super().__init__(_loop_of(db), peer)
+        self._session = Session(db, peer.session)
+
+    @property
+    def session(self) -> Session:
+        """Its conversation. Read with it, and write with the turn: `append` and `reset`."""
+        return self._session
+
+    def __str__(self) -> str:
+        return str(self._peer)
+
+    append = _call(AsyncTurn.append)
+    progress = _call(AsyncTurn.progress)
+    reset = _call(AsyncTurn.reset)
+    renew = _call(AsyncTurn.renew)
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The message to be answered, decoded."""
+        return self._peer.message
+
+    @property
+    def text(self) -> str:
+        """What a person would read of the message. Empty: nothing, of a picture for instance."""
+        return self._peer.text
+
+    @property
+    def turn_no(self) -> int:
+        """The turn's number: its fencing token."""
+        return self._peer.turn_no
+
+    @property
+    def attempt(self) -> int:
+        """1 at the first attempt at this message."""
+        return self._peer.attempt
+
+    @property
+    def inbox_no(self) -> int:
+        """The message's number, as `accept` returned it."""
+        return self._peer.inbox_no
+
+    @property
+    def channel(self) -> str:
+        """The adapter that brought the message, as `accept` got it."""
+        return self._peer.channel
+
+    @property
+    def event_id(self) -> str:
+        """The channel's own id of the message. Of an edit that waited: with ` edit VERSION`."""
+        return self._peer.event_id
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the adapter gave to `accept` for the handler, and no model reads."""
+        return self._peer.details
+
+    @property
+    def lane(self) -> str:
+        """The lane that accepted the message. A resume (`kind`) runs in another one."""
+        return self._peer.lane
+
+    @property
+    def key(self) -> str | None:
+        """The conversation's key. None: it was accepted before the database kept them."""
+        return self._peer.key
+
+    @property
+    def agent_id(self) -> str | None:
+        """The agent that the key names. None: likewise."""
+        return self._peer.agent_id
+
+    @property
+    def accepted_at_ms(self) -> int:
+        """When the message was accepted."""
+        return self._peer.accepted_at_ms
+
+    @property
+    def edit_of(self) -> int | None:
+        """The message that this one edits, which is in the context already. None: no edit."""
+        return self._peer.edit_of
+
+    @property
+    def kind(self) -> TurnKind:
+        """`message`, or `resume`: it continues what another turn of this message had begun."""
+        return self._peer.kind
+
+    @property
+    def previous(self) -> Any:
+        """What an earlier attempt at this message noted last by `progress`. None: nothing."""
+        return self._peer.previous
+
+
+Handler = Callable[[Turn], Answer]
+Sender = Callable[[Reply], str | None]
 
 
 class Batch(_Proxy[AsyncBatch]):

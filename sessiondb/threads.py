@@ -9,6 +9,9 @@ limiter is the application's. When its own blocking work has taken all of that (
 that call `anyio.from_thread.run`, say), a call that waited for one more would wait for ever: what
 holds the forty waits for the call.
 
+An application's own functions that the library calls, such as the handlers of `sync.run_lane`,
+are not among them for the same reason: they wait for the library. `Foreign` makes their calls.
+
 Locks: none. `_idle` is a deque, and a worker is in it or has a call, never both. A fork's child
 has no workers, and begins with an empty one.
 """
@@ -28,10 +31,11 @@ from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack
 import anyio
 import anyio.lowlevel
 
-from .limits import THREADS_MAX
+from .limits import LEFT_BEHIND_MAX, THREADS_MAX
 from .waiter import name_library, new_waiter, notify_all
 
 A = TypeVar("A")
+B = TypeVar("B")
 Args = TypeVarTuple("Args")
 
 IDLE_S = 10.0
@@ -57,6 +61,60 @@ async def run(
         _hand_over(call)
         await call.waiter.wait(math.inf, lambda: abandon_on_cancel)
         return call.outcome()
+
+
+class Foreign:
+    """Calls of an application's own functions, each in a thread of the library's.
+
+    They may block for as long as they like. Whoever calls bounds how many are awaited at once: a
+    lane by its concurrency. Nothing can interrupt a thread, so a caller that is cancelled leaves
+    its call behind, and does not wait. At most `LEFT_BEHIND_MAX` go on like that.
+
+    Locks: none. The event loop's thread does everything but the end of a call, which takes one
+    thing out of a set.
+    """
+
+    def __init__(self, what: str, too_many: type[Exception]) -> None:
+        self._what = what
+        self._too_many = too_many
+        self._running: set[object] = set()
+        self._awaited = 0
+
+    async def call(self, function: Callable[[B], A], argument: B) -> A:
+        """Call a function in a thread. Raises whatever it raises, as an exception."""
+        left = len(self._running) - self._awaited
+        if left >= LEFT_BEHIND_MAX:
+            raise self._too_many(
+                f"{left} calls of the {self._what} were given up and go on, which is the limit: "
+                "it hangs, and nothing can interrupt a thread. Give what it waits for a timeout, "
+                "and start this process again"
+            )
+        mine = object()
+
+        def work() -> A:
+            try:
+                return function(argument)
+            except Exception:
+                raise
+            except BaseException as error:
+                # `sys.exit()` ends a thread, and an event loop would take it for its own end.
+                raise RuntimeError(f"the {self._what} raised {error!r}") from error
+            finally:
+                self._running.discard(mine)
+
+        call = _Call(work)
+        self._running.add(mine)
+        try:
+            _hand_over(call, or_here=False)
+        except BaseException:
+            self._running.discard(mine)
+            raise
+        self._awaited += 1
+        try:
+            await call.waiter.wait(math.inf, lambda: True)
+            return call.outcome()
+        finally:
+            self._awaited -= 1
 
 
 class _Call(Generic[A]):
@@ -118,7 +176,7 @@ class _Worker:
 _idle: deque[_Worker] = deque()  # the one that became idle last is on the right
 
 
-def _hand_over(call: _Call[Any]) -> None:
+def _hand_over(call: _Call[Any], *, or_here: bool = True) -> None:
     try:
         worker = _idle.pop()
     except IndexError:
@@ -128,7 +186,7 @@ def _hand_over(call: _Call[Any]) -> None:
         except RuntimeError:
             # Since Python 3.12 an `atexit` function may start no thread. The program ends, so
             # nothing else waits for the event loop, and the call may hold it up.
-            if threading.main_thread().is_alive():
+            if not or_here or threading.main_thread().is_alive():
                 raise
             call.run()
             return

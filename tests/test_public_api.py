@@ -140,8 +140,11 @@ def test_the_synchronous_module_offers_what_its_all_says() -> None:
     assert set(sessiondb.sync.__all__) == {
         "Batch",
         "CompactionJob",
+        "Handler",
+        "Sender",
         "Session",
         "SessionDB",
+        "Turn",
         "open",
         "shared",
         "temporary",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import itertools
+import json
 import os
 import signal
 import threading
@@ -18,9 +20,12 @@ import anyio.lowlevel
 import pytest
 
 import sessiondb
-from sessiondb import database, sync
+from sessiondb import database, sync, threads
 from sessiondb.gateway import dead_letters
+from sessiondb.limits import THREADS_MAX
 from sessiondb.sync import _iterate
+from tests.support.core import query, reply, user
+from tests.support.engine import PATIENCE_S, other_process
 
 KEY = "agent:main:discord:channel:1"
 
@@ -41,17 +46,14 @@ PAIRS = [
     (sessiondb.Session, sync.Session),
     (sessiondb.CompactionJob, sync.CompactionJob),
     (sessiondb.Batch, sync.Batch),
+    (sessiondb.Turn, sync.Turn),
 ]
-# A transaction on the event loop (scripts have db.read and db.write), the loops of a gateway,
-# and opening without a loop.
+# A transaction on the event loop (scripts have db.read and db.write), and opening without a loop.
 ASYNC_ONLY = {
     "SessionDB.backend",
     "SessionDB.change_session",
     "SessionDB.close_now",
     "SessionDB.open_now",
-    "SessionDB.run_lane",
-    "SessionDB.run_outbox",
-    "SessionDB.run_recovery",
     "SessionDB.unsigned",
 }
 
@@ -79,6 +81,7 @@ def test_every_public_name_has_its_counterpart(asynchronous: type, synchronous: 
         "Session": {"db", "ref"},
         "CompactionJob": {"session", "result"},
         "Batch": set(),
+        "Turn": set(),
     }[asynchronous.__name__]
     assert missing == set()
     assert public(synchronous) - public(asynchronous) <= attributes
@@ -585,4 +588,319 @@ def test_a_script_uses_the_calls_of_a_gateway(tmp_db: Path) -> None:
         for call in (lambda: db.settle_reply(1, "sent"), lambda: db.abort_turn(1, "stop")):
             with pytest.raises(sessiondb.NotFound):
                 call()
+        assert db.verify().ok
+
+
+# -- a gateway of plain functions -------------------------------------------------------------
+
+
+def served(*loops: Callable[[], None]) -> list[threading.Thread]:
+    """Run loops in threads of their own. A test joins them with `ended`."""
+    running = [threading.Thread(target=loop, daemon=True) for loop in loops]
+    for thread in running:
+        thread.start()
+    return running
+
+
+def ended(running: list[threading.Thread]) -> bool:
+    for thread in running:
+        thread.join(PATIENCE_S)
+    return not any(thread.is_alive() for thread in running)
+
+
+def accept(db: sync.SessionDB, *texts: str, lane: str = "main") -> None:
+    """Accept messages, each in a conversation of its own."""
+    for text in texts:
+        db.accept(f"agent:main:web:{text}", user(text), channel="web", event_id=text, lane=lane)
+
+
+def states(path: Path) -> dict[str, str]:
+    rows = query(path, "SELECT event_id, state FROM inbox WHERE channel = 'web'")
+    return dict(rows)
+
+
+def test_a_program_of_plain_functions_is_a_gateway_and_drains(tmp_db: Path) -> None:
+    sent: list[tuple[str, str]] = []
+    all_sent = threading.Event()
+
+    def answer(turn: sync.Turn) -> sessiondb.Answer:
+        assert threading.current_thread().name == "sessiondb-worker"
+        text = turn.message["content"]
+        assert text in str(turn.session.context().messages[-1])
+        if text == "second" and turn.attempt == 1:
+            turn.progress({"message_id": 7})
+            raise RuntimeError("no luck")
+        turn.renew("thinking")
+        turn.append(reply(f"noted {turn.previous}"))
+        return sessiondb.Answer(
+            entries=[reply(f"re {text}")], replies=[(f"web:{text}", {"text": f"re {text}"})]
+        )
+
+    def send(outgoing: sessiondb.Reply) -> str | None:
+        sent.append((outgoing.target, json.loads(outgoing.payload)["text"]))
+        if len(sent) == 1:
+            raise sessiondb.RefusedBySender("once more")
+        if len(sent) == 3:
+            all_sent.set()
+        return "a receipt"
+
+    with sync.open(tmp_db) as db, sync.open(tmp_db) as other:
+        settings = sessiondb.LaneSettings(retry_pauses_s=(0.01,))
+        running = served(
+            lambda: db.run_lane("main", answer, settings=settings),
+            lambda: db.run_lane("resume", answer),
+            lambda: db.run_outbox(send, retry_pauses_s=(0.01,)),
+            db.run_recovery,
+        )
+        accept(other, "first", "second")
+        assert all_sent.wait(PATIENCE_S)
+        assert db.drain(timeout_s=PATIENCE_S).complete
+        assert ended(running)
+        assert set(sent) == {("web:first", "re first"), ("web:second", "re second")}
+        second = other.session("agent:main:web:second").context().messages
+        assert "noted {'message_id': 7}" in str(second)
+        assert states(tmp_db) == {"first": "done", "second": "done"}
+        assert other.verify().ok
+
+
+def test_more_handlers_than_the_library_has_threads_call_it_at_once(tmp_db: Path) -> None:
+    count = THREADS_MAX + 8
+    all_in, all_out = threading.Barrier(count + 1), threading.Barrier(count + 1)
+
+    def answer(turn: sync.Turn) -> sessiondb.Answer:
+        all_in.wait(PATIENCE_S)
+        turn.append(user("x" * 300_000))  # encoded in a thread
+        all_out.wait(PATIENCE_S)
+        return sessiondb.Answer()
+
+    with sync.open(tmp_db) as db:
+        db.set_lane("main", concurrency=count, priority=0)
+        accept(db, *map(str, range(count)))
+        running = served(lambda: db.run_lane("main", answer))
+        all_in.wait(PATIENCE_S)
+        all_out.wait(PATIENCE_S)
+        assert db.drain(timeout_s=PATIENCE_S).complete
+        assert ended(running)
+        assert set(states(tmp_db).values()) == {"done"}
+
+
+def test_a_handler_waits_for_the_answer_of_another_lane(tmp_db: Path) -> None:
+    def ask(turn: sync.Turn) -> sessiondb.Answer:
+        asked = db.accept("agent:sub:web:1", user("?"), channel="sub", event_id="1", lane="cron")
+        outcome = db.wait(asked.inbox_no)
+        return sessiondb.Answer(entries=[reply(f"it is {outcome.state}")])
+
+    def be_asked(turn: sync.Turn) -> sessiondb.Answer:
+        return sessiondb.Answer(entries=[reply("yes")])
+
+    with sync.open(tmp_db) as db:
+        accept(db, "e1")
+        running = served(lambda: db.run_lane("main", ask), lambda: db.run_lane("cron", be_asked))
+        assert db.wait(1).state == "answered"
+        assert "it is answered" in str(db.session("agent:main:web:e1").context().messages)
+    assert ended(running)
+
+
+@pytest.mark.parametrize("by", ["the block's end", "a handler"])
+def test_closing_interrupts_the_turns_of_other_threads(tmp_db: Path, by: str) -> None:
+    begun, may_end, late = threading.Barrier(3), threading.Event(), []
+
+    def answer(turn: sync.Turn) -> sessiondb.Answer:
+        begun.wait(PATIENCE_S)
+        if by == "a handler" and turn.event_id == "e1":
+            db.close()
+        may_end.wait(PATIENCE_S)
+        try:
+            turn.append(reply("too late"))
+        except sessiondb.StoreClosed as error:
+            late.append(error)
+        return sessiondb.Answer(entries=[reply("too late")])
+
+    with sync.open(tmp_db) as db:
+        accept(db, "e1", "e2")
+        running = served(lambda: db.run_lane("main", answer), db.run_recovery)
+        begun.wait(PATIENCE_S)
+        if by == "a handler":
+            assert ended(running)
+    assert ended(running)
+    may_end.set()
+    while len(late) < 2:
+        threading.Event().wait(0.01)
+    with sync.open(tmp_db) as db:
+        assert db.recover() == sessiondb.Recovered(), "each was interrupted in order"
+        assert states(tmp_db) == {"e1": "interrupted", "e2": "interrupted"}
+        assert [one.action for one in db.resume()] == ["resume", "later"]
+        assert db.verify().ok
+
+
+def test_ctrl_c_ends_the_loop_that_the_main_thread_waits_for(tmp_db: Path) -> None:
+    may_end = threading.Event()
+
+    def answer(turn: sync.Turn) -> sessiondb.Answer:
+        # Of this thread it would wake no other: a terminal's goes to the process.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        may_end.wait(PATIENCE_S)
+        return sessiondb.Answer()
+
+    with sync.open(tmp_db) as db:
+        accept(db, "e1", "e2")
+        db.set_lane("main", concurrency=1, priority=0)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            db.run_lane("main", answer)
+        assert sessiondb.outcome_of(caught.value) is None, "it was no single write"
+        assert states(tmp_db) == {"e1": "interrupted", "e2": "queued"}
+        assert db.held() == []
+        assert db.verify().ok
+        may_end.set()
+
+
+def test_a_turn_that_somebody_stops_writes_no_more_whatever_its_thread_does(
+    tmp_db: Path,
+) -> None:
+    begun, may_end, refused = threading.Event(), threading.Event(), threading.Event()
+
+    def answer(turn: sync.Turn) -> sessiondb.Answer:
+        if turn.event_id == "e1":
+            begun.set()
+            may_end.wait(PATIENCE_S)
+            for write in (lambda: turn.progress("late"), turn.renew, turn.reset):
+                with pytest.raises(sessiondb.TurnLost):
+                    write()
+            refused.set()
+        return sessiondb.Answer()
+
+    with sync.open(tmp_db) as db, sync.open(tmp_db) as other:
+        db.set_lane("main", concurrency=1, priority=0)
+        accept(db, "e1", "e2")
+        running = served(lambda: db.run_lane("main", answer))
+        assert begun.wait(PATIENCE_S)
+        other.abort_turn(1, "enough")
+        assert other.wait(2).state == "answered", "the lane goes on while that thread does"
+        may_end.set()
+        assert refused.wait(PATIENCE_S)
+        assert query(tmp_db, "SELECT state FROM turn") == ["aborted", "completed"]
+    assert ended(running)
+
+
+@pytest.mark.parametrize("error", [SystemExit, asyncio.CancelledError])
+def test_whatever_a_handler_raises_fails_its_turn_alone(
+    tmp_db: Path, error: type[BaseException]
+) -> None:
+    def answer(turn: sync.Turn) -> sessiondb.Answer:
+        if turn.event_id == "e1":
+            raise error
+        return sessiondb.Answer()
+
+    with sync.open(tmp_db) as db:
+        accept(db, "e1", "e2")
+        once = sessiondb.LaneSettings(attempts_max=1)
+        running = served(lambda: db.run_lane("main", answer, settings=once))
+        assert (db.wait(1).state, db.wait(2).state) == ("given_up", "answered")
+    assert ended(running)
+
+
+def test_handlers_that_hang_are_left_behind_up_to_a_limit(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "LEFT_BEHIND_MAX", 2)
+    begun, may_end = [], threading.Event()
+
+    def answer(turn: sync.Turn) -> sessiondb.Answer:
+        begun.append(turn.event_id)
+        may_end.wait(PATIENCE_S)
+        return sessiondb.Answer()
+
+    with sync.open(tmp_db) as db:
+        db.set_lane("main", concurrency=1, priority=0)
+        accept(db, "e1", "e2", "e3", "e4")
+        short = sessiondb.LaneSettings(timeout_s=0.05, attempts_max=1)
+        running = served(lambda: db.run_lane("main", answer, settings=short))
+        assert [db.wait(number).state for number in (1, 2, 3)] == ["given_up"] * 3
+        while len(begun) < 2:
+            threading.Event().wait(0.01)
+        assert sorted(begun) == ["e1", "e2"], "the third was not called"
+        [reason] = query(tmp_db, "SELECT reason FROM inbox WHERE event_id = 'e3'")
+        assert "2 calls of the handler of lane main were given up and go on" in reason
+        may_end.set()
+    assert ended(running)
+
+
+def test_a_reply_whose_sender_was_not_called_waits(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "LEFT_BEHIND_MAX", 1)
+    may_end = threading.Event()
+
+    def answer(turn: sync.Turn) -> sessiondb.Answer:
+        return sessiondb.Answer(replies=[(f"web:{turn.event_id}", "yes")])
+
+    def send(_: sessiondb.Reply) -> None:
+        may_end.wait(PATIENCE_S)
+
+    with sync.open(tmp_db) as db:
+        db.set_lane("main", concurrency=1, priority=0)
+        accept(db, "e1", "e2")
+        running = served(lambda: db.run_lane("main", answer))
+        assert [db.wait(number).state for number in (1, 2)] == ["answered"] * 2
+        running += served(lambda: db.run_outbox(send, lease_s=0.05, at_once=1))
+        while not (reasons := [one.reason for one in db.replies("pending") if one.reason]):
+            threading.Event().wait(0.01)
+        assert "1 calls of the sender were given up" in reasons[0]
+        assert [one.target for one in db.replies("unknown")] == ["web:e1"]
+        assert [one.target for one in db.replies("pending")] == ["web:e2"]
+        may_end.set()
+    assert ended(running)
+
+
+@pytest.mark.parametrize("call", ["run_lane", "run_outbox"])
+def test_an_asynchronous_handler_is_refused_with_what_to_do(tmp_db: Path, call: str) -> None:
+    async def handler(_: Any) -> Any:
+        raise AssertionError("it is never called")
+
+    with sync.open(tmp_db) as db:
+        arguments = ("main", handler) if call == "run_lane" else (handler,)
+        with pytest.raises(sessiondb.InvalidInput, match="write `def`"):
+            getattr(db, call)(*arguments)
+
+
+GATEWAY = """
+import sys, threading, sessiondb
+from sessiondb import sync
+
+def answer(turn):
+    print(turn.event_id, turn.attempt, flush=True)
+    if sys.argv[2] == "hangs":
+        threading.Event().wait()
+    return sessiondb.Answer(replies=[("web:1", "done")])
+
+def send(reply):
+    print("sent", flush=True)
+
+with sync.open(sys.argv[1]) as db:
+    loops = [lambda lane=lane: db.run_lane(lane, answer) for lane in ("main", "resume")]
+    for loop in (*loops, lambda: db.run_outbox(send)):
+        threading.Thread(target=loop).start()
+    try:
+        db.run_recovery()
+    except KeyboardInterrupt:
+        print(db.drain(timeout_s=60).complete, flush=True)
+"""
+
+
+def test_a_process_of_plain_functions_is_killed_and_another_one_goes_on(tmp_db: Path) -> None:
+    with sync.open(tmp_db) as db:
+        accept(db, "e1")
+        with other_process(GATEWAY, tmp_db, "hangs") as first:
+            assert first.stdout is not None
+            assert first.stdout.readline() == "e1 1\n"
+            first.kill()
+            first.wait()
+        with other_process(GATEWAY, tmp_db, "works") as second:
+            assert second.stdout is not None
+            assert [second.stdout.readline() for _ in range(2)] == ["e1 2\n", "sent\n"]
+            second.send_signal(signal.SIGINT)
+            assert second.stdout.readline() == "True\n"
+            assert second.wait(PATIENCE_S) == 0
+        assert states(tmp_db) == {"e1": "done"}
+        assert query(tmp_db, "SELECT state FROM turn") == ["interrupted", "completed"]
         assert db.verify().ok

@@ -78,7 +78,7 @@ def _errors() -> list[str]:
 def _sync() -> str:
     """Return the calls of each class, each with a link to the asynchronous one behind it."""
     rows = ["| class | calls |", "|---|---|"]
-    for name in ("SessionDB", "Session", "Batch", "CompactionJob"):
+    for name in ("SessionDB", "Session", "Turn", "Batch", "CompactionJob"):
         twin, calls = getattr(sessiondb, name), vars(getattr(sessiondb.sync, name))
         offered = {*dir(twin), *inspect.get_annotations(twin)}
         peers = [

@@ -85,6 +85,21 @@ def synchronous() -> None:
         session.append(5)  # type: ignore[arg-type]
         session.append({}, idempotency_kye="k")  # type: ignore[call-arg]
         session.fork("positional")  # type: ignore[call-arg]
+        db.run_lane("main", work)
+        db.run_outbox(lambda reply: reply.target)
+        db.run_lane("main", work_asynchronously)  # type: ignore[arg-type]
+
+
+def work(turn: sessiondb.sync.Turn) -> sessiondb.Answer:
+    assert_type(turn.session, sessiondb.sync.Session)
+    assert_type(turn.append("{}"), sessiondb.Receipt)
+    assert_type(turn.key, str | None)
+    turn.atempt  # type: ignore[attr-defined]
+    return sessiondb.Answer()
+
+
+async def work_asynchronously(turn: sessiondb.Turn) -> sessiondb.Answer:
+    return sessiondb.Answer()
 
 
 def options() -> None:
