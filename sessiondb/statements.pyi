@@ -614,7 +614,7 @@ class HistoryInContext(NamedTuple):
 
 
 class ImportFileKnown(NamedTuple):
-    """import_file.known: Return what earlier imports recorded of some files, and where reading of each continues. The tail is the last line, if it had no line end and was not an entry. That line is read again."""
+    """import_file.known: Return what earlier imports recorded of some files, and where reading of each continues. The tail is the last line, if it had no line end and was not an entry. That line is read again. ends_in_bytes: the last line had no line end and is an entry whose bytes are kept (`models.BYTES_OF_ENTRY`)."""
 
     import_file_no: int
     path: str
@@ -637,6 +637,7 @@ class ImportFileKnown(NamedTuple):
     first_import_file_no: int
     tail_at: int | None
     tail_reason: str | None
+    ends_in_bytes: int
 
 
 class ImportFileByPath(NamedTuple):
@@ -4859,7 +4860,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["redact.mark_receipts"], /, *, mark: SqlValue, session_no: SqlValue, seq: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["redact.put_bytes"], /, *, content: SqlValue, session_no: SqlValue, seq: SqlValue, reason: SqlValue) -> int: ...
+    def run(self, statement: Literal["redact.put_bytes"], /, *, line: SqlValue, content: SqlValue, session_no: SqlValue, seq: SqlValue, reason: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["redact.forget_order"], /, *, session_no: SqlValue) -> int: ...
     @overload

@@ -171,7 +171,8 @@ def apply(tx: Tx, planned: Plan) -> Redacted:
             session_no=planned.session_no,
             seq=seq_of(planned.entry_no),
             reason=f"{BYTES_OF_ENTRY}*",
-            content=planned.payload.encode() + b"\n",
+            content=planned.payload.encode(),
+            line=planned.payload.encode() + b"\n",
         )
     if planned.names_session:
         tx.run("redact.name_session", session_no=planned.session_no, name=TEXT)

@@ -124,6 +124,8 @@ class Place:
     resume_lines: int = 0
     mid_line: bool = False
     """The bytes at `resume_at` belong to the line of the last entry."""
+    ends_in_bytes: bool = False
+    """Of that entry the bytes are kept, so its line end is kept behind them."""
     version: int | None = None
     """The transcript's version, when it is known already."""
     formats: int = PI.bit
@@ -374,6 +376,7 @@ class _Reader:
         self.line = known.resume_lines
         self.offset = known.resume_at
         self.mid_line = known.mid_line
+        self.ends_in_bytes = known.ends_in_bytes
         self.batch = FileBatch(before=known)
         self.final_newline = True
 
@@ -414,7 +417,7 @@ class _Reader:
     ) -> Iterator[tuple[Draft | Kept | None, bytes]]:
         """Yield each item with its bytes in the file. Together these are `raw`."""
         if self.mid_line:
-            if begins and raw == b"\n":
+            if begins and raw == b"\n" and not self.ends_in_bytes:
                 yield None, raw  # the line end that was missing behind the last entry
                 return
             yield from self._kept(
@@ -446,9 +449,8 @@ class _Reader:
             try:
                 text = (stored[:-1] if whole else stored).decode()
             except UnicodeDecodeError as error:
-                if not whole or len(raw) > PIECE_BYTES:
-                    raise
-                not_utf8, text = error, stored[:-1].decode(errors="replace")
+                not_utf8 = error
+                text = (stored[:-1] if whole else stored).decode(errors="replace")
             draft = self._draft(text)
         except (DamagedLine, UnicodeDecodeError, RecursionError) as error:
             reason = _reason(not_utf8 or error)
@@ -463,7 +465,7 @@ class _Reader:
         # Read as its own program reads it. An export writes the bytes, and not the entry.
         yield draft, b""
         reason = f"{BYTES_OF_ENTRY} ({_reason(not_utf8)})"
-        yield from self._kept(raw, reason, "damaged", stored=stored)
+        yield Kept(self.line, self.offset, reason, "damaged", stored), raw
 
     def _draft(self, text: str) -> Draft:
         """Parse a line. The first one says what the file is.

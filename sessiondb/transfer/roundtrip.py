@@ -167,7 +167,7 @@ def _objects(content: bytes) -> Iterator[dict[str, Any]]:
     for line in [*whole, torn]:
         value: Any = None
         with contextlib.suppress(ValueError, RecursionError):
-            value = _loads(line.decode(errors="strict" if line is torn else "replace"))
+            value = _loads(line.decode(errors="replace"))
         value = _of_sdk(value) if isinstance(value, dict) else value
         if isinstance(value, dict) and isinstance(value.get("type"), str) and value["type"]:
             yield value

@@ -328,6 +328,7 @@ def place_of(row: statements.ImportFileKnown | None) -> Place:
         formats=row.formats if row.formats is not None else PI.bit,
         final_newline=bool(row.final_newline),
         finished=row.state != "reading",
+        ends_in_bytes=bool(row.ends_in_bytes),
     )
     if row.tail_at is None:
         return known

@@ -14,6 +14,7 @@ import anyio
 import pytest
 
 import sessiondb
+from sessiondb.limits import IMPORT_BATCH_BYTES
 from tests.support.transfer import header, message
 
 
@@ -75,6 +76,21 @@ FOUND: dict[str, tuple[bytes, list[str]]] = {
             entry("compaction", "c", "x", summary="S", firstKeptEntryId="d"),
         ),
         ["S"],
+    ),
+    "a last line that is not UTF-8 and has no line end": (
+        lines(header(), message("a", None, "one"))
+        + message("b", "a", "two: ?").replace("?", "\xe9").encode("latin-1"),
+        ["one", "two: \ufffd"],
+    ),
+    "a long line that is not UTF-8": (
+        lines(
+            header(),
+            message("a", None, "one: ?" + "x" * (IMPORT_BATCH_BYTES + 10))
+            .replace("?", "\xe9")
+            .encode("latin-1"),
+            message("b", "a", "two"),
+        ),
+        ["one: \ufffd" + "x" * (IMPORT_BATCH_BYTES + 10), "two"],
     ),
     "a compaction of another lane is continued on the main lane (pi's SDK)": (
         lines(

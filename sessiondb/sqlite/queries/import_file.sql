@@ -1,7 +1,8 @@
 -- name: known
 -- Return what earlier imports recorded of some files, and where reading of each
 -- continues. The tail is the last line, if it had no line end and was not an entry.
--- That line is read again.
+-- That line is read again. ends_in_bytes: the last line had no line end and is an entry whose
+-- bytes are kept (`models.BYTES_OF_ENTRY`).
 SELECT r.import_file_no, r.path, r.name, r.kind, r.session_no, s.session_id, s.version, s.formats,
        r.bytes, r.lines, r.entries, r.quarantined,
        r.sha256, r.final_newline, r.inode, r.state, r.note,
@@ -11,12 +12,17 @@ SELECT r.import_file_no, r.path, r.name, r.kind, r.session_no, s.session_id, s.v
        (SELECT min(q.byte_offset) FROM quarantine AS q
         WHERE q.import_file_no = r.import_file_no AND q.line = r.lines
           AND r.final_newline = 0
-          AND q.after_seq = CASE WHEN r.session_no IS NULL THEN -1 ELSE r.entries END) AS tail_at,
+          AND q.after_seq = CASE WHEN r.session_no IS NULL THEN -1 ELSE r.entries END
+          AND q.reason NOT GLOB 'read with U+FFFD*') AS tail_at,
        (SELECT min(q.reason) FROM quarantine AS q
         WHERE q.import_file_no = r.import_file_no AND q.line = r.lines
           AND r.final_newline = 0
-          AND q.after_seq = CASE WHEN r.session_no IS NULL THEN -1 ELSE r.entries END)
-            AS tail_reason
+          AND q.after_seq = CASE WHEN r.session_no IS NULL THEN -1 ELSE r.entries END
+          AND q.reason NOT GLOB 'read with U+FFFD*') AS tail_reason,
+       EXISTS (SELECT 1 FROM quarantine AS q
+               WHERE q.import_file_no = r.import_file_no AND q.line = r.lines
+                 AND r.final_newline = 0 AND q.after_seq = r.entries
+                 AND q.reason GLOB 'read with U+FFFD*') AS ends_in_bytes
 FROM import_file AS r LEFT JOIN session AS s ON s.session_no = r.session_no
 WHERE r.path IN (SELECT value FROM json_each(:paths));
 

@@ -26,8 +26,9 @@ WHERE session_no = :session_no AND entries >= :seq
 
 -- name: put_bytes, one row or none
 -- Put other bytes in the place of those of an imported line that is not UTF-8. The reason of
--- the piece says whose they are (`models.BYTES_OF_ENTRY`).
-UPDATE quarantine SET content = :content
+-- the piece says whose they are (`models.BYTES_OF_ENTRY`). A line end stays.
+UPDATE quarantine
+SET content = CASE WHEN substr(content, -1) = x'0a' THEN :line ELSE :content END
 WHERE import_file_no IN (SELECT import_file_no FROM import_file WHERE session_no = :session_no)
   AND after_seq = :seq AND reason GLOB :reason;
 

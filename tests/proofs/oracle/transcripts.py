@@ -263,8 +263,8 @@ class _Tree(_Writer):
         """Write an entry behind the leaf, or a parent, and make it the leaf."""
         if parent is _ABSENT:
             parent = self.leaf
-        if self.odd("a parent that is not there", 0.01):
-            parent = self.pick(["nobody", "", "parent\u0000", *self._odd_parents()])
+            if self.odd("a parent that is not there", 0.01):
+                parent = self.pick(["nobody", "", "parent\u0000", *self._odd_parents()])
         placed = {"type": fields.pop("type"), "id": entry_id, "parentId": parent}
         if self.is_linear and self.chance.random() < 0.5:
             del placed["id"], placed["parentId"]
@@ -531,7 +531,7 @@ class _OpenClaw(_Tree):
             case "a line of the future" if "a torn line" not in self.moves:
                 kind = self.pick(["tool_state", "", 5, None])
                 entry_id = self._new_id()
-                self._place({"type": kind, "data": self.text()}, entry_id)
+                self._place({"type": kind, "data": self.text()}, entry_id, parent=self.leaf)
                 self.of_the_future.add(entry_id)
             case "a leaf record":
                 self._leaf_record()

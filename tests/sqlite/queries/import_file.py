@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from sessiondb.models import BYTES_OF_ENTRY
 from tests.support.statement_cases import (
     Change,
     Given,
@@ -427,7 +428,13 @@ def known(name: str, **columns: Any) -> list[Read]:
             "import_file.by_path",
             name,
             {"path": f"/imports/{name}"},
-            [{name: value for name, value in row.items() if not name.startswith("tail")}],
+            [
+                {
+                    name: value
+                    for name, value in row.items()
+                    if not name.startswith("tail") and name != "ends_in_bytes"
+                }
+            ],
         ),
     ]
 
@@ -468,6 +475,14 @@ def beside_a_tail(w: World, _tx: Recorder) -> None:
         )
 
 
+def bytes_behind_an_entry(w: World, _tx: Recorder) -> None:
+    """Let the last line of a file be an entry whose bytes are kept."""
+    w.connection.execute(
+        "UPDATE quarantine SET reason = ? WHERE import_file_no = ? AND byte_offset = ?",
+        (f"{BYTES_OF_ENTRY} (why)", w.no(f"import_file {ODD}"), offsets(w)[-1]),
+    )
+
+
 def without_entries(w: World, tx: Recorder) -> None:
     """Let a file have no entry so far, and its last line a piece before the first one."""
     tail = offsets(w)[-1]
@@ -498,6 +513,16 @@ READS = [
     *known("main/sessions.json", session_no=None, session_id=None, session_last_seq=0),
     tail(ODD),
     tail("west/odd.jsonl"),
+    Read(
+        "import_file.known",
+        "no tail of an entry whose bytes are kept",
+        {"paths": json.dumps([f"/imports/{name}" for name in (ODD, "west/odd.jsonl")])},
+        [
+            {"import_file_no": ODD, "tail_at": None, "ends_in_bytes": 1},
+            {"import_file_no": "west/odd.jsonl", "tail_at": 425, "ends_in_bytes": 0},
+        ],
+        bytes_behind_an_entry,
+    ),
     tail(ODD, "tail, and no other piece", beside_a_tail),
     tail(ODD, "tail before the first entry", without_entries),
     *(

@@ -33,15 +33,23 @@ def mark(w: World, tx: Recorder) -> None:
 
 
 def put_bytes(w: World, tx: Recorder) -> None:
-    """Ask for a damaged line, then for none: another reason, place, and session."""
+    """Ask for a damaged line and a torn one, and for none: another reason, place, session."""
     session_no = w.row("import_file main/odd.jsonl")["session_no"]
     for session, seq, reason in (
         (session_no, 1, "not JSON*"),
         (session_no, 1, "not UTF-8*"),
         (session_no, 2, "not JSON*"),
+        (session_no, 2, "torn*"),
         (w.row("import_file main/blank.jsonl")["session_no"], 1, "not JSON*"),
     ):
-        tx.run("redact.put_bytes", session_no=session, seq=seq, reason=reason, content=b"gone")
+        tx.run(
+            "redact.put_bytes",
+            session_no=session,
+            seq=seq,
+            reason=reason,
+            content=b"gone",
+            line=b"gone\n",
+        )
 
 
 def forget_order(w: World, tx: Recorder) -> None:
@@ -57,9 +65,12 @@ CHANGES = [
     ),
     Change(
         "redact.put_bytes",
-        "one piece, of one session's file",
+        "pieces of one session's file, with the line ends that they had",
         put_bytes,
-        {"quarantine main/odd.jsonl@261": {"content": b"gone"}},
+        {
+            "quarantine main/odd.jsonl@261": {"content": b"gone\n"},
+            "quarantine main/odd.jsonl@424": {"content": b"gone"},
+        },
     ),
     Change(
         "redact.name_session",
