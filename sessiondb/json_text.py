@@ -117,7 +117,7 @@ def decode_object(
         DamagedLine: the text is not one JSON object, or too much of one.
     """
     brackets = text.count("[") + text.count("{")
-    if brackets > levels_max and _nesting(text) > levels_max:
+    if brackets > levels_max and _has_more_levels(text, levels_max):
         raise DamagedLine(f"nested too deeply: more than {levels_max} levels")
     if has_more_values(text, values_max):
         raise DamagedLine(f"made of too many values: more than {values_max:,}")
@@ -183,15 +183,16 @@ def loads(text: str | bytes) -> Any:
     return json.loads(text, parse_int=int_or_float)
 
 
-def _nesting(text: str) -> int:
-    depth = deepest = 0
+def _has_more_levels(text: str, levels_max: int) -> bool:
+    depth = 0
     for token in _structure.finditer(text):
         if token[0] in "[{":
             depth += 1
-            deepest = max(deepest, depth)
+            if depth > levels_max:
+                return True
         elif token[0] in "]}":
             depth -= 1
-    return deepest
+    return False
 
 
 def has_more_values(text: str, values_max: int) -> bool:

@@ -1209,6 +1209,7 @@ RARE = {
     _limits_count_all_lanes,
     _only_its_own_lane_takes_over,
     _taken_back_in_silence,
+    _an_edit_stays_when_its_message_goes,
 }
 
 
