@@ -277,8 +277,12 @@ CREATE TABLE import_file (
                     CONSTRAINT import_file_state_known
                     CHECK (state IN ('reading', 'done', 'changed')),
   note              TEXT,
-  content           BLOB                        -- a whole index file. NULL: a transcript, because
+  content           BLOB,                       -- a whole index file. NULL: a transcript, because
                                                 -- its lines are entries
+  head_seq          INTEGER,                    -- while early lines are placed: the entry that is
+                                                -- the head afterwards. 0: the root
+  head_byte         INTEGER                     -- while early lines wait: the one that is the head
+                                                -- once it is placed. NULL: none of them
 ) STRICT;
 CREATE INDEX import_file_by_session ON import_file (session_no) WHERE session_no IS NOT NULL;
 CREATE INDEX import_file_by_inode ON import_file (inode) WHERE inode IS NOT NULL;
@@ -288,6 +292,10 @@ CREATE INDEX import_file_reading ON import_file (imported_at_ms) WHERE state = '
 -- lost, and an export is byte for byte the file. after_seq is the entry that precedes
 -- the line in its file. Content includes the line's own end, if it has one. A long line
 -- is kept in several rows, ordered by byte_offset.
+--
+-- An *early* line is an entry that stands before its parent in the file. It waits here, and
+-- becomes an entry when its parent is one, or at the end of the file. Its row stays: an
+-- export writes the entry here, and not where its number would put it.
 CREATE TABLE quarantine (
   import_file_no  INTEGER NOT NULL REFERENCES import_file (import_file_no),
   line            INTEGER NOT NULL,             -- 1-based
@@ -295,10 +303,27 @@ CREATE TABLE quarantine (
   after_seq       INTEGER NOT NULL,             -- -1: before the first entry
   reason          TEXT    NOT NULL,
   severity        TEXT    NOT NULL
-                  CONSTRAINT quarantine_severity_known CHECK (severity IN ('blank', 'damaged')),
-  content         BLOB    NOT NULL,
+                  CONSTRAINT quarantine_severity_known
+                  CHECK (severity IN ('blank', 'damaged', 'early')),
+  content         BLOB    NOT NULL,             -- of an early line: without its line end, and
+                                                -- empty once the entry has the same bytes
+  entry_id        TEXT,                         -- of an early line that waits: its own id
+  waits_for       TEXT,                         -- of an early line: the parent that it names,
+                                                -- until that is an entry
+  parent_seq      INTEGER,                      -- of an early line that need not wait any more:
+                                                -- the entry that it follows. -1: the root
+  entry_seq       INTEGER,                      -- the entry that an early line became
   PRIMARY KEY (import_file_no, byte_offset)
 ) STRICT, WITHOUT ROWID;
+-- Which early lines wait, for which parents, which wait no more, and which are entries.
+CREATE INDEX quarantine_waiting ON quarantine (import_file_no, entry_id)
+WHERE entry_id IS NOT NULL;
+CREATE INDEX quarantine_parent ON quarantine (import_file_no, waits_for)
+WHERE waits_for IS NOT NULL;
+CREATE INDEX quarantine_ready ON quarantine (import_file_no, parent_seq)
+WHERE parent_seq IS NOT NULL;
+CREATE INDEX quarantine_placed ON quarantine (import_file_no, entry_seq)
+WHERE entry_seq IS NOT NULL;
 -- A resume asks for each message whether its session's import was damaged.
 CREATE INDEX quarantine_damaged ON quarantine (import_file_no) WHERE severity = 'damaged';
 

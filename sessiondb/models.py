@@ -336,6 +336,8 @@ BEHIND_ENTRY: Final = (
     "bytes that arrived behind an entry which had been imported without its line end"
 )
 """The reason of a piece that follows an entry's text without a line end between them."""
+EARLY: Final = "it stands before its parent"
+"""Begins the reason of a line that waits for its parent, or became an entry behind it."""
 REDACTED: Final = "redacted at import"
 """The beginning of the note of a receipt whose hash is of what is not stored."""
 BY_HAND: Final = "by-hand"

@@ -551,6 +551,70 @@ class DrainingLast(NamedTuple):
     outbox_no: int
 
 
+class EarlyLinesOfFile(NamedTuple):
+    """early_lines.of_file: Return what is open of a file's early lines: whether some wait, whether the parents of some are missing, and where the head will be."""
+
+    head_seq: int | None
+    head_byte: int | None
+    session_no: int | None
+    head_id: str | None
+    waiting: int
+    missing: int
+    ready: int
+
+
+class EarlyLinesWaiting(NamedTuple):
+    """early_lines.waiting: Return a row if a line with this id waits."""
+
+    byte_offset: int
+
+
+class EarlyLinesNext(NamedTuple):
+    """early_lines.next: Return lines that may be placed, a page at a time, each behind its parent: of those whose parent is an entry the one with the newest first, and then what follows it, as far as it goes."""
+
+    byte_offset: int
+    entry_id: str
+    parent_seq: int | None
+    waits_for: str | None
+    content: bytes
+
+
+class EarlyLinesWithoutParent(NamedTuple):
+    """early_lines.without_parent: Return lines behind one of a file that wait for what neither is an entry nor waits."""
+
+    byte_offset: int
+    entry_id: str | None
+    waits_for: str | None
+
+
+EarlyLinesInACircle = EarlyLinesWithoutParent  # early_lines.in_a_circle
+
+
+class EarlyLinesFoundLate(NamedTuple):
+    """early_lines.found_late: Return a line that became a root, and whose parent has come since."""
+
+    byte_offset: int
+    entry_seq: int | None
+    parent_seq: int | None
+    waits_for: str | None
+
+
+class EarlyLinesBranches(NamedTuple):
+    """early_lines.branches: Return the branches of a session behind one of them, a page at a time."""
+
+    branch_no: int
+    parent_branch_no: int | None
+
+
+class EarlyLinesEntries(NamedTuple):
+    """early_lines.entries: Return entries of a session with their parents' ids, a page at a time."""
+
+    entry_no: int
+    entry_id: str
+    branch_no: int | None
+    parent_id: str | None
+
+
 class EventsEmit(NamedTuple):
     """events.emit: Record an event. It is committed with the change that it reports."""
 
@@ -614,7 +678,7 @@ class HistoryInContext(NamedTuple):
 
 
 class ImportFileKnown(NamedTuple):
-    """import_file.known: Return what earlier imports recorded of some files, and where reading of each continues. The tail is the last line, if it had no line end and was not an entry. That line is read again. ends_in_bytes: the last line had no line end and is an entry whose bytes are kept (`models.BYTES_OF_ENTRY`)."""
+    """import_file.known: Return what earlier imports recorded of some files, and where reading of each continues. The tail is the last line, if it had no line end and was not an entry. That line is read again, and a byte order mark before the first entry is none. ends_in_bytes: the last line had no line end and is an entry whose bytes are kept (`models.BYTES_OF_ENTRY`)."""
 
     import_file_no: int
     path: str
@@ -633,6 +697,7 @@ class ImportFileKnown(NamedTuple):
     inode: str | None
     state: Literal["reading", "done", "changed"]
     note: str | None
+    head_seq: int | None
     session_last_seq: int
     first_import_file_no: int
     tail_at: int | None
@@ -654,6 +719,7 @@ class ImportFileByPath(NamedTuple):
     final_newline: int
     state: Literal["reading", "done", "changed"]
     note: str | None
+    head_seq: int | None
     session_last_seq: int
     first_import_file_no: int
 
@@ -751,14 +817,14 @@ class ImportFileEntrySizes(NamedTuple):
 
 
 class ImportFilePayloads(NamedTuple):
-    """import_file.payloads: Return the texts of a range of entries, in order of arrival, a page at a time."""
+    """import_file.payloads: Return the texts of a range of entries, in order of arrival, a page at a time. Those that were early lines of the file are left out: they are among the pieces."""
 
     entry_no: int
     content: bytes
 
 
 class ImportFileKept(NamedTuple):
-    """import_file.kept: Return the quarantined pieces of a file, a page at a time."""
+    """import_file.kept: Return the quarantined pieces of a file, a page at a time. The bytes of an early line that became an entry are those of the entry."""
 
     byte_offset: int
     after_seq: int
@@ -2534,14 +2600,15 @@ class VerifyImportFiles(NamedTuple):
 
 
 class VerifyFirstReceipt(NamedTuple):
-    """verify.first_receipt: Return the first receipt of a session."""
+    """verify.first_receipt: Return the first receipt of a session, and the last entry that an early line became."""
 
     import_file_no: int
     session_id: str
+    placed_seq: int
 
 
 class VerifyReceipts(NamedTuple):
-    """verify.receipts: Return one receipt, and all others of its session, with whether that is archived."""
+    """verify.receipts: Return one receipt, and all others of its session, with whether that is archived, and the last entry that an early line became."""
 
     import_file_no: int
     path: str
@@ -2552,17 +2619,20 @@ class VerifyReceipts(NamedTuple):
     final_newline: int
     note: str | None
     archived_at_ms: int | None
+    placed_seq: int
 
 
 class VerifyPieces(NamedTuple):
-    """verify.pieces: Return the quarantined pieces of a file, a page at a time."""
+    """verify.pieces: Return the quarantined pieces of a file, a page at a time. The bytes of an early line that became an entry are those of the entry."""
 
     line: int
     byte_offset: int
     after_seq: int
     reason: str
-    severity: Literal["blank", "damaged"]
+    severity: Literal["blank", "damaged", "early"]
     content: bytes
+    entry_id: str | None
+    entry_seq: int | None
 
 
 class VerifyIndex(NamedTuple):
@@ -2797,6 +2867,22 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["draining.last"], /) -> DrainingLast | None: ...
     @overload
+    def first(self, statement: Literal["early_lines.of_file"], /, *, import_file_no: SqlValue) -> EarlyLinesOfFile | None: ...
+    @overload
+    def first(self, statement: Literal["early_lines.waiting"], /, *, import_file_no: SqlValue, entry_id: SqlValue) -> EarlyLinesWaiting | None: ...
+    @overload
+    def first(self, statement: Literal["early_lines.next"], /, *, import_file_no: SqlValue, limit: SqlValue, session_no: SqlValue) -> EarlyLinesNext | None: ...
+    @overload
+    def first(self, statement: Literal["early_lines.without_parent"], /, *, import_file_no: SqlValue, after_offset: SqlValue, limit: SqlValue) -> EarlyLinesWithoutParent | None: ...
+    @overload
+    def first(self, statement: Literal["early_lines.in_a_circle"], /, *, import_file_no: SqlValue, after_offset: SqlValue) -> EarlyLinesInACircle | None: ...
+    @overload
+    def first(self, statement: Literal["early_lines.found_late"], /, *, import_file_no: SqlValue) -> EarlyLinesFoundLate | None: ...
+    @overload
+    def first(self, statement: Literal["early_lines.branches"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> EarlyLinesBranches | None: ...
+    @overload
+    def first(self, statement: Literal["early_lines.entries"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> EarlyLinesEntries | None: ...
+    @overload
     def first(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> EventsEmit | None: ...
     @overload
     def first(self, statement: Literal["events.after"], /, *, after_no: SqlValue, limit: SqlValue) -> EventsAfter | None: ...
@@ -2841,7 +2927,7 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["import_file.entry_sizes"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> ImportFileEntrySizes | None: ...
     @overload
-    def first(self, statement: Literal["import_file.payloads"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> ImportFilePayloads | None: ...
+    def first(self, statement: Literal["import_file.payloads"], /, *, low_no: SqlValue, high_no: SqlValue, import_file_no: SqlValue, limit: SqlValue) -> ImportFilePayloads | None: ...
     @overload
     def first(self, statement: Literal["import_file.kept"], /, *, import_file_no: SqlValue, after_offset: SqlValue, limit: SqlValue) -> ImportFileKept | None: ...
     @overload
@@ -3379,6 +3465,22 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["draining.last"], /) -> DrainingLast: ...
     @overload
+    def one(self, statement: Literal["early_lines.of_file"], /, *, import_file_no: SqlValue) -> EarlyLinesOfFile: ...
+    @overload
+    def one(self, statement: Literal["early_lines.waiting"], /, *, import_file_no: SqlValue, entry_id: SqlValue) -> EarlyLinesWaiting: ...
+    @overload
+    def one(self, statement: Literal["early_lines.next"], /, *, import_file_no: SqlValue, limit: SqlValue, session_no: SqlValue) -> EarlyLinesNext: ...
+    @overload
+    def one(self, statement: Literal["early_lines.without_parent"], /, *, import_file_no: SqlValue, after_offset: SqlValue, limit: SqlValue) -> EarlyLinesWithoutParent: ...
+    @overload
+    def one(self, statement: Literal["early_lines.in_a_circle"], /, *, import_file_no: SqlValue, after_offset: SqlValue) -> EarlyLinesInACircle: ...
+    @overload
+    def one(self, statement: Literal["early_lines.found_late"], /, *, import_file_no: SqlValue) -> EarlyLinesFoundLate: ...
+    @overload
+    def one(self, statement: Literal["early_lines.branches"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> EarlyLinesBranches: ...
+    @overload
+    def one(self, statement: Literal["early_lines.entries"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> EarlyLinesEntries: ...
+    @overload
     def one(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> EventsEmit: ...
     @overload
     def one(self, statement: Literal["events.after"], /, *, after_no: SqlValue, limit: SqlValue) -> EventsAfter: ...
@@ -3423,7 +3525,7 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["import_file.entry_sizes"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> ImportFileEntrySizes: ...
     @overload
-    def one(self, statement: Literal["import_file.payloads"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> ImportFilePayloads: ...
+    def one(self, statement: Literal["import_file.payloads"], /, *, low_no: SqlValue, high_no: SqlValue, import_file_no: SqlValue, limit: SqlValue) -> ImportFilePayloads: ...
     @overload
     def one(self, statement: Literal["import_file.kept"], /, *, import_file_no: SqlValue, after_offset: SqlValue, limit: SqlValue) -> ImportFileKept: ...
     @overload
@@ -3960,6 +4062,22 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["draining.last"], /) -> list[DrainingLast]: ...
     @overload
+    def all(self, statement: Literal["early_lines.of_file"], /, *, import_file_no: SqlValue) -> list[EarlyLinesOfFile]: ...
+    @overload
+    def all(self, statement: Literal["early_lines.waiting"], /, *, import_file_no: SqlValue, entry_id: SqlValue) -> list[EarlyLinesWaiting]: ...
+    @overload
+    def all(self, statement: Literal["early_lines.next"], /, *, import_file_no: SqlValue, limit: SqlValue, session_no: SqlValue) -> list[EarlyLinesNext]: ...
+    @overload
+    def all(self, statement: Literal["early_lines.without_parent"], /, *, import_file_no: SqlValue, after_offset: SqlValue, limit: SqlValue) -> list[EarlyLinesWithoutParent]: ...
+    @overload
+    def all(self, statement: Literal["early_lines.in_a_circle"], /, *, import_file_no: SqlValue, after_offset: SqlValue) -> list[EarlyLinesInACircle]: ...
+    @overload
+    def all(self, statement: Literal["early_lines.found_late"], /, *, import_file_no: SqlValue) -> list[EarlyLinesFoundLate]: ...
+    @overload
+    def all(self, statement: Literal["early_lines.branches"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> list[EarlyLinesBranches]: ...
+    @overload
+    def all(self, statement: Literal["early_lines.entries"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> list[EarlyLinesEntries]: ...
+    @overload
     def all(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> list[EventsEmit]: ...
     @overload
     def all(self, statement: Literal["events.after"], /, *, after_no: SqlValue, limit: SqlValue) -> list[EventsAfter]: ...
@@ -4004,7 +4122,7 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["import_file.entry_sizes"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> list[ImportFileEntrySizes]: ...
     @overload
-    def all(self, statement: Literal["import_file.payloads"], /, *, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> list[ImportFilePayloads]: ...
+    def all(self, statement: Literal["import_file.payloads"], /, *, low_no: SqlValue, high_no: SqlValue, import_file_no: SqlValue, limit: SqlValue) -> list[ImportFilePayloads]: ...
     @overload
     def all(self, statement: Literal["import_file.kept"], /, *, import_file_no: SqlValue, after_offset: SqlValue, limit: SqlValue) -> list[ImportFileKept]: ...
     @overload
@@ -4469,6 +4587,14 @@ class Reads(Protocol):
     @overload
     def page(self, statement: Literal["deletion.indexes"], /, *, limit: int, bytes_max: int = ...) -> Page[DeletionIndexes]: ...
     @overload
+    def page(self, statement: Literal["early_lines.next"], /, *, import_file_no: SqlValue, limit: int, session_no: SqlValue, bytes_max: int = ...) -> Page[EarlyLinesNext]: ...
+    @overload
+    def page(self, statement: Literal["early_lines.without_parent"], /, *, import_file_no: SqlValue, after_offset: SqlValue, limit: int, bytes_max: int = ...) -> Page[EarlyLinesWithoutParent]: ...
+    @overload
+    def page(self, statement: Literal["early_lines.branches"], /, *, session_no: SqlValue, after_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[EarlyLinesBranches]: ...
+    @overload
+    def page(self, statement: Literal["early_lines.entries"], /, *, low_no: SqlValue, high_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[EarlyLinesEntries]: ...
+    @overload
     def page(self, statement: Literal["events.after"], /, *, after_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[EventsAfter]: ...
     @overload
     def page(self, statement: Literal["events.after_for"], /, *, audience: SqlValue, after_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[EventsAfterFor]: ...
@@ -4485,7 +4611,7 @@ class Reads(Protocol):
     @overload
     def page(self, statement: Literal["import_file.entry_sizes"], /, *, low_no: SqlValue, high_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[ImportFileEntrySizes]: ...
     @overload
-    def page(self, statement: Literal["import_file.payloads"], /, *, low_no: SqlValue, high_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[ImportFilePayloads]: ...
+    def page(self, statement: Literal["import_file.payloads"], /, *, low_no: SqlValue, high_no: SqlValue, import_file_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[ImportFilePayloads]: ...
     @overload
     def page(self, statement: Literal["import_file.kept"], /, *, import_file_no: SqlValue, after_offset: SqlValue, limit: int, bytes_max: int = ...) -> Page[ImportFileKept]: ...
     @overload
@@ -4746,6 +4872,22 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["draining.mark"], /, *, now_ms: SqlValue, instance_no: SqlValue) -> int: ...
     @overload
+    def run(self, statement: Literal["early_lines.found"], /, *, seq: SqlValue, import_file_no: SqlValue, entry_id: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["early_lines.wait_for_another"], /, *, parent_id: SqlValue, import_file_no: SqlValue, entry_id: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["early_lines.placed"], /, *, seq: SqlValue, reason: SqlValue, import_file_no: SqlValue, byte_offset: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["early_lines.become_roots"], /, *, parent_seq: SqlValue, import_file_no: SqlValue, byte_offsets: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["early_lines.repeat"], /, *, import_file_no: SqlValue, seq: SqlValue, reason: SqlValue, entry_id: SqlValue, waits_for: SqlValue, parent_seq: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["early_lines.not_missing"], /, *, import_file_no: SqlValue, byte_offset: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["early_lines.set_head"], /, *, head_seq: SqlValue, head_byte: SqlValue, import_file_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["early_lines.advance"], /, *, entries: SqlValue, state: SqlValue, note: SqlValue, import_file_no: SqlValue) -> int: ...
+    @overload
     def run(self, statement: Literal["events.emit"], /, *, kind: SqlValue, audience: SqlValue, session_no: SqlValue, now_ms: SqlValue, text: SqlValue, data: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["events.move_cursor"], /, *, consumer: SqlValue, event_no: SqlValue) -> int: ...
@@ -4768,7 +4910,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["import_file.link"], /, *, path: SqlValue, name: SqlValue, kind: SqlValue, agent_id: SqlValue, inode: SqlValue, now_ms: SqlValue, note: SqlValue, first_path: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["import_file.keep"], /, *, import_file_no: SqlValue, line: SqlValue, byte_offset: SqlValue, after_seq: SqlValue, reason: SqlValue, severity: SqlValue, content: SqlValue) -> int: ...
+    def run(self, statement: Literal["import_file.keep"], /, *, import_file_no: SqlValue, line: SqlValue, byte_offset: SqlValue, after_seq: SqlValue, reason: SqlValue, severity: SqlValue, content: SqlValue, entry_id: SqlValue, waits_for: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["import_file.drop_tail"], /, *, import_file_no: SqlValue, byte_offset: SqlValue) -> int: ...
     @overload
@@ -4908,9 +5050,9 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_compaction"], /, *, compaction_no: SqlValue, compaction_id: SqlValue, session_no: SqlValue, state: SqlValue, trigger: SqlValue, base_epoch: SqlValue, cut_no: SqlValue, first_kept_no: SqlValue, tokens_before: SqlValue, tokens_after: SqlValue, instance_no: SqlValue, begun_at_ms: SqlValue, deadline_ms: SqlValue, deadline_max_ms: SqlValue, finished_at_ms: SqlValue, late: SqlValue, epoch: SqlValue, entry_no: SqlValue, reason: SqlValue, summary: SqlValue, threshold_tokens: SqlValue, in_vain: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_import_file"], /, *, import_file_no: SqlValue, path: SqlValue, name: SqlValue, kind: SqlValue, session_no: SqlValue, agent_id: SqlValue, bytes: SqlValue, lines: SqlValue, entries: SqlValue, quarantined: SqlValue, sha256: SqlValue, final_newline: SqlValue, inode: SqlValue, imported_at_ms: SqlValue, state: SqlValue, note: SqlValue, content: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_import_file"], /, *, import_file_no: SqlValue, path: SqlValue, name: SqlValue, kind: SqlValue, session_no: SqlValue, agent_id: SqlValue, bytes: SqlValue, lines: SqlValue, entries: SqlValue, quarantined: SqlValue, sha256: SqlValue, final_newline: SqlValue, inode: SqlValue, imported_at_ms: SqlValue, state: SqlValue, note: SqlValue, content: SqlValue, head_seq: SqlValue, head_byte: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_quarantine"], /, *, import_file_no: SqlValue, byte_offset: SqlValue, line: SqlValue, after_seq: SqlValue, reason: SqlValue, severity: SqlValue, content: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_quarantine"], /, *, import_file_no: SqlValue, byte_offset: SqlValue, line: SqlValue, after_seq: SqlValue, reason: SqlValue, severity: SqlValue, content: SqlValue, entry_id: SqlValue, waits_for: SqlValue, parent_seq: SqlValue, entry_seq: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_lane"], /, *, lane: SqlValue, concurrency: SqlValue, priority: SqlValue, people: SqlValue, paused_at_ms: SqlValue, settings: SqlValue, dropped_at_ms: SqlValue) -> int: ...
     @overload

@@ -75,6 +75,9 @@ EXPRESSIONS = {
     "until": "str | None",
     "tail_reason": "str | None",
     "tail_at": "int | None",
+    "early_lines.next.parent_seq": "int | None",  # of a line behind another one of the page
+    "early_lines.next.entry_id": "str",  # the lines wait
+    "early_lines.of_file.head_id": "str | None",
     "context.then.context_tokens": "None",  # it is counted again
     # The least or the most of rows that need not be there.
     "at_ms": "int | None",

@@ -86,6 +86,8 @@ class ReceiptWalk:
         self._next_no = self._last_no = 0
         self._after_offset = -1
         self._no_more_entries = self._no_more_pieces = False
+        self._line: tuple[bytes, int] | None = None
+        self._has_early = False
 
     def steps(self) -> Steps:
         """Yield the steps."""
@@ -113,6 +115,7 @@ class ReceiptWalk:
 
     def _end(self, tx: ReadTx) -> None:
         # An import that goes on deletes the last piece, and an archive the entries.
+        self._end_line(ends=bool(self._owner.final_newline))
         self.moved = self._read_receipts(tx) != self._receipts
         if self.moved:
             self._findings.found.clear()
@@ -150,7 +153,11 @@ class ReceiptWalk:
 
     def _read_entries(self, tx: ReadTx) -> None:
         page = tx.page(
-            "import_file.payloads", low_no=self._next_no, high_no=self._last_no, limit=PAGE_ROWS
+            "import_file.payloads",
+            low_no=self._next_no,
+            high_no=self._last_no,
+            import_file_no=self._import_file_no,
+            limit=PAGE_ROWS,
         )
         self._entries.extend((seq_of(row.entry_no), row.content) for row in page.rows)
         self._no_more_entries = not page.more
@@ -170,18 +177,29 @@ class ReceiptWalk:
             self._after_offset = page.rows[-1].byte_offset
 
     def _take_entry(self, seq: int, content: bytes) -> None:
+        self._end_line(ends=True)
         piece = self._pieces[0] if self._pieces else None
         reason = piece.reason if piece is not None and piece.after_seq == seq else ""
         if reason.startswith(BYTES_OF_ENTRY):
             self._seen.last_seq = seq  # the piece is what the file has in the place of the text
             return
-        at_end = seq == self._owner.entries and piece is None and not self._owner.final_newline
-        self._take(content if reason == BEHIND_ENTRY or at_end else content + b"\n", seq)
+        self._line = (content, seq)
+
+    def _end_line(self, *, ends: bool) -> None:
+        """Take the last entry. Only what comes behind it tells whether its line ends."""
+        if self._line is not None:
+            content, seq = self._line
+            self._line = None
+            self._take(content + b"\n" if ends else content, seq)
 
     def _take_piece(self, piece: statements.VerifyPieces) -> None:
+        self._end_line(ends=piece.reason != BEHIND_ENTRY)
         where = f"the quarantined piece of {self._owner.path} at byte {piece.byte_offset}"
         if _is_salvaged(self._owner):
-            self._take(piece.content, None)
+            if piece.severity == "early":
+                self._line = (piece.content, piece.entry_seq or 0)
+            else:
+                self._take(piece.content, None)
             return
         if piece.line != self._seen.line_ends + 1:
             self._findings.add(
@@ -191,6 +209,9 @@ class ReceiptWalk:
             )
         if piece.byte_offset != self._seen.size and not _is_incomparable(self._owner):
             self._findings.add("source", f"{where} lies at byte {self._seen.size}")
+        if piece.severity == "early":
+            self._take_early(piece, where)
+            return
         # A byte order mark is one at the beginning of a file, and a damaged line anywhere else.
         is_mark = self._seen.size == 0 and piece.content == _BOM
         is_blank = is_mark or not piece.content.strip(_BLANK)
@@ -204,11 +225,18 @@ class ReceiptWalk:
             )
         self._take(piece.content, None)
 
+    def _take_early(self, piece: statements.VerifyPieces, where: str) -> None:
+        """Go on with an entry that stands before its parent in the file."""
+        self._has_early = True
+        self._line = (piece.content, piece.entry_seq or 0)
+        if (piece.entry_id is None) == (piece.entry_seq is None):
+            self._findings.add("source", f"{where} neither waits for its parent nor is an entry")
+
     def _take(self, content: bytes, seq: int | None) -> None:
         """Add bytes to the file, and note the prefixes of it that receipts count."""
         seen = self._seen
         if seq is not None:
-            seen.last_seq = seq
+            seen.last_seq = max(seen.last_seq, seq)
         for receipt in self._receipts:
             if seen.size < receipt.bytes <= seen.size + len(content):
                 prefix = replace(seen, digest=seen.digest.copy())
@@ -237,10 +265,12 @@ class ReceiptWalk:
                 self._judge_counts(receipt, prefix)
 
     def _judge_counts(self, receipt: statements.VerifyReceipts, prefix: _Prefix) -> None:
-        for what, stored, due in (
-            ("lines", receipt.lines, prefix.lines),
-            ("entries", receipt.entries, prefix.last_seq),
-        ):
+        counts = [("lines", receipt.lines, prefix.lines)]
+        if receipt is self._owner or not self._has_early:
+            # An early line has its number from a later time than the bytes around it.
+            last_seq = max(prefix.last_seq, receipt.placed_seq)
+            counts.append(("entries", receipt.entries, last_seq))
+        for what, stored, due in counts:
             if stored != due:
                 self._add(receipt, f"counts {stored} {what}, but there are {due}")
         if bool(receipt.final_newline) != prefix.ends_in_newline:

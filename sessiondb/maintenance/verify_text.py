@@ -98,9 +98,16 @@ class TextCheck:
                 return
             if not draft.side and names_record(tx, draft.parent_id, row.entry_no - 1):
                 return  # and it follows the head of then, as OpenClaw's next entry does
+            if self._has_early_lines(tx):
+                return  # the record before it in the file is not the one before it here
             self._findings.of(
                 row, "parent", f"follows {row.parent_id!r}, but its text says {draft.parent_id!r}"
             )
+
+    def _has_early_lines(self, tx: ReadTx) -> bool:
+        """Return whether entries of the session stand elsewhere in its file."""
+        receipt = tx.first("verify.first_receipt", session_no=self._session.session_no)
+        return receipt is not None and receipt.placed_seq > 0
 
     def _is_damaged_line(self, tx: ReadTx, entry_id: str) -> bool:
         """Return whether an id is that of a damaged line of the session's file.

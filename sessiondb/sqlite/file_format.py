@@ -62,7 +62,7 @@ _TELLING: Final[dict[str, tuple[str, frozenset[str]]]] = {
         frozenset({"start", "compaction", "reset", "branch", "undo", "fork", "edit"}),
     ),
     "event": ("audience", frozenset({"operator", "user"})),
-    "quarantine": ("severity", frozenset({"blank", "damaged"})),
+    "quarantine": ("severity", frozenset({"blank", "damaged", "early"})),
     "sqlite_sequence": ("name", frozenset(TABLES)),
     "turn": ("kind", frozenset({"message", "resume"})),
     "archive": ("encoding", frozenset({"zstd", "zlib", "none"})),

@@ -30,13 +30,51 @@ if TYPE_CHECKING:
     from .paths import TreeEntry
 
 
-def replay(tx: Tx, state: State, draft: Draft, notes: list[str]) -> int:
+def replay(
+    tx: Tx, state: State, draft: Draft, notes: list[str], *, behind_last: bool = True
+) -> int:
     """Store one entry as its text says and move `state` past it. The caller saves the state.
 
-    Return its number.
+    Return its number. `behind_last` tells whether the session's last record is the one before it.
 
     Each oddity of the entry is added to `notes` as one sentence.
     """
+    _begin(tx, state, draft, notes)
+    if draft.type == "leaf":
+        return _replay_leaf(tx, state, draft, notes)
+    if draft.type in OFF_TREE_TYPES:
+        return _replay_header(tx, state, draft, behind_last=behind_last)
+    if (
+        draft.follows_head
+        or draft.parent_id == state.head_id
+        or (behind_last and names_head(tx, state, draft))
+    ):
+        return place_at_head(tx, state, draft).entry_no
+    return place_after(tx, state, draft, _parent(tx, state, draft, notes)).entry_no
+
+
+def replay_after(
+    tx: Tx, state: State, draft: Draft, parent_no: int | None, notes: list[str]
+) -> int:
+    """As `replay`, for an entry whose parent is known by its number. None is the root.
+
+    The parent of a leaf record is its target.
+    """
+    _begin(tx, state, draft, notes)
+    if draft.type == "leaf":
+        return _replay_leaf(tx, state, draft, notes)
+    parent = (
+        in_tree(tx, tx.one("transcript.by_no", entry_no=parent_no))
+        if parent_no is not None
+        else None
+    )
+    if (parent.entry_no if parent is not None else None) == state.head_no:
+        return place_at_head(tx, state, draft).entry_no
+    return place_after(tx, state, draft, parent).entry_no
+
+
+def _begin(tx: Tx, state: State, draft: Draft, notes: list[str]) -> None:
+    """Take over what an entry says of the session's format, and leave out a key that is known."""
     # A session whose format is known keeps it. For others, as for one that is salvaged, the first
     # items decide that only one format has.
     narrow_formats(state, state.formats & draft.formats or state.formats)
@@ -45,16 +83,9 @@ def replay(tx: Tx, state: State, draft: Draft, notes: list[str]) -> int:
         # A file that holds one key twice is imported whole. The key stays with the first.
         notes.append(f"entry {draft.entry_id}: idempotency key {key!r} was used before")
         draft.idempotency_key = None
-    if draft.type == "leaf":
-        return _replay_leaf(tx, state, draft, notes)
-    if draft.type in OFF_TREE_TYPES:
-        return _replay_header(tx, state, draft)
-    if draft.follows_head or draft.parent_id == state.head_id or _names_head(tx, state, draft):
-        return place_at_head(tx, state, draft).entry_no
-    return place_after(tx, state, draft, _parent(tx, state, draft, notes)).entry_no
 
 
-def _names_head(tx: ReadTx, state: State, draft: Draft) -> bool:
+def names_head(tx: ReadTx, state: State, draft: Draft) -> bool:
     """Tell whether an entry names the record before it as its parent, and means the head.
 
     OpenClaw's next entry names the last thing that was appended, also where that is not the head:
@@ -73,9 +104,14 @@ def names_record(tx: ReadTx, parent_id: str | None, record_no: int) -> bool:
     record = tx.first("context.boundary", entry_no=record_no)
     if record is None or parent_id is None:
         return False
-    if record.type != "leaf":
-        return record.entry_id == parent_id and record.type not in OFF_TREE_TYPES
-    return id_or_none(loads(record.payload).get("appendParentId")) == parent_id
+    if record.type == "leaf":
+        return id_or_none(loads(record.payload).get("appendParentId")) == parent_id
+    # What else is not the head may be an entry that stood elsewhere in its file.
+    return (
+        record.entry_id == parent_id
+        and record.type not in OFF_TREE_TYPES
+        and loads(record.payload).get("appendMode") == "side"
+    )
 
 
 def _parent(tx: ReadTx, state: State, draft: Draft, notes: list[str]) -> TreeEntry | None:
@@ -92,14 +128,17 @@ def _parent(tx: ReadTx, state: State, draft: Draft, notes: list[str]) -> TreeEnt
     return in_tree(tx, parent)
 
 
-def _replay_header(tx: Tx, state: State, draft: Draft) -> int:
+def _replay_header(tx: Tx, state: State, draft: Draft, *, behind_last: bool) -> int:
     """Store a header: as entry 0 when it comes first. A damaged file may begin with two.
 
     Other records that are no entries come likewise.
     """
     entry_no = entry_number(state.session_no, 0)
     is_first = draft.type == "session" and state.last_seq == 0 and state.head_no is None
-    if not is_first or tx.first("transcript.by_no", entry_no=entry_no) is not None:
+    if (
+        not (is_first and behind_last)
+        or tx.first("transcript.by_no", entry_no=entry_no) is not None
+    ):
         entry_no = next_number(state)
     insert_control_record(tx, draft, entry_no)
     if draft.name is not None:

@@ -5,6 +5,7 @@
     import_plan, import_packs     what happens to each file. Files read into transactions
     import_run, import_index      the receipts in the making. The keys of an index
     source                        the rules over `import_file` and `quarantine`
+    early_lines                   entries that stand before their parents
     jsonl_reader, jsonl_writer    bytes to entries, and back
     openclaw_index                `sessions.json`, row by row
     openclaw_sqlite               an agent's database, as the files that it stands for

@@ -31,6 +31,7 @@ from .folder_scan import SourceFile
 from .jsonl_reader import FileBatch
 from .progress import Progress
 from .redaction import Redactor, counted
+from .source import BatchResult
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -67,6 +68,8 @@ class FileState:
     notes: list[str] = field(default_factory=list)
     batches: int = 0
     failed: bool = False
+    waiting: bool = False
+    """Some of its lines wait for their parents."""
     verified: bool | None = None
 
     def __post_init__(self) -> None:
@@ -79,6 +82,13 @@ class FileState:
         self.known = row
         self.session_id, self.entries = row.session_id, row.entries
         self.bytes, self.lines, self.sha256 = row.bytes, row.lines, row.sha256
+
+    def take(self, result: BatchResult) -> None:
+        """Add what a transaction stored."""
+        self.session_id, self.entries = result.session_id, result.entries
+        self.entries_new = result.entries - (self.known.entries if self.known is not None else 0)
+        self.notes += result.notes[: max(0, LISTED_MAX - len(self.notes))]
+        self.waiting = result.waiting
 
     def count(self, batch: FileBatch, *, dry_run: bool) -> None:
         """Add a batch that was stored, or that would be."""

@@ -26,6 +26,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import anyio
@@ -41,17 +42,36 @@ from sessiondb.words import (
     FileStatus,
 )
 
+from .early_lines import (
+    Late,
+    Roots,
+    become_roots,
+    next_branches,
+    next_late,
+    next_lines,
+    next_roots,
+    parse,
+)
 from .folder_scan import Scan, SourceFile, in_order, scan
 from .import_index import import_index
 from .import_packs import BatchRead, FileEnd, Pack, read_packs
 from .import_plan import FilePlan, plan_files
-from .import_run import FATAL, LISTED_MAX, FileState, ImportRun
+from .import_run import FATAL, FileState, ImportRun
 from .openclaw_index import read_indexes, with_index_ids
 from .openclaw_sqlite import OpenForeign, Stores, read_stores
 from .progress import Progress
 from .redaction import Redactor, mark_in
 from .roundtrip import compare_with_file
-from .source import BatchResult, Overtaken, SessionDiverged, shortened, store_batch
+from .source import (
+    BatchResult,
+    Overtaken,
+    SessionDiverged,
+    end_early,
+    repeat_late,
+    shortened,
+    store_batch,
+    store_early,
+)
 
 _VERIFIED: Final = ("imported", "grown", "unchanged")
 
@@ -184,6 +204,10 @@ class _Transcripts:
             plan.file.path: FileState(plan.file, plan.known or plan.renamed_from) for plan in plans
         }
         await self._adopt([plan for plan in plans if plan.renamed_from is not None])
+        for plan in plans:
+            if plan.known is not None and plan.known.head_seq is not None:
+                # Early lines were being placed when the import before this one ended.
+                await self._place_early(self.run.files[plan.file.path], has_begun=True)
         to_read = [plan for plan in plans if plan.first_path is None]
         # Closed at the end, because it holds a file open.
         with contextlib.closing(read_packs(to_read, self.run.redactor)) as packs:
@@ -221,11 +245,7 @@ class _Transcripts:
         ]
         for path, result in (await self._store(batches)).items():
             state = run.files[path]
-            state.session_id, state.entries = result.session_id, result.entries
-            state.entries_new = result.entries - (
-                state.known.entries if state.known is not None else 0
-            )
-            state.notes += result.notes[: max(0, LISTED_MAX - len(state.notes))]
+            state.take(result)
         for event in pack:
             state = run.files[event.file.path]
             if isinstance(event, FileEnd):
@@ -233,6 +253,8 @@ class _Transcripts:
             elif not state.failed:
                 state.count(event.batch, dry_run=run.dry_run)
                 run.report(event.file, event.batch.bytes)
+                if state.waiting:
+                    await self._place_early(state, last=event.batch.last)
 
     async def _store(self, batches: list[BatchRead]) -> dict[str, BatchResult]:
         """Store batches in one transaction. If it fails, store each in one, to spare the others."""
@@ -253,6 +275,57 @@ class _Transcripts:
                     notes = stored[path].notes if path in stored else []
                     stored[path] = replace(result, notes=notes + result.notes)
         return stored
+
+    async def _place_early(
+        self, state: FileState, *, last: bool = False, has_begun: bool = False
+    ) -> None:
+        """Place the lines of a file whose parents are entries by now. At its end, all of them."""
+        run, file = self.run, state.file
+        roots: Roots | None = None
+        try:
+            while True:
+                lines = await run.backend.read(
+                    lambda tx: next_lines(tx, file.path), op="import.early"
+                )
+                if lines is not None:
+                    drafts = await threads.run(parse, lines)
+                    step = partial(store_early, file=file, lines=lines, drafts=drafts)
+                    state.take(await run.write(step, size=sum(draft.size for draft in drafts)))
+                    has_begun = True
+                    continue
+                late = await run.backend.read(
+                    lambda tx: next_late(tx, file.path), op="import.early"
+                )
+                if late is not None:
+                    await self._repeat_late(file, late)
+                    has_begun = True
+                    continue
+                if not last:
+                    break
+                roots = await run.backend.read(
+                    partial(next_roots, path=file.path, before=roots), op="import.early"
+                )
+                if roots is None:
+                    break
+                await run.write(partial(become_roots, roots=roots))
+            if has_begun or last:
+                await run.write(partial(end_early, file=file, last=last))
+        except FATAL:
+            raise
+        except (Overtaken, SessionDiverged, SessionDBError) as error:
+            self._fail(file, error)
+
+    async def _repeat_late(self, file: SourceFile, late: Late) -> None:
+        """Let what follows a line be placed again, behind the line's parent, which came late."""
+        after_no: int | None = min(late.branches)
+        while after_no is not None:
+            after_no = await self.run.backend.read(
+                partial(next_branches, late=late, after_no=after_no), op="import.early"
+            )
+        while True:
+            await self.run.write(partial(repeat_late, file=file, late=late))
+            if late.is_over():
+                return
 
     async def _store_together(self, batches: list[BatchRead]) -> dict[str, BatchResult]:
         def body(tx: Tx) -> dict[str, BatchResult]:

@@ -97,6 +97,8 @@ class Kept:
     reason: str
     severity: Severity
     content: bytes
+    links: Links = field(default_factory=dict)
+    """Of a damaged line: its id, with its parent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,8 @@ class FileBatch:
 
     before: Place
     items: list[Draft | Kept] = field(default_factory=list)
+    places: list[tuple[int, int]] = field(default_factory=list)
+    """The line of each item, and its first byte in the file."""
     bytes: int = 0
     lines: int = 0
     sha256: str = ""
@@ -387,6 +391,7 @@ class _Reader:
             for item, content in self._items(raw, begins=begins, fits=fits):
                 if item is not None:
                     self.batch.items.append(item)
+                    self.batch.places.append((self.line, self.offset))
                     self.batch.size += len(content)
                 self.digest.update(content)
                 self.offset += len(content)
@@ -455,9 +460,11 @@ class _Reader:
         except (DamagedLine, UnicodeDecodeError, RecursionError) as error:
             reason = _reason(not_utf8 or error)
             reason = reason if whole else f"torn: the file ends inside this line ({reason})"
-            if whole:
-                self.links |= link_of(raw)
-            yield from self._kept(raw, reason, "damaged", stored=stored)
+            links = link_of(raw) if whole else {}
+            self.links |= links
+            for kept, piece in self._kept(raw, reason, "damaged", stored=stored):
+                kept.links, links = links, {}
+                yield kept, piece
             return
         if not_utf8 is None:
             yield draft, raw

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sessiondb.backend import Backend, ReadTx
 from sessiondb.json_text import dumps_again, loads, stored_text
 from sessiondb.limits import ENTRY_BYTES_MAX, PAGE_ROWS, SEQ_MAX
-from sessiondb.models import BEHIND_ENTRY, BYTES_OF_ENTRY
+from sessiondb.models import BEHIND_ENTRY, BYTES_OF_ENTRY, EARLY
 from sessiondb.paging import handed_on
 from sessiondb.transcript.paths import entry_number, segments, seq_of, session_of
 
@@ -42,30 +42,46 @@ async def imported_bytes(
     Entries and kept pieces are merged by their places. A line end follows an entry, with two
     exceptions: the file ended there, or the next piece began right behind it. The reason of such
     a piece says so, because after a redaction no length would. So does that of a piece that has
-    the bytes of the entry before it, which are not its text.
+    the bytes of the entry before it, which are not its text. An entry that stood before its
+    parent is among the pieces.
     """
+    line: bytes | None = None  # an entry whose line end depends on what comes next
+    async for content, reason in _lines(backend, import_file_no, session_no, last_seq):
+        if line is not None:
+            yield line if reason == BEHIND_ENTRY else line + b"\n"
+        line = content if reason is None or reason.startswith(EARLY) else None
+        if line is None:
+            yield content
+    if line is not None:
+        yield line + b"\n" if final_newline else line
+
+
+async def _lines(
+    backend: Backend, import_file_no: int, session_no: int | None, last_seq: int
+) -> AsyncIterator[tuple[bytes, str | None]]:
+    """Yield entries and kept pieces in the order of the file, each piece with its reason."""
     kept = _KeptPages(backend, import_file_no)
-    waiting = await kept.next()
+    piece = await kept.next()
     async for seq, content in (
-        own_entries(backend, session_no, 0, last_seq) if session_no is not None else _nothing()
+        own_entries(backend, session_no, 0, last_seq, import_file_no)
+        if session_no is not None
+        else _nothing()
     ):
-        while waiting is not None and waiting.after_seq < seq:
-            yield waiting.content
-            waiting = await kept.next()
-        reason = waiting.reason if waiting is not None and waiting.after_seq == seq else ""
-        if reason.startswith(BYTES_OF_ENTRY):
-            continue
-        at_end = seq == last_seq and waiting is None and not final_newline
-        yield content if reason == BEHIND_ENTRY or at_end else content + b"\n"
-    while waiting is not None:
-        yield waiting.content
-        waiting = await kept.next()
+        while piece is not None and piece.after_seq < seq:
+            yield piece.content, piece.reason
+            piece = await kept.next()
+        reason = piece.reason if piece is not None and piece.after_seq == seq else ""
+        if not reason.startswith(BYTES_OF_ENTRY):
+            yield content, None
+    while piece is not None:
+        yield piece.content, piece.reason
+        piece = await kept.next()
 
 
 async def kept_lines(backend: Backend, import_file_no: int) -> AsyncIterator[bytes]:
     """Yield the lines of an imported file that are no entries, in their order.
 
-    Not those that are kept beside their entry.
+    Not those that are kept beside their entry, nor those that become one.
 
     A line that is stored in pieces is put together. Of one that is longer than an entry may be,
     each part of that length is yielded by itself.
@@ -73,7 +89,7 @@ async def kept_lines(backend: Backend, import_file_no: int) -> AsyncIterator[byt
     kept = _KeptPages(backend, import_file_no)
     line = bytearray()
     while (piece := await kept.next()) is not None:
-        if piece.reason.startswith(BYTES_OF_ENTRY):
+        if piece.reason.startswith((BYTES_OF_ENTRY, EARLY)):
             continue
         line += piece.content
         if line.endswith(b"\n") or len(line) >= ENTRY_BYTES_MAX:
@@ -112,12 +128,19 @@ class _KeptPages:
 
 
 async def own_entries(
-    backend: Backend, session_no: int, first_seq: int, last_seq: int
+    backend: Backend,
+    session_no: int,
+    first_seq: int,
+    last_seq: int,
+    import_file_no: int | None = None,
 ) -> AsyncIterator[tuple[int, bytes]]:
-    """Yield a session's own entries in order of arrival."""
+    """Yield a session's own entries in order of arrival.
+
+    With the number of its file: without those that stood before their parents there.
+    """
     low_no, high_no = entry_number(session_no, first_seq), entry_number(session_no, last_seq)
     while low_no <= high_no:
-        rows = await backend.read(_entry_page(low_no, high_no), op="export.entries")
+        rows = await backend.read(_entry_page(low_no, high_no, import_file_no), op="export.entries")
         if not rows:
             return
         low_no = rows[-1].entry_no + 1
@@ -126,10 +149,16 @@ async def own_entries(
 
 
 def _entry_page(
-    low_no: int, high_no: int
+    low_no: int, high_no: int, import_file_no: int | None
 ) -> Callable[[ReadTx], list[statements.ImportFilePayloads]]:
     return lambda tx: (
-        tx.page("import_file.payloads", low_no=low_no, high_no=high_no, limit=PAGE_ROWS).rows
+        tx.page(
+            "import_file.payloads",
+            low_no=low_no,
+            high_no=high_no,
+            import_file_no=import_file_no,
+            limit=PAGE_ROWS,
+        ).rows
     )
 
 

@@ -3,7 +3,8 @@
 The reader here is written like pi's and OpenClaw's: the whole file in memory, an index of ids, a
 walk along `parentId` from the leaf to the root. It shares no rule and no stored column with
 `transcript.append` and `transcript.context`, so that agreement means something. Of lines that are
-not entries it takes the links. It looks for a parent among the lines before its child.
+not entries it takes the links. It looks for a parent among the lines before its child, and then
+among those behind it.
 
 It needs memory for the decoded file, several times its size. An import without `verify` does not.
 
@@ -242,6 +243,8 @@ def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     damaged: dict[str, Any] = {}  # the parents of lines that are no entries
     nodes: list[tuple[dict[str, Any], int | None]] = []  # entry, index of its parent
     newest: dict[str, int] = {}
+    oldest: dict[str, int] = {}
+    missing: dict[int, Any] = {}  # the parents that entries name, and that are not before them
     leaf: int | None = None
     cursor: str | None = None  # what the next entry may name, and mean the leaf
 
@@ -268,6 +271,8 @@ def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         means_leaf = not is_side and cursor is not None and cursor == _id(line.get("parentId"))
         if version < 2 or "parentId" not in line or means_leaf:
             parent = leaf
+        elif parent is None and line["type"] not in ("leaf", "session"):
+            missing[len(nodes)] = line["parentId"]
         if parent is not None and nodes[parent][0]["type"] == "leaf":
             parent = nodes[parent][1]
         if line["type"] in ("leaf", "session"):
@@ -298,12 +303,52 @@ def _path(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 leaf = len(nodes) - 1
         if (own_id := _id(line.get("id"))) is not None:
             newest[own_id] = len(nodes) - 1
+            oldest.setdefault(own_id, len(nodes) - 1)
             damaged.pop(own_id, None)
+    parents = [parent for _, parent in nodes]
+    for index, wanted in missing.items():
+        parents[index] = _found_later(nodes, oldest, damaged, wanted)
+    _cut_circles(parents)
     path = []
     while leaf is not None:
         path.append(nodes[leaf][0])
-        leaf = nodes[leaf][1]
+        leaf = parents[leaf]
     return path[::-1]
+
+
+def _found_later(
+    nodes: list[tuple[dict[str, Any], int | None]],
+    oldest: dict[str, int],
+    damaged: dict[str, Any],
+    named: Any,
+) -> int | None:
+    """Return the first line of an id, of a line behind the one that names it."""
+    wanted, seen = _id(named), set()
+    while wanted not in oldest and wanted in damaged and wanted not in seen:
+        seen.add(wanted)
+        wanted = _id(damaged[wanted])
+    found = oldest.get(wanted) if wanted is not None else None
+    if found is not None and nodes[found][0]["type"] in ("leaf", "session"):
+        return nodes[found][1]
+    return found
+
+
+def _cut_circles(parents: list[int | None]) -> None:
+    """Make a root of the first line of each circle: lines that follow one another."""
+    ends: set[int] = set()
+    for index in range(len(parents)):
+        walked: list[int] = []
+        at: int | None = index
+        seen: set[int] = set()
+        while at is not None and at not in ends and at not in seen:
+            seen.add(at)
+            walked.append(at)
+            at = parents[at]
+        if at is None or at in ends:
+            ends.update(walked)
+        else:
+            parents[index] = None
+            ends.add(index)
 
 
 def _kept_line(compaction: dict[str, Any], nodes: list[Any]) -> dict[str, Any] | None:

@@ -21,14 +21,15 @@ from sessiondb.backend import ReadTx, Tx
 from sessiondb.errors import InvalidInput
 from sessiondb.json_text import storable
 from sessiondb.limits import SESSION_ID_CHARS_MAX
-from sessiondb.models import BEHIND_ENTRY
+from sessiondb.models import BEHIND_ENTRY, BYTES_OF_ENTRY
 from sessiondb.transcript import registry
 from sessiondb.transcript.entries import Draft, key_trouble
 from sessiondb.transcript.formats import PI
 from sessiondb.transcript.keys import SessionKey, parse_key
-from sessiondb.transcript.replay import replay
 from sessiondb.transcript.state import State, load_state, save_state
 
+from . import early_lines
+from .early_lines import EarlyLines, Late, Lines
 from .folder_scan import ENDED_KINDS, SourceFile, file_name, stem_of
 from .jsonl_reader import FileBatch, Identity, Kept, Place
 from .openclaw_index import Binding
@@ -56,6 +57,8 @@ class BatchResult:
     session_id: str | None
     entries: int
     notes: list[str]
+    waiting: bool = False
+    """Some of its lines wait for their parents."""
 
 
 def store_batch(tx: Tx, file: SourceFile, batch: FileBatch) -> BatchResult:
@@ -74,12 +77,16 @@ def store_batch(tx: Tx, file: SourceFile, batch: FileBatch) -> BatchResult:
     )
     notes: list[str] = []
     state = load_state(tx, row.session_no) if row.session_no is not None else None
+    early = EarlyLines(tx, row.import_file_no)
+    if early.being_placed:
+        raise _overtaken(row)
     if batch.items:
-        state, kept = _store_items(tx, file, row, state, batch, notes)
+        state, kept = _store_items(tx, file, row, state, batch, notes, early)
         quarantined += kept
     if state is not None and batch.last and file.kind in ENDED_KINDS:
         registry.end_imported(tx, state.session_no)
     entries = state.last_seq if state is not None and batch.items else row.entries
+    is_open = early.is_open()
     tx.run(
         "import_file.advance",
         import_file_no=row.import_file_no,
@@ -92,10 +99,79 @@ def store_batch(tx: Tx, file: SourceFile, batch: FileBatch) -> BatchResult:
         final_newline=int(batch.final_newline),
         inode=file.inode,
         now_ms=tx.now_ms,
-        state="done" if batch.last else "reading",
+        state="done" if batch.last and not is_open else "reading",
         note=_note_of(row, batch, notes),
     )
-    return BatchResult(state.session_id if state is not None else None, entries, notes)
+    return BatchResult(state.session_id if state is not None else None, entries, notes, is_open)
+
+
+def store_early(tx: Tx, file: SourceFile, lines: Lines, drafts: Sequence[Draft]) -> BatchResult:
+    """Store a page of early lines behind their parents, and record how many entries there are.
+
+    Raises:
+        Overtaken: another import has placed some of them in the meantime.
+        SessionDiverged: the session has entries of its own, or is archived.
+    """
+    row = tx.one("import_file.by_path", path=file.path)
+    if row.entries != lines.entries or row.session_no is None:
+        raise _overtaken(row)
+    _refuse_session(tx, row)
+    state = load_state(tx, row.session_no)
+    odd: list[str] = []
+    for draft in drafts:
+        _check_key(draft, odd)
+    early_lines.place(tx, state, lines, drafts, odd)
+    _save(tx, file, state, None)
+    notes = odd[:NOTES_MAX]
+    _advance_early(tx, row, state, row.state, notes)
+    return BatchResult(state.session_id, state.last_seq, notes, True)
+
+
+def end_early(tx: Tx, file: SourceFile, *, last: bool) -> None:
+    """Bring the head to where it belongs, and a file that has been read to its end.
+
+    Raises:
+        SessionDiverged: the session has entries of its own, or is archived.
+    """
+    row = tx.one("import_file.by_path", path=file.path)
+    if row.session_no is None:
+        return
+    state = load_state(tx, row.session_no)
+    if row.head_seq is not None:
+        _refuse_session(tx, row)
+        early_lines.restore_head(tx, state, row.import_file_no)
+        _save(tx, file, state, None)
+    if last:
+        _advance_early(tx, row, state, "done", [])
+
+
+def repeat_late(tx: Tx, file: SourceFile, late: Late) -> None:
+    """Let entries whose root has found its parent be placed once more: the next of them.
+
+    Raises:
+        SessionDiverged: the session has entries of its own, or is archived.
+    """
+    _refuse_session(tx, tx.one("import_file.by_path", path=file.path))
+    early_lines.repeat(tx, late)
+
+
+def _advance_early(
+    tx: Tx, row: statements.ImportFileByPath, state: State, status: str, notes: list[str]
+) -> None:
+    tx.run(
+        "early_lines.advance",
+        import_file_no=row.import_file_no,
+        entries=state.last_seq,
+        state=status,
+        note=shortened([*([row.note] if row.note else []), *notes]),
+    )
+
+
+def _overtaken(row: statements.ImportFileByPath) -> Overtaken:
+    return Overtaken(
+        f"another import is reading it too, and has come to byte {row.bytes:,}; "
+        "import again when that is done"
+    )
 
 
 def _refuse_batch(tx: Tx, row: statements.ImportFileByPath, batch: FileBatch) -> None:
@@ -103,12 +179,13 @@ def _refuse_batch(tx: Tx, row: statements.ImportFileByPath, batch: FileBatch) ->
     # Invariant: the record says exactly how much of the file is stored, and a batch begins
     # exactly there. Of two imports at once, one continues and the other is refused.
     if (row.bytes, row.sha256) != (batch.before.bytes, batch.before.sha256):
-        raise Overtaken(
-            f"another import is reading it too, and has come to byte {row.bytes:,}; "
-            "import again when that is done"
-        )
-    if not batch.items:
-        return
+        raise _overtaken(row)
+    if batch.items:
+        _refuse_session(tx, row)
+
+
+def _refuse_session(tx: Tx, row: statements.ImportFileByPath) -> None:
+    """Refuse to go on in a session that is another one than the file's."""
     if (
         row.session_no is not None
         and tx.first("archive.of_session", session_no=row.session_no) is not None
@@ -128,6 +205,7 @@ def _store_items(
     state: State | None,
     batch: FileBatch,
     notes: list[str],
+    early: EarlyLines,
 ) -> tuple[State | None, int]:
     """Append the entries of a batch and keep its quarantined lines.
 
@@ -135,29 +213,48 @@ def _store_items(
     """
     odd: list[str] = []
     kept = 0
-    for item in batch.items:
+    bytes_of_waiting: Kept | None = None
+    for at, item in enumerate(batch.items):
         if not isinstance(item, Draft):
-            _keep(tx, row.import_file_no, item, after_seq=-1 if state is None else state.last_seq)
-            kept += 1
+            if item is not bytes_of_waiting:
+                after_seq = -1 if state is None else state.last_seq
+                _keep(tx, row.import_file_no, item, after_seq=after_seq)
+                early.pass_over(state, item.links)
+                kept += 1
             continue
         if state is None:
             state = load_state(tx, _create_session(tx, file, batch.identity, notes))
-        trouble = key_trouble(item.idempotency_key)
-        if trouble is not None:
-            # The text keeps it. No claim of a message may take it for its own.
-            odd.append(f"entry {item.entry_id}: {trouble}; left out")
-            item.idempotency_key = None
-        replay(tx, state, item, odd)
+        _check_key(item, odd)
+        following = batch.items[at + 1] if at + 1 < len(batch.items) else None
+        has_bytes = isinstance(following, Kept) and following.reason.startswith(BYTES_OF_ENTRY)
+        of_item = following if isinstance(following, Kept) and has_bytes else None
+        if early.put(state, item, batch.places[at], of_item, odd):
+            bytes_of_waiting = of_item
+            kept += 1
+    early.save()
     if state is not None:
-        save_state(tx, state)
         notes += odd[:NOTES_MAX]
-        tx.run(
-            "import_file.date_session",
-            session_no=state.session_no,
-            created_at_ms=batch.identity.created_at_ms if batch.identity is not None else None,
-            updated_at_ms=file.modified_at_ms,
-        )
+        _save(tx, file, state, batch.identity)
     return state, kept
+
+
+def _check_key(draft: Draft, odd: list[str]) -> None:
+    """Leave out an idempotency key that none of this database may be."""
+    trouble = key_trouble(draft.idempotency_key)
+    if trouble is not None:
+        # The text keeps it. No claim of a message may take it for its own.
+        odd.append(f"entry {draft.entry_id}: {trouble}; left out")
+        draft.idempotency_key = None
+
+
+def _save(tx: Tx, file: SourceFile, state: State, identity: Identity | None) -> None:
+    save_state(tx, state)
+    tx.run(
+        "import_file.date_session",
+        session_no=state.session_no,
+        created_at_ms=identity.created_at_ms if identity is not None else None,
+        updated_at_ms=file.modified_at_ms,
+    )
 
 
 def _note_of(
@@ -203,6 +300,8 @@ def _keep(tx: Tx, import_file_no: int, kept: Kept, *, after_seq: int) -> None:
         reason=kept.reason,
         severity=kept.severity,
         content=kept.content,
+        entry_id=None,
+        waits_for=None,
     )
 
 

@@ -985,6 +985,13 @@ PLANTS = [
         "has another hash",
         "import-odd",
     ),
+    Plant(
+        "quarantine.entry_id quarantine.entry_seq",
+        piece("main/odd.jsonl", 3, "severity = 'early'"),
+        "source",
+        "neither waits for its parent nor is an entry",
+        "import-odd",
+    ),
     # -- lane, turn
     Plant("lane.lane", "DELETE FROM lane WHERE lane = 'resume'", "lane foreign_key", "'resume'"),
     Plant(
@@ -1444,6 +1451,10 @@ NOT_KNOWABLE = {
     "import_file.inode": "the file may have been moved or deleted since",
     "import_file.imported_at_ms": CLOCK,
     "import_file.note": HISTORY,
+    "import_file.head_seq": "it is of the time while early lines are placed",
+    "import_file.head_byte": "it is of the time while early lines wait",
+    "quarantine.waits_for": "the parent of a line is not in the file, or not yet",
+    "quarantine.parent_seq": "it is of the time until a line is placed",
     "lane.priority": CHOICE,
     "lane.people": CHOICE,
     "lane.paused_at_ms": CLOCK,

@@ -267,7 +267,8 @@ BREAKS = [
         """INSERT INTO import_file
         (import_file_no, path, name, kind, lines, quarantined, imported_at_ms, state)
         VALUES (1, '/a', 'a', 'live', 3, 1, 1, 'done');
-        INSERT INTO quarantine VALUES (1, 9, 0, 0, 'torn', 'damaged', x'00')""",
+        INSERT INTO quarantine (import_file_no, line, byte_offset, after_seq, reason, severity,
+        content) VALUES (1, 9, 0, 0, 'torn', 'damaged', x'00')""",
     ),
     (
         "inbox",

@@ -133,7 +133,10 @@ CHECKS = [
         "import_file_state_known", "import_file main/odd.jsonl", "state", "reading done changed"
     ),
     one_of(
-        "quarantine_severity_known", "quarantine main/odd.jsonl@261", "severity", "blank damaged"
+        "quarantine_severity_known",
+        "quarantine main/odd.jsonl@261",
+        "severity",
+        "blank damaged early",
     ),
     Rule(
         "lane_concurrency_positive",

@@ -307,7 +307,8 @@ def _interrupt(
                 (session_no,),
             )
             connection.execute(
-                "INSERT INTO quarantine VALUES (?, 1, 0, -1, 'torn', 'damaged', ?)",
+                "INSERT INTO quarantine (import_file_no, line, byte_offset, after_seq, reason,"
+                " severity, content) VALUES (?, 1, 0, -1, 'torn', 'damaged', ?)",
                 (session_no, b'{"type":\n'),
             )
     # The templates' own interrupted message is of no interest any more.

@@ -17,9 +17,6 @@ pytestmark = pytest.mark.anyio
 
 CASES = Path(__file__).parents[3] / "shared/cases/transcripts"
 FOUND = sorted(CASES.glob("*/*.expected.json"))
-NOT_YET = {
-    "parent-after-child": "a parent is looked for among the lines before its child",
-}
 
 
 def test_there_are_cases() -> None:
@@ -29,13 +26,8 @@ def test_there_are_cases() -> None:
 
 
 @pytest.mark.parametrize("expected", FOUND, ids=lambda path: f"{path.parent.name}/{path.stem[:-9]}")
-async def test_a_case_is_read_as_its_own_program_reads_it(
-    expected: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    kind, name = expected.parent.name, expected.stem[: -len(".expected")]
-    for known, why in NOT_YET.items():
-        if known in (kind, f"{kind}/{name}"):
-            request.applymarker(pytest.mark.xfail(reason=why, strict=True))
+async def test_a_case_is_read_as_its_own_program_reads_it(expected: Path, tmp_path: Path) -> None:
+    name = expected.stem[: -len(".expected")]
     source = expected.with_name(f"{name}.jsonl")
     wanted, content = json.loads(expected.read_bytes()), source.read_bytes()  # noqa: ASYNC240
     async with sessiondb.open(tmp_path / "cases.db") as db:

@@ -17,9 +17,10 @@
 -- `payload` is NULL from when a message is appended: its entry, or its archive, has the text.
 -- Without either the text stays where it is.
 --
--- Rewritten is inbox (a row per message that was not pruned). It takes about a second for 100 MB
--- of messages. `entry`, which has the bytes, is not rewritten. It is read twice, for the
--- indexes of its results and its replies: each takes a few seconds per gigabyte.
+-- Rewritten are inbox (a row per message that was not pruned) and quarantine (the damaged lines
+-- of imported files). It takes about a second for 100 MB of messages. `entry`, which has the
+-- bytes, is not rewritten. It is read twice, for the indexes of its results and its replies:
+-- each takes a few seconds per gigabyte.
 
 ALTER TABLE lane ADD COLUMN people INTEGER NOT NULL DEFAULT 0;
 UPDATE lane SET people = 1 WHERE lane = 'main';
@@ -433,6 +434,39 @@ SELECT s.session_id,
 FROM entry AS e JOIN session AS s ON s.session_no = e.entry_no >> 32
  AND e.entry_no BETWEEN s.session_no << 32 AND (s.session_no << 32) + 4294967295;
 
+-- An early line stands before its parent. It waits in quarantine until that is an entry.
+ALTER TABLE import_file ADD COLUMN head_seq INTEGER;
+ALTER TABLE import_file ADD COLUMN head_byte INTEGER;
+DROP VIEW quarantined;
+ALTER TABLE quarantine RENAME TO quarantine_before;
+CREATE TABLE quarantine (
+  import_file_no  INTEGER NOT NULL REFERENCES import_file (import_file_no),
+  line            INTEGER NOT NULL,
+  byte_offset     INTEGER NOT NULL,
+  after_seq       INTEGER NOT NULL,
+  reason          TEXT    NOT NULL,
+  severity        TEXT    NOT NULL
+                  CONSTRAINT quarantine_severity_known
+                  CHECK (severity IN ('blank', 'damaged', 'early')),
+  content         BLOB    NOT NULL,
+  entry_id        TEXT,
+  waits_for       TEXT,
+  parent_seq      INTEGER,
+  entry_seq       INTEGER,
+  PRIMARY KEY (import_file_no, byte_offset)
+) STRICT, WITHOUT ROWID;
+INSERT INTO quarantine (import_file_no, line, byte_offset, after_seq, reason, severity, content)
+SELECT import_file_no, line, byte_offset, after_seq, reason, severity, content
+FROM quarantine_before;
+DROP TABLE quarantine_before;
+CREATE INDEX quarantine_waiting ON quarantine (import_file_no, entry_id)
+WHERE entry_id IS NOT NULL;
+CREATE INDEX quarantine_parent ON quarantine (import_file_no, waits_for)
+WHERE waits_for IS NOT NULL;
+CREATE INDEX quarantine_ready ON quarantine (import_file_no, parent_seq)
+WHERE parent_seq IS NOT NULL;
+CREATE INDEX quarantine_placed ON quarantine (import_file_no, entry_seq)
+WHERE entry_seq IS NOT NULL;
 CREATE INDEX quarantine_damaged ON quarantine (import_file_no) WHERE severity = 'damaged';
 
 -- The view names whatever is stuck, with the command that goes on.
@@ -685,7 +719,6 @@ CREATE INDEX inbox_by_acceptance ON inbox (accepted_at_ms);
 CREATE INDEX event_by_session ON event (session_no) WHERE session_no IS NOT NULL;
 CREATE INDEX outbox_by_turn ON outbox (turn_no) WHERE turn_no IS NOT NULL;
 DROP VIEW live_context;
-DROP VIEW quarantined;
 DROP VIEW turn_log;
 CREATE VIEW live_context AS
 SELECT t.session_id AS written_in,

@@ -1,35 +1,34 @@
 -- name: known
 -- Return what earlier imports recorded of some files, and where reading of each
 -- continues. The tail is the last line, if it had no line end and was not an entry.
--- That line is read again. ends_in_bytes: the last line had no line end and is an entry whose
--- bytes are kept (`models.BYTES_OF_ENTRY`).
+-- That line is read again, and a byte order mark before the first entry is none. ends_in_bytes:
+-- the last line had no line end and is an entry whose bytes are kept (`models.BYTES_OF_ENTRY`).
 SELECT r.import_file_no, r.path, r.name, r.kind, r.session_no, s.session_id, s.version, s.formats,
        r.bytes, r.lines, r.entries, r.quarantined,
-       r.sha256, r.final_newline, r.inode, r.state, r.note,
+       r.sha256, r.final_newline, r.inode, r.state, r.note, r.head_seq,
        coalesce(s.last_seq, 0) AS session_last_seq,
        coalesce((SELECT min(p.import_file_no) FROM import_file AS p
                  WHERE p.session_no = r.session_no), r.import_file_no) AS first_import_file_no,
        (SELECT min(q.byte_offset) FROM quarantine AS q
         WHERE q.import_file_no = r.import_file_no AND q.line = r.lines
-          AND r.final_newline = 0
-          AND q.after_seq = CASE WHEN r.session_no IS NULL THEN -1 ELSE r.entries END
+          AND r.final_newline = 0 AND q.severity <> 'early'
+          AND (q.after_seq >= 0 OR r.session_no IS NULL)
           AND q.reason NOT GLOB 'read with U+FFFD*') AS tail_at,
        (SELECT min(q.reason) FROM quarantine AS q
         WHERE q.import_file_no = r.import_file_no AND q.line = r.lines
-          AND r.final_newline = 0
-          AND q.after_seq = CASE WHEN r.session_no IS NULL THEN -1 ELSE r.entries END
+          AND r.final_newline = 0 AND q.severity <> 'early'
+          AND (q.after_seq >= 0 OR r.session_no IS NULL)
           AND q.reason NOT GLOB 'read with U+FFFD*') AS tail_reason,
        EXISTS (SELECT 1 FROM quarantine AS q
                WHERE q.import_file_no = r.import_file_no AND q.line = r.lines
-                 AND r.final_newline = 0 AND q.after_seq = r.entries
-                 AND q.reason GLOB 'read with U+FFFD*') AS ends_in_bytes
+                 AND r.final_newline = 0 AND q.reason GLOB 'read with U+FFFD*') AS ends_in_bytes
 FROM import_file AS r LEFT JOIN session AS s ON s.session_no = r.session_no
 WHERE r.path IN (SELECT value FROM json_each(:paths));
 
 -- name: by_path
 -- Return one file's receipt, with its session's present size.
 SELECT r.import_file_no, r.session_no, s.session_id, r.bytes, r.lines, r.entries, r.quarantined,
-       r.sha256, r.final_newline, r.state, r.note,
+       r.sha256, r.final_newline, r.state, r.note, r.head_seq,
        coalesce(s.last_seq, 0) AS session_last_seq,
        coalesce((SELECT min(p.import_file_no) FROM import_file AS p
                  WHERE p.session_no = r.session_no), r.import_file_no) AS first_import_file_no
@@ -82,9 +81,11 @@ ON CONFLICT (path) DO UPDATE SET session_no = excluded.session_no, bytes = exclu
 WHERE import_file.sha256 <> excluded.sha256 OR import_file.session_no IS NOT excluded.session_no;
 
 -- name: keep, one row
--- Keep bytes of a file that are no entry.
-INSERT INTO quarantine (import_file_no, line, byte_offset, after_seq, reason, severity, content)
-VALUES (:import_file_no, :line, :byte_offset, :after_seq, :reason, :severity, :content);
+-- Keep bytes of a file that are no entry, or not yet.
+INSERT INTO quarantine (import_file_no, line, byte_offset, after_seq, reason, severity, content,
+                        entry_id, waits_for)
+VALUES (:import_file_no, :line, :byte_offset, :after_seq, :reason, :severity, :content,
+        :entry_id, :waits_for);
 
 -- name: drop_tail, any rows
 -- Delete a last line that was not whole: it is read again.
@@ -166,15 +167,27 @@ SELECT entry_no, octet_length(payload) AS bytes FROM entry
 WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no LIMIT :limit;
 
 -- name: payloads
--- Return the texts of a range of entries, in order of arrival, a page at a time.
-SELECT entry_no, CAST(payload AS BLOB) AS content FROM entry
-WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no LIMIT :limit;
+-- Return the texts of a range of entries, in order of arrival, a page at a time. Those that
+-- were early lines of the file are left out: they are among the pieces.
+SELECT e.entry_no, CAST(e.payload AS BLOB) AS content FROM entry AS e
+WHERE e.entry_no BETWEEN :low_no AND :high_no
+  AND NOT EXISTS (SELECT 1 FROM quarantine AS q
+                  WHERE q.import_file_no = :import_file_no
+                    AND q.entry_seq = e.entry_no & 4294967295)
+ORDER BY e.entry_no LIMIT :limit;
 
 -- name: kept
--- Return the quarantined pieces of a file, a page at a time.
-SELECT byte_offset, after_seq, content, reason FROM quarantine
-WHERE import_file_no = :import_file_no AND byte_offset > :after_offset
-ORDER BY byte_offset LIMIT :limit;
+-- Return the quarantined pieces of a file, a page at a time. The bytes of an early line that
+-- became an entry are those of the entry.
+SELECT q.byte_offset, q.after_seq,
+       iif(q.entry_seq IS NOT NULL AND length(q.content) = 0,
+           coalesce((SELECT CAST(e.payload AS BLOB) FROM entry AS e
+                     WHERE e.entry_no = r.session_no << 32 | q.entry_seq), x''),
+           q.content) AS content,
+       q.reason
+FROM import_file AS r JOIN quarantine AS q ON q.import_file_no = r.import_file_no
+WHERE r.import_file_no = :import_file_no AND q.byte_offset > :after_offset
+ORDER BY q.byte_offset LIMIT :limit;
 
 -- name: foreign_parents
 -- Return the entries of other sessions that a fork's own entries follow.

@@ -26,11 +26,13 @@ WHERE session_no = :session_no AND entries >= :seq
 
 -- name: put_bytes, one row or none
 -- Put other bytes in the place of those of an imported line that is not UTF-8. The reason of
--- the piece says whose they are (`models.BYTES_OF_ENTRY`). A line end stays.
+-- the piece says whose they are (`models.BYTES_OF_ENTRY`). A line end stays. Of an early line
+-- those of its entry count then.
 UPDATE quarantine
-SET content = CASE WHEN substr(content, -1) = x'0a' THEN :line ELSE :content END
+SET content = CASE WHEN entry_seq IS NOT NULL THEN x''
+                   WHEN substr(content, -1) = x'0a' THEN :line ELSE :content END
 WHERE import_file_no IN (SELECT import_file_no FROM import_file WHERE session_no = :session_no)
-  AND after_seq = :seq AND reason GLOB :reason;
+  AND (entry_seq = :seq OR (after_seq = :seq AND reason GLOB :reason));
 
 -- name: forget_order, any rows
 -- Forget from where on the contexts of a session, and of its forks, are in order.

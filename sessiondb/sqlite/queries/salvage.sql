@@ -83,15 +83,18 @@ ON CONFLICT DO NOTHING;
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO import_file (import_file_no, path, name, kind, session_no, agent_id, bytes, lines,
                          entries, quarantined, sha256, final_newline, inode, imported_at_ms, state,
-                         note, content)
+                         note, content, head_seq, head_byte)
 VALUES (:import_file_no, :path, :name, :kind, :session_no, :agent_id, :bytes, :lines, :entries,
-        :quarantined, :sha256, :final_newline, :inode, :imported_at_ms, :state, :note, :content)
+        :quarantined, :sha256, :final_newline, :inode, :imported_at_ms, :state, :note, :content,
+        :head_seq, :head_byte)
 ON CONFLICT DO NOTHING;
 
 -- name: put_quarantine, one row or none
 -- Insert one row as it was read. The first row of a key stays.
-INSERT INTO quarantine (import_file_no, byte_offset, line, after_seq, reason, severity, content)
-VALUES (:import_file_no, :byte_offset, :line, :after_seq, :reason, :severity, :content)
+INSERT INTO quarantine (import_file_no, byte_offset, line, after_seq, reason, severity, content,
+                        entry_id, waits_for, parent_seq, entry_seq)
+VALUES (:import_file_no, :byte_offset, :line, :after_seq, :reason, :severity, :content,
+        :entry_id, :waits_for, :parent_seq, :entry_seq)
 ON CONFLICT DO NOTHING;
 
 -- name: put_lane, one row
@@ -498,7 +501,7 @@ SELECT r.import_file_no, r.session_no, r.lines, r.entries, r.quarantined,
        coalesce((SELECT min(p.import_file_no) FROM import_file AS p
                  WHERE p.session_no = r.session_no), r.import_file_no) AS first_import_file_no,
        (SELECT count(*) FROM quarantine AS q
-        WHERE q.import_file_no = r.import_file_no) AS found_quarantined,
+        WHERE q.import_file_no = r.import_file_no AND q.byte_offset >= 0) AS found_quarantined,
        (SELECT max(q.line) FROM quarantine AS q
         WHERE q.import_file_no = r.import_file_no) AS last_line
 FROM import_file AS r LEFT JOIN session AS s ON s.session_no = r.session_no

@@ -109,7 +109,7 @@ UNION ALL SELECT 'import_file_state_known', 'import ' || path FROM import_file
 WHERE state NOT IN ('reading', 'done', 'changed')
 UNION ALL SELECT 'quarantine_severity_known',
                  'the piece at byte ' || byte_offset || ' of import ' || import_file_no
-FROM quarantine WHERE severity NOT IN ('blank', 'damaged')
+FROM quarantine WHERE severity NOT IN ('blank', 'damaged', 'early')
 UNION ALL SELECT 'lane_concurrency_positive', 'lane ' || lane FROM lane WHERE concurrency < 1
 UNION ALL SELECT 'lane_settings_json', 'lane ' || lane FROM lane
 WHERE settings IS NOT NULL AND NOT json_valid(settings)
@@ -391,30 +391,45 @@ SELECT r.import_file_no, r.path, r.kind, r.lines, r.entries, r.quarantined, r.se
        coalesce((SELECT min(p.import_file_no) FROM import_file AS p
                  WHERE p.session_no = r.session_no), r.import_file_no) AS first_import_file_no,
        (SELECT count(*) FROM quarantine AS q
-        WHERE q.import_file_no = r.import_file_no) AS found_quarantined,
+        WHERE q.import_file_no = r.import_file_no AND q.byte_offset >= 0) AS found_quarantined,
        (SELECT max(q.line) FROM quarantine AS q
         WHERE q.import_file_no = r.import_file_no) AS last_line
 FROM import_file AS r LEFT JOIN session AS s ON s.session_no = r.session_no
 WHERE r.import_file_no > :after_no ORDER BY r.import_file_no LIMIT :limit;
 
 -- name: first_receipt
--- Return the first receipt of a session.
-SELECT r.import_file_no, s.session_id FROM import_file AS r
+-- Return the first receipt of a session, and the last entry that an early line became.
+SELECT r.import_file_no, s.session_id,
+       coalesce((SELECT max(q.entry_seq) FROM quarantine AS q
+                 WHERE q.import_file_no = r.import_file_no AND q.entry_seq IS NOT NULL), 0)
+         AS placed_seq
+FROM import_file AS r
 JOIN session AS s ON s.session_no = r.session_no
 WHERE r.session_no = :session_no ORDER BY r.import_file_no LIMIT 1;
 
 -- name: receipts
--- Return one receipt, and all others of its session, with whether that is archived.
+-- Return one receipt, and all others of its session, with whether that is archived, and the last
+-- entry that an early line became.
 SELECT r.import_file_no, r.path, r.bytes, r.lines, r.entries, r.sha256, r.final_newline, r.note,
-       s.archived_at_ms
+       s.archived_at_ms,
+       coalesce((SELECT max(q.entry_seq) FROM quarantine AS q
+                 WHERE q.import_file_no = r.import_file_no AND q.entry_seq IS NOT NULL), 0)
+         AS placed_seq
 FROM import_file AS r LEFT JOIN session AS s ON s.session_no = r.session_no
 WHERE r.import_file_no = :import_file_no OR r.session_no = :session_no ORDER BY r.import_file_no;
 
 -- name: pieces
--- Return the quarantined pieces of a file, a page at a time.
-SELECT line, byte_offset, after_seq, reason, severity, content FROM quarantine
-WHERE import_file_no = :import_file_no AND byte_offset > :after_offset
-ORDER BY byte_offset LIMIT :limit;
+-- Return the quarantined pieces of a file, a page at a time. The bytes of an early line that
+-- became an entry are those of the entry.
+SELECT q.line, q.byte_offset, q.after_seq, q.reason, q.severity,
+       iif(q.entry_seq IS NOT NULL AND length(q.content) = 0,
+           coalesce((SELECT CAST(e.payload AS BLOB) FROM entry AS e
+                     WHERE e.entry_no = r.session_no << 32 | q.entry_seq), x''),
+           q.content) AS content,
+       q.entry_id, q.entry_seq
+FROM import_file AS r JOIN quarantine AS q ON q.import_file_no = r.import_file_no
+WHERE r.import_file_no = :import_file_no AND q.byte_offset > :after_offset
+ORDER BY q.byte_offset LIMIT :limit;
 
 -- name: index
 -- Return an imported index file with its receipt.

@@ -202,6 +202,8 @@ CHANGES = [
             reason="r",
             severity="blank",
             content=b"c",
+            entry_id="e",
+            waits_for="w",
         ),
         {
             f"+quarantine {CLEAN}@2": {
@@ -210,6 +212,8 @@ CHANGES = [
                 "reason": "r",
                 "severity": "blank",
                 "content": b"c",
+                "entry_id": "e",
+                "waits_for": "w",
             }
         },
     ),
@@ -392,7 +396,7 @@ PAGES = [
     ),
     Page(
         "import_file.payloads",
-        span,
+        lambda w: span(w) | {"import_file_no": None},
         forward,
         "entry_no",
         [f"live/{seq}" for seq in range(4, 16)],
@@ -465,13 +469,29 @@ def beside_a_tail(w: World, _tx: Recorder) -> None:
     odd, other = w.no(f"import_file {ODD}"), w.no(f"import_file {CLEAN}")
     for file, line, after_seq, byte_offset, reason in (
         (odd, row["line"] - 1, row["after_seq"], 1, "a"),
-        (odd, row["line"], row["after_seq"] - 1, 2, "a"),
+        (odd, row["line"], -1, 2, "a"),
         (odd, row["line"], row["after_seq"], row["byte_offset"] + 1, "z"),
         (other, row["line"], row["after_seq"], 1, "a"),
     ):
         w.connection.execute(
-            "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, 'damaged', x'00')",
+            "INSERT INTO quarantine (import_file_no, line, byte_offset, after_seq, reason,"
+            " severity, content) VALUES (?, ?, ?, ?, ?, 'damaged', x'00')",
             (file, line, byte_offset, after_seq, reason),
+        )
+    w.connection.execute(
+        "INSERT INTO quarantine (import_file_no, line, byte_offset, after_seq, reason, severity,"
+        " content) VALUES (?, ?, 3, ?, 'a', 'early', x'00')",
+        (odd, row["line"], row["after_seq"]),
+    )
+
+
+def an_early_line(w: World, _tx: Recorder) -> None:
+    """Let an entry have the bytes of an early line, and another one bytes of its own."""
+    for byte_offset, content, seq in ((9_001, b"", 1), (9_002, b"own", 3)):
+        w.connection.execute(
+            "INSERT INTO quarantine (import_file_no, line, byte_offset, after_seq, reason,"
+            " severity, content, entry_seq) VALUES (?, 9, ?, 4, 'r', 'early', ?, ?)",
+            (w.no(f"import_file {ODD}"), byte_offset, content, seq),
         )
 
 
@@ -705,11 +725,38 @@ READS = [
     Read(
         "import_file.payloads",
         "both ends of a range",
-        lambda w: {"low_no": w.no("entry twin/3"), "high_no": w.no("entry twin/4"), "limit": 9},
+        lambda w: {
+            "low_no": w.no("entry twin/3"),
+            "high_no": w.no("entry twin/4"),
+            "import_file_no": w.no(f"import_file {ODD}"),
+            "limit": 9,
+        },
         lambda w: [
             {"entry_no": entry, "content": w.row(f"entry {entry}")["payload"].encode()}
             for entry in ("twin/3", "twin/4")
         ],
+    ),
+    Read(
+        "import_file.payloads",
+        "without an early line",
+        lambda w: {
+            "low_no": w.no("entry twin/3"),
+            "high_no": w.no("entry twin/4"),
+            "import_file_no": w.no(f"import_file {ODD}"),
+            "limit": 9,
+        },
+        [{"entry_no": "twin/4"}],
+        an_early_line,
+    ),
+    Read(
+        "import_file.kept",
+        "an early line with the bytes of its entry",
+        lambda w: of_file(ODD, after_offset=9_000, limit=9)(w),
+        lambda w: [
+            {"byte_offset": 9_001, "content": w.row("entry import-odd/1")["payload"].encode()},
+            {"byte_offset": 9_002, "content": b"own"},
+        ],
+        an_early_line,
     ),
     Read(
         "import_file.entry_sizes",

@@ -29,6 +29,7 @@ NO_PAGE_BEHIND = {
     "channels.outwaited": "what was returned is given up, and not returned again",
     "compaction.recent": "the newest jobs, for the cool-down",
     "deletion.indexes": "some, for a person",
+    "early_lines.next": "what was returned is placed, and not returned again",
     "deletion.waiting": "what was returned is taken back, and not returned again",
     "events.of_session": "the newest events",
     "inbox.late": "what was returned is marked, and not returned again",

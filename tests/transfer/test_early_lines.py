@@ -1,0 +1,175 @@
+"""Entries that stand before their parents in a file: every order of lines is the same tree.
+
+pi's and OpenClaw's readers look for a parent in the whole file. The reader here does the same in
+a dozen lines, so it shares nothing with the import.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sessiondb
+from sessiondb.transfer import early_lines, import_run, jsonl_reader
+
+pytestmark = pytest.mark.anyio
+
+HEADER = {"type": "session", "version": 3, "id": "s", "timestamp": "2026-09-01T10:00:00.000Z"}
+
+
+def said(entry_id: str, parent_id: str | None, **fields: Any) -> dict[str, Any]:
+    content = [{"type": "text", "text": entry_id}]
+    return {
+        "type": "message",
+        "id": entry_id,
+        "parentId": parent_id,
+        "timestamp": "2026-09-01T10:00:01.000Z",
+        "message": {"role": "user", "content": content, "timestamp": 1},
+        **fields,
+    }
+
+
+def bytes_of(lines: Sequence[dict[str, Any] | bytes], *, last_ends: bool = True) -> bytes:
+    content = b"".join(
+        (line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines
+    )
+    return content if last_ends else content[:-1]
+
+
+def texts_of_file(content: bytes) -> list[str]:
+    """Return what the model is sent, as pi finds it: from the last line to the root, by ids."""
+    entries = [json.loads(line.decode(errors="replace")) for line in content.splitlines()[1:]]
+    by_id = {entry["id"]: entry for entry in entries}
+    found = []
+    at = entries[-1] if entries else None
+    while at is not None:
+        found.append(at["id"])
+        at = by_id.get(at["parentId"])
+    return found[::-1]
+
+
+async def texts(db: sessiondb.SessionDB, session_id: str = "s") -> list[str]:
+    messages = json.loads((await (await db.session_by_id(session_id)).context()).as_pi_json())
+    return [message["content"][0]["text"] for message in messages["messages"]]
+
+
+def random_tree(rng: random.Random, count: int) -> list[dict[str, Any]]:
+    """Return entries in the order in which they arose: mostly one line, with some branches."""
+    found: list[dict[str, Any]] = []
+    for number in range(count):
+        parent = None if not found else rng.choice(found) if rng.random() < 0.2 else found[-1]
+        found.append(said(f"e{number}", parent["id"] if parent is not None else None))
+    return found
+
+
+def disordered(rng: random.Random, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return entries in another order: shuffled, reversed, with neighbours swapped, or rotated."""
+    lines = list(entries)
+    match rng.randrange(4):
+        case 0:
+            rng.shuffle(lines)
+        case 1:
+            lines.reverse()
+        case 2:
+            for at in rng.sample(range(1, len(lines)), min(3, len(lines) - 1)):
+                lines[at - 1], lines[at] = lines[at], lines[at - 1]
+        case _:
+            at = rng.randrange(len(lines))
+            lines = lines[at:] + lines[:at]
+    return lines
+
+
+async def holds(db: sessiondb.SessionDB, source: Path, out: Path) -> None:
+    """Check what is stored against the file: its context, its bytes, and `verify`."""
+    content = source.read_bytes()  # noqa: ASYNC240
+    assert await texts(db) == texts_of_file(content)
+    await db.export(out, overwrite=True)
+    assert (out / source.name).read_bytes() == content
+    report = await db.verify()
+    assert report.ok, report.findings
+
+
+SEEDS = range(int(os.environ.get("SESSIONDB_EARLY_LINES", "12")))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_every_order_of_lines_is_the_same_tree(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    entries = random_tree(rng, rng.choice([2, 5, 30]))
+    if rng.random() < 0.3:
+        del entries[rng.randrange(len(entries) - 1)]  # a parent that never comes
+    source = tmp_path / "s.jsonl"
+    source.write_bytes(bytes_of([HEADER, *disordered(rng, entries)], last_ends=rng.random() < 0.7))
+    async with sessiondb.open(tmp_path / "a.db") as db:
+        [receipt] = (await db.import_path(source, verify=True)).files
+        assert (receipt.verified, receipt.status) == (True, "imported"), receipt
+        assert receipt.entries == len(entries)
+        await holds(db, source, tmp_path / "out")
+        assert (await db.import_path(source)).files[0].status == "unchanged"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_a_file_that_grows_in_any_order_is_the_file_imported_once(
+    seed: int, tmp_path: Path
+) -> None:
+    rng = random.Random(seed)
+    entries = random_tree(rng, rng.choice([3, 12]))
+    content = bytes_of([HEADER, *disordered(rng, entries)])
+    source = tmp_path / "s.jsonl"
+    cuts = sorted(rng.randrange(60, len(content)) for _ in range(rng.choice([1, 3])))
+    async with sessiondb.open(tmp_path / "a.db") as db:
+        for cut in (*cuts, len(content)):
+            source.write_bytes(content[:cut])
+            [receipt] = (await db.import_path(source, verify=True)).files
+            assert receipt.verified is not False, receipt
+        await holds(db, source, tmp_path / "out")
+
+
+class Killed(Exception):
+    """Ends an import as a kill does: nothing of it runs any more."""
+
+
+@pytest.mark.parametrize("seed", SEEDS[: len(SEEDS) // 3])
+async def test_an_import_that_was_killed_anywhere_goes_on(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(seed)
+    monkeypatch.setattr(jsonl_reader, "IMPORT_BATCH_ENTRIES", 3)
+    monkeypatch.setattr(early_lines, "IMPORT_BATCH_ENTRIES", 2)
+    lines = disordered(rng, random_tree(rng, 12))
+    source = tmp_path / "s.jsonl"
+    content = bytes_of([HEADER, *lines])
+    source.write_bytes(content[: rng.randrange(60, len(content))])
+    write, left = import_run.ImportRun.write, [0]
+
+    async def killed(run: import_run.ImportRun, fn: Any, *, size: int = 0) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return await write(run, fn, size=size)
+
+    async with sessiondb.open(tmp_path / "a.db") as db:
+        await db.import_path(source)
+        source.write_bytes(content)
+        for count in itertools.count():
+            left[0], was_killed = count, False
+            monkeypatch.setattr(import_run.ImportRun, "write", killed)
+            try:
+                await db.import_path(source)
+            except* Killed:
+                was_killed = True
+            if not was_killed:
+                break
+            monkeypatch.setattr(import_run.ImportRun, "write", write)
+            await db.export(tmp_path / "between", overwrite=True)
+            assert content.startswith((tmp_path / "between/s.jsonl").read_bytes())
+            report = await db.verify()
+            assert report.ok, report.findings
+        await holds(db, source, tmp_path / "out")
