@@ -27,7 +27,7 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 # Linux's wall clock as of the last tick, 1 to 10 ms ago. Python has no name for it.
 _REALTIME_COARSE = 5 if sys.platform == "linux" else None
@@ -44,6 +44,7 @@ class Timer(Protocol):
         """Make it never be made, unless it is made just now. May be repeated."""
 
 
+@runtime_checkable
 class Clock(Protocol):
     """The time of one open database. `sessiondb.testing.ManualClock` is one that tests move.
 

@@ -28,6 +28,7 @@ import anyio
 from pydantic import BaseModel
 
 from . import threads
+from .arguments import checked, checks_arguments
 from .backend import Backend, ReadTx, Tx
 from .clock import Clock
 from .errors import InvalidInput, before_the_write
@@ -128,9 +129,11 @@ class OpenOptions(TypedDict, total=False):
     clock: Clock | None
 
 
+@checks_arguments
 class SessionDB:
     """One open database. Make it with `sessiondb.open`. Use it as an async context manager."""
 
+    @checked
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -896,7 +899,8 @@ class SessionDB:
         tried again after `retry_pauses_s`, a minute each at most. The last one repeats.
 
         Raises:
-            InvalidInput: `retry_pauses_s` has none, or one that is no such time.
+            InvalidInput: `retry_pauses_s` has none, or one that is no such time. Or another
+                number is not above 0.
             StrayCancellation: a cancellation that nobody asked for ended the loop.
         """
         await dispatcher.run_outbox(
@@ -956,7 +960,9 @@ class SessionDB:
             self, consumer, audience, from_start=from_start, follow=follow, loops=self._loops
         )
 
-    async def forward_event(self, event: Event, consumer: str, target: str, message: Any) -> bool:
+    async def forward_event(
+        self, event: Event, *, consumer: str, target: str, message: Any
+    ) -> bool:
         """Put an event into its session's outbox, once for each `consumer`. Durable.
 
         It becomes a reply that no turn made, and is sent like any other (`run_outbox`). It
@@ -965,6 +971,7 @@ class SessionDB:
         moves when it asks for the next event.
 
         Raises:
+            NotFound: nobody has read events under this name (`events`), so it is misspelt.
             InvalidInput: the event is about no session, or the message is no JSON or too large.
         """
         (target, payload), size = outbox.encoded_event(event, target, message)

@@ -461,6 +461,11 @@ def _refuse_async(function: Callable[..., object], what: str) -> None:
     Raises:
         InvalidInput: it is not. Its coroutine would be taken for what it returned.
     """
+    if not callable(function):
+        raise InvalidInput(
+            f"sessiondb.sync: {what} is an {type(function).__name__}, and must be a function. "
+            "Nothing was done"
+        )
     if inspect.iscoroutinefunction(function):
         raise InvalidInput(
             f"the {what} is an `async def`, and sessiondb.sync calls plain functions: write "
@@ -624,7 +629,8 @@ class SessionDB(_Proxy[database.SessionDB]):
     """One open database. Make it with `sessiondb.sync.open`. Use it as a context manager."""
 
     def __init__(self, path: str | os.PathLike[str], **options: Unpack[OpenOptions]) -> None:
-        super().__init__(_Loop(os.fspath(path)), database.SessionDB(path, **options))
+        peer = database.SessionDB(path, **options)
+        super().__init__(_Loop(peer.path), peer)
 
     @classmethod
     def _of(cls, peer: database.SessionDB) -> Self:
@@ -1157,8 +1163,8 @@ def _peer_of(session: Session) -> AsyncSession: ...
 @overload
 def _peer_of(session: Session | None) -> AsyncSession | None: ...
 def _peer_of(session: Session | None) -> AsyncSession | None:
-    # A class of this module.
-    return session._peer if session is not None else None  # noqa: SLF001
+    # What is no session of this module is refused by the call that gets it.
+    return session._peer if isinstance(session, Session) else session  # noqa: SLF001
 
 
 def _loop_of(proxy: SessionDB | Session) -> _Loop:

@@ -22,7 +22,7 @@ from sessiondb.words import (
 from tests.support.compaction import begin_in
 from tests.support.core import reply, user
 from tests.support.engine import other_process
-from tests.support.gateway import KEY, claimed, complete, interrupt, kinds, look, say
+from tests.support.gateway import KEY, claimed, complete, interrupt, kinds, look, read_as, say
 
 pytestmark = pytest.mark.anyio
 
@@ -390,12 +390,17 @@ async def test_events_are_forwarded_in_any_order_once_for_each_reader(tmp_db: Pa
     """Handled side by side, the last may be first. A crash in between delivers them again."""
     async with sessiondb.open(tmp_db) as db:
         found = [await user_event(db, f"event {number}") for number in range(5)]
+        await read_as(db, "notices", "copies")
         for reader in ("notices", "copies"):
             for event in reversed(found):
-                assert await db.forward_event(event, reader, "web:1", {"text": event.text})
+                assert await db.forward_event(
+                    event, consumer=reader, target="web:1", message={"text": event.text}
+                )
         for reader in ("notices", "copies"):
             for event in found:
-                assert not await db.forward_event(event, reader, "web:1", {"text": event.text})
+                assert not await db.forward_event(
+                    event, consumer=reader, target="web:1", message={"text": event.text}
+                )
         texts = [json.loads(row.payload)["text"] async for row in db.replies("pending")]
         assert texts == [f"event {number}" for number in (4, 3, 2, 1, 0)] * 2
         async with aclosing(db.events("notices", from_start=True)) as stream:
@@ -408,19 +413,30 @@ async def test_many_processes_forward_an_event_once(
 ) -> None:
     async with sessiondb.open(tmp_db) as db, sessiondb.open(tmp_db) as other:
         first, second = await user_event(db, "one"), await user_event(db, "two")
-        assert await db.forward_event(first, "notices", "web:1", {"text": "one"})
-        assert not await other.forward_event(first, "notices", "web:1", {"text": "one"})
-        assert await other.forward_event(second, "notices", "web:1", {"text": "two"})
-        assert not await db.forward_event(second, "notices", "web:1", {"text": "two"})
-        assert not await db.forward_event(first, "notices", "web:1", {"text": "one"}), (
-            "the event before it was forwarded before it"
+        await read_as(db, "notices")
+        assert await db.forward_event(
+            first, consumer="notices", target="web:1", message={"text": "one"}
         )
+        assert not await other.forward_event(
+            first, consumer="notices", target="web:1", message={"text": "one"}
+        )
+        assert await other.forward_event(
+            second, consumer="notices", target="web:1", message={"text": "two"}
+        )
+        assert not await db.forward_event(
+            second, consumer="notices", target="web:1", message={"text": "two"}
+        )
+        assert not await db.forward_event(
+            first, consumer="notices", target="web:1", message={"text": "one"}
+        ), "the event before it was forwarded before it"
         found = [
             (reply.turn_no, reply.target, json.loads(reply.payload)["text"])
             async for reply in db.replies("pending")
         ]
         assert found == [(None, "web:1", "one"), (None, "web:1", "two")]
-        assert await look(db, "cursors") == [], "they have not asked for the next event"
+        assert [row.event_no for row in await look(db, "cursors")] == [0], (
+            "they have not asked for the next event"
+        )
         assert (await db.verify()).ok
 
 
@@ -431,14 +447,21 @@ async def test_an_event_that_cannot_be_forwarded_moves_no_cursor(
         await db.write("emit", emit("of no session"))
         [without_session] = [event async for event in _one(db)]
         event = await user_event(db, "one")
+        await read_as(db, "notices")
         for refused, message in (
             (without_session, {}),
             (event, object()),
             (event, "x" * (65 * 1024 * 1024)),
         ):
             with pytest.raises(sessiondb.InvalidInput):
-                await db.forward_event(refused, "notices", "web:1", message)
-        assert [row.consumer for row in await look(db, "cursors")] == ["one"]
+                await db.forward_event(refused, consumer="notices", target="web:1", message=message)
+        with pytest.raises(sessiondb.NotFound, match="under the name 'notice'") as unknown:
+            await db.forward_event(event, consumer="notice", target="web:1", message={})
+        assert unknown.value.consumer == "notice"
+        assert {row.consumer: row.event_no for row in await look(db, "cursors")} == {
+            "notices": 0,
+            "one": 0,
+        }
         assert await look(db, "outbox") == []
 
 
@@ -557,8 +580,9 @@ async def test_a_reader_that_forwards_what_was_sent_forwards_not_itself(tmp_db: 
         await user_event(db, "first")
         async with aclosing(_one(db)) as stream:
             event = await anext(stream)
+        await read_as(db, "pager")
         for _ in range(2):
-            await db.forward_event(event, "pager", "pager:1", event.text)
+            await db.forward_event(event, consumer="pager", target="pager:1", message=event.text)
         reply = await db.write("begin", lambda tx: outbox.begin_sending(tx, lease_ms=1000))
         assert reply is not None
         assert await db.write("sent", partial(outbox.sent, reply=reply, receipt=None))

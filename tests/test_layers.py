@@ -34,6 +34,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # a module at the top.
 FLOORS: list[set[str]] = [
     {
+        "arguments",
         "backend",
         "clock",
         "durable_files",

@@ -23,6 +23,7 @@ from sessiondb.models import Entry, Event
 from sessiondb.paging import Page
 from sessiondb.transcript.paths import entry_number
 from tests import ROOT
+from tests.support.gateway import read_as
 from tools import typed_rows
 
 KEY = "agent:main:web:direct:1"
@@ -311,7 +312,10 @@ async def some_replies(db: sessiondb.SessionDB) -> list[int]:
     number = await emit(db, 1)
     event = Event(number, "note", "user", session.id, 0, "x", "{}")
     for place, size in enumerate(SIZES):
-        assert await db.forward_event(event, f"reader {place}", "web:1", {"text": "x" * size})
+        await read_as(db, f"reader {place}")
+        assert await db.forward_event(
+            event, consumer=f"reader {place}", target="web:1", message={"text": "x" * size}
+        )
     return list(range(1, len(SIZES) + 1))
 
 

@@ -460,7 +460,9 @@ class Gateway:
             if targets and not targets[0].startswith(
                 "web:"
             ):  # a page reads what it missed. A channel is sent it, like a reply
-                await self.db.forward_event(event, NOTICES, targets[0], notice_of(event))
+                await self.db.forward_event(
+                    event, consumer=NOTICES, target=targets[0], message=notice_of(event)
+                )
 
     async def _tell_operators(self) -> None:
         async for event in self.db.events("log", audience="operator"):

@@ -54,6 +54,21 @@ class RefusedBySender(Exception):
         self.retry_after_s = retry_after_s
 
 
+def _check_numbers(lease_s: float, at_once: int, at_once_per_channel: int | None) -> None:
+    """Refuse numbers with which no reply would ever be sent.
+
+    Raises:
+        InvalidInput: names the number.
+    """
+    for name, given in (
+        ("lease_s", lease_s),
+        ("at_once", at_once),
+        ("at_once_per_channel", at_once_per_channel),
+    ):
+        if given is not None and (given <= 0 or given == math.inf):
+            raise InvalidInput(f"run_outbox: {name} is {given}, and must be above 0")
+
+
 async def run_outbox(
     db: Database,
     sender: Sender,
@@ -66,6 +81,7 @@ async def run_outbox(
 ) -> None:
     """Send replies until it is cancelled, or its process drains. See `SessionDB.run_outbox`."""
     pauses_s = retry.checked_pauses(pauses_s)
+    _check_numbers(lease_s, at_once, at_once_per_channel)
     room = anyio.Semaphore(at_once)
     calls = _Calls(at_once_per_channel or max(1, at_once // CHANNELS_SIDE_BY_SIDE), db.clock)
     name = "outbox"

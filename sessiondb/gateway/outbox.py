@@ -162,14 +162,20 @@ def forward_event(tx: Tx, event: Event, consumer: str, target: str, payload: str
     of such events would forward that, too, and so on for ever.
 
     Raises:
-        InvalidInput: the event is about no session, or the name cannot be a consumer's.
+        NotFound: there is no such consumer. Under a misspelt name the event would be sent again.
+        InvalidInput: the event is about no session.
     """
     if event.session_id is None:
         raise InvalidInput(
             f"event {event.event_no} ({event.kind}) is about no session, "
             "so there is nobody to send it to"
         )
-    events.check_consumer(consumer)
+    if events.cursor(tx, consumer) is None:
+        raise NotFound(
+            f"event {event.event_no} ({event.kind}) was not forwarded: nobody reads events under "
+            f"the name {consumer!r:.80}. Pass the name that db.events() was given",
+            consumer=consumer,
+        )
     added = tx.run(
         "outbox.forward",
         session_no=tx.one("registry.by_id", session_id=event.session_id).session_no,

@@ -19,6 +19,7 @@ import anyio
 from pydantic import BaseModel, ConfigDict, Field
 
 from sessiondb import clock
+from sessiondb.arguments import checks_arguments
 from sessiondb.backend import Database, Tx
 from sessiondb.errors import InvalidInput, SessionDBError, StoreClosed, TurnLost
 from sessiondb.json_text import loads
@@ -120,6 +121,7 @@ Handler = Callable[["Turn"], Awaitable[Answer]]
 """Works on a turn. Returns its answer. See `run_lane`."""
 
 
+@checks_arguments
 @dataclass(slots=True)
 class Turn:
     """A turn in progress, as its handler holds it."""

@@ -18,8 +18,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
+from sessiondb.arguments import checks_arguments
 from sessiondb.backend import Database, Tx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput
@@ -29,9 +30,7 @@ from sessiondb.models import ANY_HEAD, EntryRef, ExpectedHead, Receipt
 from . import append, registry, rewind
 from .entries import Appendable, Draft, check_append, prepare_all
 from .keys import parse_key
-
-if TYPE_CHECKING:
-    from .session import Session
+from .session import Session
 
 T = TypeVar("T")
 
@@ -78,6 +77,7 @@ class _Change:
     drafts: list[Draft] = field(default_factory=list)
 
 
+@checks_arguments
 class Batch:
     """Changes that are written together. `db.batch()` makes one.
 

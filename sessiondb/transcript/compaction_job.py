@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 import anyio
 
 from sessiondb import threads
+from sessiondb.arguments import checks_arguments
 from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import (
@@ -50,6 +51,7 @@ class SessionHandle(Protocol):
         """The session's id."""
 
 
+@checks_arguments
 class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
     """A compaction in progress, by its owner's handle."""
 

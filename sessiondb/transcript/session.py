@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sessiondb import events
+from sessiondb.arguments import checks_arguments
 from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput, NotFound, before_the_write
@@ -64,6 +65,7 @@ _WENT_BACK = "the conversation went back to another entry"
 """The reason of a turn that is stopped by going back."""
 
 
+@checks_arguments
 class Session:
     """One transcript, by its handle.
 

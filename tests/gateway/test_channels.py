@@ -34,6 +34,7 @@ from tests.support.gateway import (
     eventually,
     kinds,
     look,
+    read_as,
     running,
     say,
 )
@@ -613,8 +614,11 @@ async def test_a_reply_that_has_no_room_is_failed_with_an_event(tmp_db: Path) ->
         assert "6 replies wait for channel telegram, which is the limit" in told[0].text
         async with aclosing(db.events("pager", from_start=True)) as notices:
             event = await anext(notices)
-        assert await db.forward_event(event, "pager", "telegram:pager", "look")
-        assert await db.forward_event(event, "mailer", "mail:pager", "look")
+        await read_as(db, "pager", "mailer")
+        assert await db.forward_event(
+            event, consumer="pager", target="telegram:pager", message="look"
+        )
+        assert await db.forward_event(event, consumer="mailer", target="mail:pager", message="look")
         assert (await targets(db, "failed"))[-1] == "telegram:pager"
         assert len(await kinds(db)) == 2, "a notice about a notice would have no end"
         await db.settle_reply(12, "pending")

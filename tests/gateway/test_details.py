@@ -292,7 +292,9 @@ def test_details_of_the_synchronous_face(tmp_db: Path) -> None:
         again = db.accept(ONE, user("a"), channel="web", event_id="a", details={"other": 1})
         assert again.duplicate, "details are no part of what a message says"
         wrong: Any = ["a list"]
-        with pytest.raises(sessiondb.InvalidInput, match="mapping of names"):
+        with pytest.raises(
+            sessiondb.InvalidInput, match="details is a list, and must be a mapping"
+        ):
             db.accept(ONE, user("b"), channel="web", event_id="b", details=wrong)
     assert query(tmp_db, "SELECT event_id, details FROM inbox") == [
         ("a", json.dumps(DETAILS, ensure_ascii=False, separators=(",", ":")))
@@ -309,8 +311,8 @@ def _nested(levels: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("details", "why"),
     [
-        ("text", "mapping of names"),
-        ([("a", 1)], "mapping of names"),
+        ("text", "details is 'text', and must be a mapping"),
+        ([("a", 1)], "details is a list, and must be a mapping"),
         ({1: "a"}, "mapping of names"),
         ({"a": float("nan")}, "cannot be stored as JSON"),
         ({"a": object()}, "cannot be stored as JSON"),

@@ -260,7 +260,9 @@ async def test_readers_of_events_handle_what_there_is_and_it_is_sent(tmp_db: Pat
 
         async def tell_people() -> None:
             async for event in db.events("notices", audience="user", from_start=True):
-                await db.forward_event(event, "notices", "web:1", {"text": event.kind})
+                await db.forward_event(
+                    event, consumer="notices", target="web:1", message={"text": event.kind}
+                )
                 handled.append(event.kind)
 
         async def look_after() -> None:

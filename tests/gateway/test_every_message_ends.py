@@ -28,6 +28,7 @@ from tests.support.gateway import (
     inbox_states,
     look,
     nothing_open,
+    read_as,
     running,
     say,
 )
@@ -160,9 +161,14 @@ async def forward_all(db: sessiondb.SessionDB) -> None:
     """Tell the people of all that they should know, the last event first."""
     user = (await db.read("events", lambda tx: events.after(tx, event_no=0, audience="user"))).rows
     about = [event for event in user if event.session_id is not None]
+    await read_as(db, "notices")
     for event in reversed(about):
-        assert await db.forward_event(event, "notices", "web:1", {"text": event.text})
-        assert not await db.forward_event(event, "notices", "web:1", {"text": event.text})
+        assert await db.forward_event(
+            event, consumer="notices", target="web:1", message={"text": event.text}
+        )
+        assert not await db.forward_event(
+            event, consumer="notices", target="web:1", message={"text": event.text}
+        )
     told = {event.data.get("inbox_no") for event in user}
     assert {row.inbox_no for row in await look(db, "inbox") if row.state == "dead"} <= told
 

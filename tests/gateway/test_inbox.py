@@ -264,9 +264,9 @@ async def test_bad_addresses_are_refused(tmp_db: Path) -> None:
             await say(db, "e1", "discord:1")
         unfit: tuple[Any, ...] = ("", "x" * (SESSION_KEY_CHARS_MAX + 1), 4711)
         for bad in unfit:
-            with pytest.raises(sessiondb.InvalidInput, match="event_id is a text of 1 to"):
+            with pytest.raises(sessiondb.InvalidInput, match=r"event_id is .*a text"):
                 await say(db, bad, text="x")
-            with pytest.raises(sessiondb.InvalidInput, match="channel is a text of 1 to"):
+            with pytest.raises(sessiondb.InvalidInput, match=r"channel is .*a text"):
                 await db.accept(KEY, user("x"), channel=bad, event_id="e1")
         assert await look(db, "inbox") == []
         await db.accept(
@@ -631,7 +631,7 @@ async def test_an_edit_that_cannot_be_taken_leaves_no_trace(
         with pytest.raises(sessiondb.IdentityConflict, match="agent:main:web:2"):
             await edit(db, "new", 1, key="agent:main:web:2")
         for version in (0, -1, True, "2", 2**63):
-            with pytest.raises(sessiondb.InvalidInput, match="a number of at least 1"):
+            with pytest.raises(sessiondb.InvalidInput, match=r"number of at least 1|whole number"):
                 await edit(db, "new", version)  # type: ignore[arg-type]
         await complete(db, turn.turn_no, "answer")
         assert (await edit(db, "new", 1)).outcome == "queued", "the same edit again"

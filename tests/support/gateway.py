@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
 import pytest
 
 import sessiondb
+from sessiondb import events
 from sessiondb.backend import Tx
 from sessiondb.clock import stamp_ms
 from sessiondb.gateway import claims, heard, turns
@@ -99,6 +101,12 @@ async def inbox_states(db: sessiondb.SessionDB) -> dict[str, str]:
 async def kinds(db: sessiondb.SessionDB, audience: str | None = None) -> list[str]:
     """Return the kinds of events, oldest first: of those that `look.events` has."""
     return [row.kind for row in await look(db, "events") if audience in (None, row.audience)]
+
+
+async def read_as(db: sessiondb.SessionDB, *consumers: str) -> None:
+    """Make readers of events known, as `db.events` does."""
+    for consumer in consumers:
+        await db.write("read", partial(events.move_cursor, consumer=consumer, event_no=0))
 
 
 async def say(

@@ -133,7 +133,7 @@ async def test_a_summary_that_is_no_text_changes_nothing(
 ) -> None:
     session = await talk(db)
     compaction_id = await begin(session)
-    with pytest.raises(InvalidInput, match="a summary is a text"):
+    with pytest.raises(InvalidInput, match=r"summary is .* text"):
         await db.commit_compaction(compaction_id, None)  # type: ignore[arg-type]
     assert [state for state, _, _ in await jobs(session)] == ["running"]
 

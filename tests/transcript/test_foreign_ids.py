@@ -95,7 +95,7 @@ async def test_a_foreign_id_is_bounded_in_bytes(tmp_db: Path) -> None:
             (APP, "", "an external id has 1 to 1,024 bytes"),
             (f"{long}éé", "a", "this one has 258"),
             (APP, f"{longest}a", "this one has 1,025"),
-            (APP, 7, "an external id is a text, not int"),
+            (APP, 7, "a text"),
             (None, "a", "a namespace is a text, not NoneType"),
             (APP, "\ud83d", "half of a surrogate pair"),
         ]

@@ -108,7 +108,7 @@ async def test_a_session_that_is_not_decided_takes_the_format_that_is_asked_for(
 async def test_an_unknown_format_is_refused(db: SessionDB) -> None:
     unknown: Any = "xml"
     for call in (db.create_session(format=unknown), db.session(KEY, format=unknown)):
-        with pytest.raises(InvalidInput, match="'xml' is not a message format"):
+        with pytest.raises(InvalidInput, match="format is 'xml', and must be one of 'pi'"):
             await call
     assert [info async for info in db.sessions()] == []
 
