@@ -593,6 +593,21 @@ class OpenMessage:
     attempts: int
     turn_no: int | None
     reason: str | None
+    details: dict[str, Any]
+    """What its adapter gave to `accept` with it."""
+    payload: str
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The message, decoded. Of one that was edited while it waited: as it is now.
+
+        Raises:
+            StoreDamaged: the stored text is not what was accepted.
+        """
+        return decoded_object(self.payload, str(self))
+
+    def __str__(self) -> str:
+        return f"inbox item {self.inbox_no} of session {self.session_id}"
 
 
 OutcomeState = Literal["answered", "incomplete", "given_up", "stopped", "withdrawn", "heard"]

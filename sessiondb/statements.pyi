@@ -1077,7 +1077,7 @@ class InboxDead(NamedTuple):
 
 
 class InboxOpen(NamedTuple):
-    """inbox.open: Return the messages that are neither done nor dead, oldest first, a page at a time. The partial indexes hold exactly these."""
+    """inbox.open: Return the messages that are neither done nor dead, oldest first, a page at a time, each with its text or that of its entry. The partial indexes hold exactly these."""
 
     inbox_no: int
     channel: str
@@ -1090,6 +1090,8 @@ class InboxOpen(NamedTuple):
     attempts: int
     turn_no: int | None
     reason: str | None
+    details: str | None
+    payload: str
 
 
 InboxOpenOfSession = InboxOpen  # inbox.open_of_session

@@ -39,6 +39,8 @@ EXPRESSIONS = {
     "content": "bytes",  # texts that are handed on, or may not be UTF-8
     "payload": "bytes",
     "inbox.dead.payload": "str",  # its own, or what its entry says
+    "inbox.open.payload": "str",
+    "inbox.open_of_session.payload": "str",
     "inbox.payload.payload": "str",
     "keys": "str",  # a JSON array
     "retention.newest.keys": "int",

@@ -28,7 +28,7 @@ from .program import (
     refuse,
     write_into,
 )
-from .queue_texts import age, each_with_text, text_of, with_text
+from .queue_texts import age, text_of, with_text
 from .session_ids import session_column, session_named
 from .terminal import Column, at, print_json, print_json_array, print_table, say, to_json
 
@@ -134,11 +134,11 @@ def inbox(
         return
     with look_into(db) as opened:
         whose = session_named(opened, session) if session is not None else None
-        found = each_with_text(opened, opened.inbox(session=whose, limit=limit))
+        found = opened.inbox(session=whose, limit=limit)
         if as_json:
-            print_json_array(with_text(message, text) for message, text in found)
+            print_json_array(with_text(message, text_of(message.payload)) for message in found)
             return
-        rows = [_inbox_row(message, text) for message, text in found]
+        rows = [_inbox_row(message) for message in found]
         sessions = session_column(opened, (str(row[1]) for row in rows))
     columns = [
         Column("inbox", "right"),
@@ -183,7 +183,7 @@ def _restored(opened: sync.SessionDB, numbers: tuple[int | None, ...]) -> Iterat
         after_no = page[-1]
 
 
-def _inbox_row(message: OpenMessage, text: str | None) -> list[object]:
+def _inbox_row(message: OpenMessage) -> list[object]:
     whose = f"{message.channel} {message.event_id}"
     accepted = at(message.accepted_at_ms)
     return [
@@ -192,7 +192,7 @@ def _inbox_row(message: OpenMessage, text: str | None) -> list[object]:
         message.state,
         message.lane,
         age(message.accepted_at_ms),
-        text,
+        text_of(message.payload),
         whose,
         accepted,
         message.attempts,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from sessiondb import clock
@@ -58,15 +57,6 @@ def texts_of(opened: sync.SessionDB, inbox_nos: Iterable[int]) -> dict[int, str]
         page = numbers[start : start + PAGE]
         found |= opened.read("inbox.texts", partial(read, page=page))
     return found
-
-
-def each_with_text(
-    opened: sync.SessionDB, messages: Iterator[OpenMessage]
-) -> Iterator[tuple[OpenMessage, str | None]]:
-    """Yield messages, each with what it says."""
-    while page := list(islice(messages, PAGE)):
-        texts = texts_of(opened, (message.inbox_no for message in page))
-        yield from ((message, texts.get(message.inbox_no)) for message in page)
 
 
 def with_text(record: Decision | OpenMessage, text: str | None) -> str:

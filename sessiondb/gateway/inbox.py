@@ -32,7 +32,7 @@ the interrupted one, the answer is for both: the interrupted one is superseded, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -487,14 +487,16 @@ def open_messages(
     Also return the next page's cursor, None at the end.
     """
     after_no = after_no or 0
+    rows: Sequence[statements.InboxOpen | statements.InboxOpenOfSession]
     if session_no is None:
         rows, more = tx.page("inbox.open", after_no=after_no, limit=limit)
-        found = [OpenMessage(**row._asdict()) for row in rows]
     else:
-        of_session, more = tx.page(
+        rows, more = tx.page(
             "inbox.open_of_session", session_no=session_no, after_no=after_no, limit=limit
         )
-        found = [OpenMessage(**row._asdict()) for row in of_session]
+    found = [
+        OpenMessage(**{**row._asdict(), "details": decoded_details(row.details)}) for row in rows
+    ]
     return found, found[-1].inbox_no if more else None
 
 

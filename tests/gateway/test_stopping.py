@@ -233,6 +233,16 @@ async def test_the_inbox_of_one_session_has_its_open_messages_oldest_first(tmp_d
         assert [row.event_id async for row in db.inbox()] == ["b", "c", "d", "e"]
 
 
+async def test_an_open_message_is_decoded_as_it_is_now(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        details = {"chat": 7}
+        await db.accept(ONE, user("old"), channel="web", event_id="a", details=details)
+        await say(db, "b", TWO)
+        await db.edit(ONE, user("new"), channel="web", event_id="a", version=1)
+        found = [(row.message, row.details) async for row in db.inbox()]
+        assert found == [(user("new"), details), (user("b"), {})]
+
+
 # -- changes under a turn --------------------------------------------------------------------
 
 

@@ -203,6 +203,7 @@ def records(
     event.audience == "operators"  # type: ignore[comparison-overlap]
     holding.what == "turns"  # type: ignore[comparison-overlap]
     info.origin == "imported"  # type: ignore[comparison-overlap]
+    assert_type(message.message, dict[str, Any])
     message.state == "waiting"  # type: ignore[comparison-overlap]
     receipt.state == "accepted"  # type: ignore[comparison-overlap]
     reply.state == "failled"  # type: ignore[comparison-overlap]

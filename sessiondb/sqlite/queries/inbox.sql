@@ -364,10 +364,14 @@ WHERE i.state IN ('interrupted', 'dead') AND i.state = 'dead' AND i.inbox_no < :
 ORDER BY i.inbox_no DESC LIMIT :limit;
 
 -- name: open
--- Return the messages that are neither done nor dead, oldest first, a page at a time.
+-- Return the messages that are neither done nor dead, oldest first, a page at a time, each with
+-- its text or that of its entry.
 -- The partial indexes hold exactly these.
 SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.state, i.accepted_at_ms,
-       i.available_at_ms, i.attempts, i.turn_no, i.reason
+       i.available_at_ms, i.attempts, i.turn_no, i.reason, i.details,
+       coalesce(i.payload,
+         CAST(substr(CAST(e.payload AS BLOB), e.body_at + 1, e.body_bytes) AS TEXT),
+         '') AS payload
 FROM (
   SELECT o.inbox_no FROM inbox AS o INDEXED BY inbox_of_session
   WHERE o.state IN ('queued', 'claimed', 'interrupted') AND o.inbox_no > :after_no
@@ -377,12 +381,16 @@ FROM (
   ORDER BY 1 LIMIT :limit
 ) AS found CROSS JOIN inbox AS i ON i.inbox_no = found.inbox_no
 JOIN session AS s ON s.session_no = i.session_no
+LEFT JOIN entry AS e ON e.entry_no = i.entry_no AND i.payload IS NULL AND e.type = 'message'
 ORDER BY i.inbox_no;
 
 -- name: open_of_session
 -- Return the same of one session.
 SELECT i.inbox_no, i.channel, i.event_id, s.session_id, i.lane, i.state, i.accepted_at_ms,
-       i.available_at_ms, i.attempts, i.turn_no, i.reason
+       i.available_at_ms, i.attempts, i.turn_no, i.reason, i.details,
+       coalesce(i.payload,
+         CAST(substr(CAST(e.payload AS BLOB), e.body_at + 1, e.body_bytes) AS TEXT),
+         '') AS payload
 FROM (
   SELECT o.inbox_no FROM inbox AS o INDEXED BY inbox_of_session
   WHERE o.session_no = :session_no AND o.state IN ('queued', 'claimed', 'interrupted')
@@ -393,6 +401,7 @@ FROM (
   ORDER BY 1 LIMIT :limit
 ) AS found CROSS JOIN inbox AS i ON i.inbox_no = found.inbox_no
 JOIN session AS s ON s.session_no = i.session_no
+LEFT JOIN entry AS e ON e.entry_no = i.entry_no AND i.payload IS NULL AND e.type = 'message'
 ORDER BY i.inbox_no;
 
 -- name: outcome
