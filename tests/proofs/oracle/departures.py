@@ -71,6 +71,18 @@ _REPLAY: Final = {"type": "anthropic-compaction", "data": "x"}
 
 DEPARTURES: Final = (
     Departure(
+        "an-id-twice",
+        "pi",
+        "a child follows the last line of an id before it, for which no entry is placed again",
+        (
+            _header(),
+            _FIRST,
+            _message("b", "a"),
+            _message("a", None, content=[{"type": "text", "text": "again"}]),
+            _message("c", "b"),
+        ),
+    ),
+    Departure(
         "no-header",
         "pi",
         "pi refuses the whole file. What is good in it is kept",
