@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
+import types
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import apsw
 import pytest
 
 import sessiondb
+from sessiondb.transfer import roundtrip
 from tests.support.transfer import (
     by_name,
     round_trip,
@@ -222,3 +226,30 @@ async def test_the_independent_reader_agrees_on_times(
     assert receipt.verified, receipt
     assert [one["timestamp"] for one in messages] == [ms, ms]
     assert [one["role"] for one in messages] == ["custom", "branchSummary"]
+
+
+def _globals_of(code: types.CodeType) -> set[str]:
+    """Return the global names that a function uses, and those inside it."""
+    inner = (one for one in code.co_consts if isinstance(one, types.CodeType))
+    return set(code.co_names).union(*map(_globals_of, inner))
+
+
+def test_the_second_reader_uses_no_name_of_the_library() -> None:
+    tree = ast.parse(inspect.getsource(roundtrip))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    shared = {
+        alias.asname or alias.name
+        for node in imports
+        if node.level or (node.module or "").startswith("sessiondb")
+        for alias in node.names
+    }
+    assert {"read_context", "raw_lines"} <= shared, "the comparison uses some"
+    waiting, seen = ["_context_of"], set[str]()
+    while waiting:
+        function = getattr(roundtrip, waiting.pop(), None)
+        if inspect.isfunction(function) and function.__name__ not in seen:
+            seen.add(function.__name__)
+            used = _globals_of(function.__code__)
+            assert not used & shared, function.__name__
+            waiting += used
+    assert {"_objects", "_path", "_build"} <= seen
