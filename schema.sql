@@ -122,6 +122,19 @@ CREATE TABLE session_details (
                  CONSTRAINT session_details_json CHECK (json_valid(document))
 ) STRICT;
 
+-- What an application keeps under a name of its own (`db.set_details`), of no session: its own
+-- state, or that of a user. A JSON object. It goes with `db.delete(namespace=...)`.
+CREATE TABLE named_details (
+  details_no     INTEGER PRIMARY KEY,
+  namespace      TEXT    NOT NULL,               -- whose names these are: a program, its user
+  name           TEXT    NOT NULL,
+  revision       INTEGER NOT NULL,              -- 1 at first, and one more with each change
+  changed_at_ms  INTEGER NOT NULL,
+  document       TEXT    NOT NULL
+                 CONSTRAINT named_details_json CHECK (json_valid(document)),
+  CONSTRAINT named_details_once UNIQUE (namespace, name)
+) STRICT;
+
 -- Which session a conversation's key points at now. Rebinding keeps the old session.
 CREATE TABLE binding (
   session_key   TEXT    NOT NULL PRIMARY KEY,

@@ -69,6 +69,7 @@ from .models import (
     CompactionResult,
     DeadLetter,
     DeleteReport,
+    Details,
     Drained,
     Edited,
     Event,
@@ -77,6 +78,7 @@ from .models import (
     Holding,
     ImportReport,
     Lane,
+    NamedDetails,
     OpenMessage,
     Outcome,
     QueryResult,
@@ -90,6 +92,7 @@ from .salvage import pipeline as salvaging
 from .salvage.report import SalvageReport
 from .timers import SYSTEM
 from .transcript import compaction, foreign_ids, formats, listing, registry, reset_policy
+from .transcript import details as details_rules
 from .transcript.batch import Batch
 from .transcript.compaction import GivenUp
 from .transcript.compaction_job import commit_compaction, give_up_compaction
@@ -546,6 +549,70 @@ class SessionDB:
         return await self.write(
             "reset.if_due", lambda tx: reset_policy.reset_if_due(tx, parsed, chosen)
         )
+
+    # -- details of an application ------------------------------------------------------------
+
+    async def details(self, namespace: str, name: str) -> Details:
+        """Return what an application keeps under a name. Nothing: `{}`, of revision 0.
+
+        For state that is of no session: of the application, or of one of its users. Both texts are
+        compared byte by byte. `namespace` says whose names these are: 1 to 255 bytes. A name has
+        1 to 1,024 bytes. What is kept about a session is `session.details()`.
+
+        Raises:
+            InvalidInput: a text is empty, too long or no text.
+        """
+        of = details_rules.checked_name(namespace, name)
+        return await self.read("details", lambda tx: details_rules.read_named(tx, of))
+
+    async def set_details(
+        self,
+        namespace: str,
+        name: str,
+        details: Mapping[str, Any],
+        *,
+        expect: int | None = None,
+    ) -> int:
+        """Keep a JSON object under a name, in the place of another. Return its revision.
+
+        64 KiB at most. With `expect` it is stored only if the details have this revision (0: if
+        there are none yet). No model sees it. Durable. `batch.set_details` writes it in one
+        transaction with entries, and with other details.
+
+        Raises:
+            DetailsChanged: they have another revision. It is in the error.
+            InvalidInput: no object, without a JSON form, or too large. Or no name, as of `details`.
+        """
+        of, document = details_rules.checked_name(namespace, name), details_rules.encoded(details)
+        return await self.write(
+            "details.set",
+            lambda tx: details_rules.put_named(tx, of, document, expect),
+            size=len(document),
+        )
+
+    async def delete_details(self, namespace: str, name: str, *, expect: int | None = None) -> bool:
+        """Delete what is kept under a name. Return False if nothing is. Durable.
+
+        The next revision is 1 again. `db.delete(namespace=...)` deletes those of a namespace.
+
+        Raises:
+            DetailsChanged: they have another revision than `expect`.
+            InvalidInput: no name, as of `details`.
+        """
+        of = details_rules.checked_name(namespace, name)
+        return await self.write(
+            "details.delete", lambda tx: details_rules.forget_named(tx, of, expect)
+        )
+
+    def list_details(
+        self, namespace: str, *, limit: int | None = None
+    ) -> AsyncIterator[NamedDetails]:
+        """Iterate over what is kept in a namespace, in the order of the names, `limit` at most.
+
+        Holds no snapshot between pages.
+        """
+        page = partial(details_rules.page_named, namespace=namespace)
+        return read_pages(self.read, "details.list", page, limit=limit)
 
     # -- compactions ---------------------------------------------------------------------------
 
@@ -1172,7 +1239,8 @@ class SessionDB:
         messages are taken back, and their senders are told (`message_withdrawn`). Replies that are
         not sent are never sent. A pinned session goes, too. A session that a fork shares entries
         with is kept, unless the fork goes with it. So is one that is being imported. Receipts of
-        its imports stay, so no import brings it back.
+        its imports stay, so no import brings it back. With a namespace, the details that an
+        application keeps in it go, too.
 
         `archive=True` puts sessions into an archive instead, unless there is open work.
         `abort_running` stops their turns, as `Session.abort` does.
@@ -1182,7 +1250,8 @@ class SessionDB:
 
         Raises:
             InvalidInput: not one of a session, a prefix and a namespace, or an empty text.
-            NotFound: no key begins with the prefix, or the namespace has no session.
+            NotFound: no key begins with the prefix, or the namespace has neither a session nor
+                details.
             SessionBusy: a turn runs, or a reply is being sent at this moment.
             StoreFull: the disk is full. Completed steps stay.
         """
@@ -1198,7 +1267,8 @@ class SessionDB:
             deletion.require_any(numbers, f"a key that begins with {key_prefix!r}")
         elif namespace is not None:
             numbers = await deletion.of_namespace(self.backend, namespace)
-            deletion.require_any(numbers, f"a foreign id of namespace {namespace!r}")
+            if archive or not await deletion.has_details(self.backend, namespace):
+                deletion.require_any(numbers, f"a foreign id of namespace {namespace!r}")
         else:
             assert session is not None, "one of the three is given"
             numbers = [session.ref.session_no]
@@ -1208,6 +1278,7 @@ class SessionDB:
             clearing.clear,
             keep_archive=archive,
             abort="its conversation was deleted" if abort_running else None,
+            namespace=namespace,
         )
 
     async def unarchive(self, session_id: str) -> Restored:

@@ -246,11 +246,14 @@ class NotFound(SessionDBError):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DetailsChanged(SessionDBError):
-    """The details of a session have another revision than was expected. Nothing was changed. Read
-    them again, and decide anew.
+    """Details have another revision than was expected. Nothing was changed. Read them again, and
+    decide anew.
     """
 
-    session_id: str
+    session_id: str | None = None
+    """The session whose details these are. None: they are of a name."""
+    namespace: str | None = None
+    name: str | None = None
     expected: int
     revision: int
     """The revision that they have."""

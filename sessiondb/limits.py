@@ -36,9 +36,9 @@ IDEMPOTENCY_KEY_CHARS_MAX = 512
 # less than half of a page, so that an index has several in each.
 NAMESPACE_BYTES_MAX = 255
 EXTERNAL_ID_BYTES_MAX = 1024
-# What an application keeps about a session. It is listed with the session: a page of a list has
-# 64 of these.
-DETAILS_BYTES_MAX = 64 * KIB
+# What an application keeps about a session, or under a name of its own. It is listed: a page of
+# a list has 64 of these.
+KEPT_DETAILS_BYTES_MAX = 64 * KIB
 TITLE_BYTES_MAX = 1024
 LANE_CHARS_MAX = 255
 CONSUMER_CHARS_MAX = 255

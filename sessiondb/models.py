@@ -169,12 +169,23 @@ class SessionInfo:
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """What an application keeps about a session."""
+    """What an application keeps about a session, or under a name of its own."""
 
     document: dict[str, Any] = field(hash=False)
     revision: int
     """0: it keeps nothing. Each change is one more."""
     changed_at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NamedDetails:
+    """What an application keeps under a name of its own (`SessionDB.list_details`)."""
+
+    namespace: str
+    name: str
+    document: dict[str, Any] = field(hash=False)
+    revision: int
+    changed_at_ms: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,15 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
@@ -676,6 +684,10 @@ class SessionDB(_Proxy[database.SessionDB]):
     session_by_id = _session(database.SessionDB.session_by_id)
     sessions = _iterator(database.SessionDB.sessions)
     unbind = _call(database.SessionDB.unbind)
+    details = _call(database.SessionDB.details)
+    set_details = _call(database.SessionDB.set_details)
+    delete_details = _call(database.SessionDB.delete_details)
+    list_details = _iterator(database.SessionDB.list_details)
     commit_compaction = _call(database.SessionDB.commit_compaction)
     fail_compaction = _call(database.SessionDB.fail_compaction)
     query = _call(database.SessionDB.query)
@@ -1026,10 +1038,28 @@ class Batch(_Proxy[AsyncBatch]):
         *,
         expect_head: ExpectedHead = ANY_HEAD,
         all_or_nothing: bool = False,
+        details: Mapping[str, Any] | None = None,
+        expect_details: int | None = None,
     ) -> Planned[list[Receipt]]:
         return self._peer.append_many(
-            _peer_of(session), items, expect_head=expect_head, all_or_nothing=all_or_nothing
+            _peer_of(session),
+            items,
+            expect_head=expect_head,
+            all_or_nothing=all_or_nothing,
+            details=details,
+            expect_details=expect_details,
         )
+
+    @_mirrors(AsyncBatch.set_details)
+    def set_details(
+        self,
+        namespace: str,
+        name: str,
+        details: Mapping[str, Any],
+        *,
+        expect: int | None = None,
+    ) -> Planned[int]:
+        return self._peer.set_details(namespace, name, details, expect=expect)
 
     @_mirrors(AsyncBatch.branch)
     def branch(

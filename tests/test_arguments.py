@@ -37,7 +37,7 @@ VALID: dict[str, Any] = {
     "concurrency": 1, "consumer": "reader", "content": "x", "dest": "there", "destination": "there",
     "details": {}, "entry": "e", "entry_id": "e", "event_id": "1", "external_id": "x",
     "file": "there", "idempotency_key": "k", "inbox_no": 1, "item": MESSAGE, "items": [],
-    "key": KEY, "lane": "main", "message": MESSAGE, "namespace": "app", "op": "test",
+    "key": KEY, "lane": "main", "message": MESSAGE, "name": "n", "namespace": "app", "op": "test",
     "outbox_no": 1, "settings": None,
     "path": "there", "policy": sessiondb.RetentionPolicy(), "priority": 1, "reason": "x",
     "ref": KEY, "session_id": "s", "session_no": 1, "sql": "select 1", "state": "sent",

@@ -54,6 +54,8 @@ _PAGE: Final = 1_000
 _NOTHING: Final = "\U0010ffff"
 """No key begins with this."""
 _INDEXES_SHOWN: Final = 20
+# Of 64 KiB each at most.
+DETAILS_STEP_ROWS: Final = 8
 
 
 async def delete(
@@ -63,6 +65,7 @@ async def delete(
     *,
     keep_archive: bool,
     abort: str | None,
+    namespace: str | None = None,
 ) -> DeleteReport:
     """Delete sessions. See `SessionDB.delete`. Durable, step by step, and may be repeated."""
     backend = db.backend
@@ -84,9 +87,11 @@ async def delete(
     rows: dict[str, int] = {}
     if gone and not keep_archive:
         rows = await _forget(backend, gone, last.event_no)
+    if namespace is not None and not keep_archive:
+        rows["named_details"] = await _forget_details(backend, namespace)
     await retention.free_pages(backend)
     done = tuple(names[session_no] for session_no in reversed(gone))
-    left = await _left(backend, keep_archive) if gone else ()
+    left = await _left(backend, keep_archive) if gone or rows else ()
     return DeleteReport(
         deleted=() if keep_archive else done,
         archived=done if keep_archive else (),
@@ -278,6 +283,28 @@ async def _delete_all(backend: Backend, statement: str, session_no: int) -> int:
 
 def _forgetting_keys(session_no: int) -> Callable[[Tx], int]:
     return lambda tx: tx.run("deletion.forget_keys", session_no=session_no)
+
+
+async def _forget_details(backend: Backend, namespace: str) -> int:
+    """Delete what an application keeps in a namespace. Return how many."""
+
+    def body(tx: Tx) -> int:
+        return tx.run("details.forget_namespace", namespace=namespace, limit=DETAILS_STEP_ROWS)
+
+    deleted = 0
+    while step := (await backend.step(body, op="delete.details")).value:
+        deleted += step
+    return deleted
+
+
+async def has_details(backend: Backend, namespace: str) -> bool:
+    """Return whether an application keeps something in a namespace."""
+
+    def first(tx: ReadTx) -> bool:
+        rows = tx.all("details.in_namespace", namespace=namespace, after_name="", limit=1)
+        return bool(rows)
+
+    return await backend.read(first, op="delete.find")
 
 
 # -- what is left ----------------------------------------------------------------------

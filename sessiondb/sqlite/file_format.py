@@ -36,6 +36,7 @@ TABLES: Final = (
     "binding",
     "foreign_id",
     "session_details",
+    "named_details",
     "branch",
     "epoch",
     "entry",

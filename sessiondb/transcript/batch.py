@@ -15,7 +15,7 @@ A block that raises, or is cancelled, writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -28,9 +28,10 @@ from sessiondb.limits import APPEND_ENTRIES_MAX
 from sessiondb.models import ANY_HEAD, EntryRef, ExpectedHead, Receipt
 
 from . import append, registry, rewind
+from . import details as details_rules
 from .entries import Appendable, Draft, check_append, prepare_all
 from .keys import parse_key
-from .session import Session
+from .session import Session, append_with_details
 
 T = TypeVar("T")
 
@@ -68,12 +69,15 @@ class Planned(Generic[T]):
 class _Change:
     """One change of a batch: its items, and what it does in the transaction."""
 
-    session: Session
+    session: Session | None
+    """None: the change is of no session."""
     change: Callable[[Tx, list[Draft]], Any]
     planned: Planned[Any]
     items: Sequence[Appendable] = ()
     moves: bool = False
     """It is refused while a turn of the session runs."""
+    size: int = 0
+    """Bytes that it writes beside its items."""
     drafts: list[Draft] = field(default_factory=list)
 
 
@@ -127,19 +131,45 @@ class Batch:
         *,
         expect_head: ExpectedHead = ANY_HEAD,
         all_or_nothing: bool = False,
+        details: Mapping[str, Any] | None = None,
+        expect_details: int | None = None,
     ) -> Planned[list[Receipt]]:
-        """Append several, as `Session.append_many`."""
+        """Append several, and set the session's details, as `Session.append_many`."""
+        document = None if details is None else details_rules.encoded(details)
         return self._note(
             session,
             "append_many",
-            lambda tx, drafts: append.append(
+            lambda tx, drafts: append_with_details(
                 tx,
                 session.ref.session_no,
                 drafts,
                 expect_head=expect_head,
                 all_or_nothing=all_or_nothing,
+                document=document,
+                expect_details=expect_details,
             ),
             items=list(items),
+            size=len(document or ""),
+        )
+
+    def set_details(
+        self,
+        namespace: str,
+        name: str,
+        details: Mapping[str, Any],
+        *,
+        expect: int | None = None,
+    ) -> Planned[int]:
+        """Keep a JSON object under a name, as `SessionDB.set_details`. Its value is the revision.
+
+        With another revision than `expect` nothing of the batch is written.
+        """
+        of, document = details_rules.checked_name(namespace, name), details_rules.encoded(details)
+        return self._note(
+            None,
+            "set_details",
+            lambda tx, _: details_rules.put_named(tx, of, document, expect),
+            size=len(document),
         )
 
     def branch(
@@ -185,19 +215,20 @@ class Batch:
 
     def _note(
         self,
-        session: Session,
+        session: Session | None,
         name: str,
         change: Callable[[Tx, list[Draft]], T],
         *,
         items: Sequence[Appendable] = (),
         moves: bool = False,
+        size: int = 0,
     ) -> Planned[T]:
         if not self._is_open:
             raise InvalidInput(
                 f"batch.{name}() is for the block of `async with db.batch() as batch`; "
                 "nothing was noted"
             )
-        if session.db is not self._db:
+        if session is not None and session.db is not self._db:
             raise InvalidInput(
                 f"session {session.id} is a handle of another open database; get one of this: "
                 f"db.session_by_id({session.id!r}). Nothing was noted"
@@ -207,8 +238,9 @@ class Batch:
                 f"a batch holds at most {APPEND_ENTRIES_MAX:,} changes; write this one, "
                 "and begin another"
             )
-        planned: Planned[T] = Planned(f"batch.{name}() of session {session.id}")
-        self._changes.append(_Change(session, change, planned, items, moves))
+        whose = f" of session {session.id}" if session is not None else ""
+        planned: Planned[T] = Planned(f"batch.{name}(){whose}")
+        self._changes.append(_Change(session, change, planned, items, moves, size))
         return planned
 
     async def _write(self) -> None:
@@ -222,16 +254,17 @@ class Batch:
         items = [item for change in self._changes for item in change.items]
         check_append(len(items), 0)
         drafts = await prepare_all(items, now_ms=self._db.clock.stamp_ms())
-        size = sum(draft.size for draft in drafts)
+        size = sum(draft.size for draft in drafts) + sum(change.size for change in self._changes)
         check_append(len(drafts), size)
         for change in self._changes:
             change.drafts, drafts = drafts[: len(change.items)], drafts[len(change.items) :]
             for draft in change.drafts:
+                assert change.session is not None, "items are of a session"
                 draft.asked_epoch = change.session.asked_epoch
         return size
 
     def _body(self, tx: Tx) -> list[Any]:
         for change in self._changes:
-            if change.moves:
+            if change.moves and change.session is not None:
                 self._require_idle(tx, change.session.ref.session_no, change.session.turn_no)
         return [change.change(tx, change.drafts) for change in self._changes]

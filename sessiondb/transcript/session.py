@@ -198,17 +198,15 @@ class Session:
             return []
 
         def write(tx: Tx) -> list[Receipt]:
-            receipts = append.append(
+            return append_with_details(
                 tx,
                 self.ref.session_no,
                 drafts,
                 expect_head=expect_head,
                 all_or_nothing=all_or_nothing,
+                document=document,
+                expect_details=expect_details,
             )
-            is_new = not receipts or not all(receipt.duplicate for receipt in receipts)
-            if document is not None and is_new:
-                details_rules.put(tx, self.ref.session_no, document, expect_details)
-            return receipts
 
         size = sum(draft.size for draft in drafts) + len(document or "")
         return await self.db.write("append", write, size=size, timeout_s=timeout_s)
@@ -865,6 +863,26 @@ class Session:
             lambda tx: compaction.undo(tx, self.ref.session_no),
             "the context went back behind a compaction" if abort_running else None,
         )
+
+
+def append_with_details(
+    tx: Tx,
+    session_no: int,
+    drafts: list[Draft],
+    *,
+    expect_head: ExpectedHead,
+    all_or_nothing: bool,
+    document: str | None,
+    expect_details: int | None,
+) -> list[Receipt]:
+    """Append items, and set the session's details unless all were stored before."""
+    receipts = append.append(
+        tx, session_no, drafts, expect_head=expect_head, all_or_nothing=all_or_nothing
+    )
+    is_new = not receipts or not all(receipt.duplicate for receipt in receipts)
+    if document is not None and is_new:
+        details_rules.put(tx, session_no, document, expect_details)
+    return receipts
 
 
 def _entries(rows: Sequence[statements.TranscriptSpanForward]) -> list[Entry]:

@@ -403,6 +403,13 @@ PLANTS = [
         "rule",
         "breaks its rule session_details_json",
     ),
+    # -- named_details
+    Plant(
+        "named_details.document",
+        "UPDATE named_details SET document = '{' WHERE namespace = 'app' AND name = 'b'",
+        "rule",
+        "breaks its rule named_details_json",
+    ),
     # -- branch
     Plant(
         "branch.branch_no",
@@ -1438,6 +1445,11 @@ NOT_KNOWABLE = {
     "foreign_id.named_at_ms": CLOCK,
     "session_details.revision": "it only counts, and nothing else records how often",
     "session_details.changed_at_ms": CLOCK,
+    "named_details.details_no": "it is a number, and nothing refers to it",
+    "named_details.namespace": "only the program that gave it knows it",
+    "named_details.name": "only the program that gave it knows it",
+    "named_details.revision": "it only counts, and nothing else records how often",
+    "named_details.changed_at_ms": CLOCK,
     "entry.appended_at_ms": "an import and a clock that was set leave any time",
     "compaction.compaction_id": "it is a name, and nothing derives it",
     "compaction.trigger": CHOICE,

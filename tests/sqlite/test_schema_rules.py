@@ -75,6 +75,12 @@ CHECKS = [
         [{"document": "{}"}],
     ),
     Rule(
+        "named_details_json",
+        "named_details app/a",
+        [{"document": "{"}, {"document": ""}],
+        [{"document": "{}"}],
+    ),
+    Rule(
         "branch_parent_and_fork_together",
         "branch live/17",
         [{"parent_branch_no": None}, {"fork_no": None}],
@@ -259,6 +265,13 @@ UNIQUES = [
         [{"path": "/imports/west/odd.jsonl"}],
         [{}],
         "import_file.path",
+    ),
+    Rule(
+        "named_details_once",
+        "named_details app/b",
+        [{"name": "a"}],
+        [{}, {"name": "b", "namespace": "app 2"}],
+        "named_details.namespace, named_details.name",
     ),
     Rule(
         "inbox_event_once",

@@ -23,6 +23,7 @@ TABLES = (
     "binding",
     "foreign_id",
     "session_details",
+    "named_details",
     "branch",
     "entry",
     "epoch",

@@ -78,6 +78,7 @@ FRESH: dict[str, dict[str, Any]] = {
     "session": {"session_no": NEW, "session_id": "new"},
     "binding": {"session_key": "agent:main:new"},
     "session_details": {"session_no": 8},  # twin-undone, which has none
+    "named_details": {"details_no": NEW, "name": "new"},
     "foreign_id": {"external_id": "new", "session_no": 8},  # twin-undone, which has none
     "branch": {"branch_no": NEW},
     "entry": {"entry_no": NEW << 32, "entry_id": "new", "idempotency_key": None},
@@ -329,6 +330,7 @@ LABELS: dict[str, Callable[[Rows, Row], object]] = {
     "session": lambda _, row: row["session_id"],
     "binding": lambda _, row: row["session_key"],
     "session_details": lambda rows, row: rows.name("session", row["session_no"]),
+    "named_details": lambda _, row: f"{row['namespace']}/{row['name']}",
     "foreign_id": lambda _, row: f"{row['namespace']}/{row['external_id']}",
     "branch": lambda rows, row: rows.entry(row["first_no"]),
     "entry": lambda rows, row: rows.entry(row["entry_no"]),

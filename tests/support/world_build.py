@@ -304,6 +304,9 @@ class Builder:
 
         for session_id in ("live", "twin", "live-ended", "live-fork"):
             details.put(self.tx(), self.number(session_id), f'{{"of":"{session_id}"}}', None)
+        for namespace, name in (("app", "a"), ("app", "b"), ("app", "c"), ("app 2", "a")):
+            of = details.checked_name(namespace, name)
+            details.put_named(self.tx(), of, f'{{"of":"{namespace}/{name}"}}', None)
 
     def number(self, session_id: str) -> int:
         tx = WriteTransaction(self.connection, self.clock, 0)  # no time passes

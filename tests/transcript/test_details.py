@@ -10,7 +10,7 @@ import pytest
 
 import sessiondb
 from sessiondb import DetailsChanged, InvalidInput, Item, SessionArchived, SessionEnded, sync
-from sessiondb.limits import DETAILS_BYTES_MAX, TITLE_BYTES_MAX
+from sessiondb.limits import KEPT_DETAILS_BYTES_MAX, TITLE_BYTES_MAX
 from tests.support.core import query, user
 from tests.support.maintenance import archive_session
 
@@ -92,10 +92,10 @@ async def test_details_are_bounded_json_objects(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         one, other = await two(db)
         frame = len('{"a":""}')
-        most = {"a": "é" * ((DETAILS_BYTES_MAX - frame) // 2)}
+        most = {"a": "é" * ((KEPT_DETAILS_BYTES_MAX - frame) // 2)}
         assert await one.set_details(most) == 1
         bad: list[Any] = [
-            {"a": "x" * (DETAILS_BYTES_MAX - frame + 1)},
+            {"a": "x" * (KEPT_DETAILS_BYTES_MAX - frame + 1)},
             [],
             None,
             "{}",
@@ -160,3 +160,87 @@ def test_the_synchronous_calls_are_the_same(tmp_db: Path) -> None:
         other.rename("two")
         assert (one.details().document, other.details().document) == ({"a": 1}, {"b": 1})
         assert other.info().name == "two"
+
+
+# -- of a name -----------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_details_of_a_name_have_revisions_and_are_exact(db: sessiondb.SessionDB) -> None:
+    assert await db.details("app", "user:1") == sessiondb.Details({}, 0, None)
+    assert await db.set_details("app", "user:1", {"a": 1}, expect=0) == 1
+    assert await db.set_details("app", "User:1", {"b": 1}) == 1
+    assert await db.set_details("app 2", "user:1", {"c": 1}) == 1
+    assert await db.set_details("app", "user:1", {"a": 2}, expect=1) == 2
+    with pytest.raises(DetailsChanged, match="'user:1' in namespace 'app'") as changed:
+        await db.set_details("app", "user:1", {"a": 3}, expect=1)
+    assert (changed.value.namespace, changed.value.name) == ("app", "user:1")
+    assert (changed.value.expected, changed.value.revision) == (1, 2)
+    found = [(one.name, one.document, one.revision) async for one in db.list_details("app")]
+    assert found == [("User:1", {"b": 1}, 1), ("user:1", {"a": 2}, 2)]
+    assert [one.name async for one in db.list_details("app", limit=1)] == ["User:1"]
+    with pytest.raises(DetailsChanged):
+        await db.delete_details("app", "user:1", expect=1)
+    assert await db.delete_details("app", "user:1", expect=2)
+    assert not await db.delete_details("app", "user:1")
+    assert (await db.details("app", "user:1")).revision == 0
+    assert (await db.details("app 2", "user:1")).document == {"c": 1}
+    assert (await db.verify()).ok
+
+
+@pytest.mark.anyio
+async def test_details_of_a_name_that_cannot_be_stored_are_refused(db: sessiondb.SessionDB) -> None:
+    large = {"a": "x" * KEPT_DETAILS_BYTES_MAX}
+    bad: list[Any] = [{"a": object()}, large, {"a": float("nan")}]
+    for document in bad:
+        with pytest.raises(InvalidInput):
+            await db.set_details("app", "a", document)
+    for namespace, name in (("", "a"), ("app", ""), ("x" * 256, "a"), ("app", "x" * 1_025)):
+        with pytest.raises(InvalidInput, match="bytes of UTF-8"):
+            await db.set_details(namespace, name, {})
+    assert [one async for one in db.list_details("app")] == []
+
+
+@pytest.mark.anyio
+async def test_a_batch_writes_details_and_entries_or_nothing(db: sessiondb.SessionDB) -> None:
+    one, two = await db.create_session("one"), await db.create_session("two")
+    await db.set_details("app", "taken", {})
+    with pytest.raises(DetailsChanged):  # noqa: PT012  # at the end of the block
+        async with db.batch() as batch:
+            batch.append_many(one, [user("hello")], details={"s": 1}, expect_details=0)
+            batch.set_details("app", "state", {"n": 1})
+            batch.set_details("app", "taken", {"n": 2}, expect=0)
+    assert (await one.entries(), (await one.details()).revision) == ([], 0)
+    assert (await db.details("app", "state")).revision == 0
+    async with db.batch() as batch:
+        planned = batch.set_details("app", "taken", {"n": 2}, expect=1)
+        batch.append_many(one, [user("hello")], details={"s": 1}, expect_details=0)
+        batch.append(two, user("hello"))
+    assert planned.value == 2
+    assert ((await one.details()).document, len(await one.entries())) == ({"s": 1}, 1)
+    assert (await two.details()).revision == 0
+
+
+@pytest.mark.anyio
+async def test_a_deleted_namespace_takes_its_details(db: sessiondb.SessionDB) -> None:
+    await db.session_for("user:1", "thread")
+    for namespace in ("user:1", "user:2", "user:10"):
+        for number in range(10):
+            await db.set_details(namespace, str(number), {"of": namespace})
+    report = await db.delete(namespace="user:1")
+    assert (len(report.deleted), report.rows["named_details"]) == (1, 10)
+    assert (await db.delete(namespace="user:2")).rows["named_details"] == 10
+    left = [one.namespace async for one in db.list_details("user:10")]
+    assert left == ["user:10"] * 10
+    with pytest.raises(sessiondb.NotFound, match="user:2"):
+        await db.delete(namespace="user:2")
+    assert (await db.verify()).ok
+
+
+def test_details_of_a_name_in_the_synchronous_calls(tmp_db: Path) -> None:
+    with sync.open(tmp_db) as db:
+        with db.batch() as batch:
+            batch.set_details("app", "a", {"x": 1})
+        assert db.details("app", "a").document == {"x": 1}
+        assert [one.name for one in db.list_details("app")] == ["a"]
+        assert db.delete_details("app", "a")

@@ -297,6 +297,18 @@ CREATE TABLE session_details (
                  CONSTRAINT session_details_json CHECK (json_valid(document))
 ) STRICT;
 
+-- It keeps one under a name of its own, too.
+CREATE TABLE named_details (
+  details_no     INTEGER PRIMARY KEY,
+  namespace      TEXT    NOT NULL,
+  name           TEXT    NOT NULL,
+  revision       INTEGER NOT NULL,
+  changed_at_ms  INTEGER NOT NULL,
+  document       TEXT    NOT NULL
+                 CONSTRAINT named_details_json CHECK (json_valid(document)),
+  CONSTRAINT named_details_once UNIQUE (namespace, name)
+) STRICT;
+
 -- A compaction asks for the results behind an entry, however many messages lie behind it.
 CREATE INDEX entry_results ON entry (branch_no, entry_no) WHERE role = 'toolResult';
 -- It asks for a user's message that waits. One of the inbox is found by its row there.

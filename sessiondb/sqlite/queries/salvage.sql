@@ -42,6 +42,12 @@ INSERT INTO session_details (session_no, revision, changed_at_ms, document)
 VALUES (:session_no, :revision, :changed_at_ms, :document)
 ON CONFLICT DO NOTHING;
 
+-- name: put_named_details, one row or none
+-- Insert one row as it was read. The first row of a key stays.
+INSERT INTO named_details (details_no, namespace, name, revision, changed_at_ms, document)
+VALUES (:details_no, :namespace, :name, :revision, :changed_at_ms, :document)
+ON CONFLICT DO NOTHING;
+
 -- name: put_branch, one row or none
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO branch (branch_no, session_no, parent_branch_no, fork_no, first_no)

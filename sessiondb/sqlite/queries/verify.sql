@@ -91,6 +91,8 @@ UNION ALL SELECT 'binding_details_json', 'key ' || session_key FROM binding
 WHERE NOT json_valid(details)
 UNION ALL SELECT 'session_details_json', 'the details of session number ' || session_no
 FROM session_details WHERE NOT json_valid(document)
+UNION ALL SELECT 'named_details_json', 'details number ' || details_no
+FROM named_details WHERE NOT json_valid(document)
 UNION ALL SELECT 'branch_parent_and_fork_together', 'branch ' || branch_no FROM branch
 WHERE (parent_branch_no IS NULL) <> (fork_no IS NULL)
 UNION ALL SELECT 'epoch_reason_known', 'epoch ' || epoch || ' of session number ' || session_no
