@@ -17,6 +17,7 @@ import pytest
 import sessiondb
 import sessiondb.sync
 from sessiondb import Answer, RefusedBySender
+from sessiondb.gateway import outbox
 from sessiondb.gateway.running_turn import LaneSettings, Turn
 from sessiondb.models import Reply
 from sessiondb.sqlite import transaction
@@ -223,7 +224,12 @@ async def test_replies_that_stand_behind_others_are_sent_and_those_of_others_are
         assert states.count("pending") == 3, "one stands behind the other, so as many as before"
 
 
-async def test_a_reply_that_waits_for_a_time_is_left_to_the_next_start(tmp_db: Path) -> None:
+async def test_a_reply_that_waits_for_a_time_is_left_to_the_next_start(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A pause that no clock of this test reaches the end of. `quick_retries` makes it 1 ms, which
+    # is over before a busy machine looks again.
+    monkeypatch.setattr(outbox, "retry_pause_ms", lambda *_: 50_000)
     sent: list[str] = []
 
     async def send(outgoing: Reply) -> None:
@@ -238,7 +244,6 @@ async def test_a_reply_that_waits_for_a_time_is_left_to_the_next_start(tmp_db: P
         targets = ["telegram:1", "slack:1", "web:1"]
         started = await claimed(db)
         await complete(db, started.turn_no, "yes", replies=[(one, "hello") for one in targets])
-        # A pause that no clock of this test reaches the end of.
         with anyio.fail_after(LONG_S):
             async with anyio.create_task_group() as group:
                 group.start_soon(partial(db.run_outbox, send, retry_pauses_s=(50,)))

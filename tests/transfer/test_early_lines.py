@@ -96,7 +96,7 @@ async def holds(db: sessiondb.SessionDB, source: Path, out: Path) -> None:
     assert report.ok, report.findings
 
 
-SEEDS = range(int(os.environ.get("SESSIONDB_EARLY_LINES", "12")))
+SEEDS = range(int(os.environ.get("SESSIONDB_EARLY_LINES", "6")))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
