@@ -265,7 +265,9 @@ def calls(
         ),
         "reset_if_due": lambda: reset_if_due(db, draw),
         "plan_resumes": lambda: plan_resumes(db, draw),
-        "import_path": lambda: db.import_path(str(draw.text()) if listed else work / "missing"),
+        "import_path": lambda: db.import_path(
+            f"{work}/{draw.text()}" if listed else work / "missing"
+        ),
         "export": lambda: db.export(work / "out", session=draw.chance.choice(TEXTS)),
         "export to": lambda: db.export(
             draw.chance.choice(("a\0b", "\ud800", str(work / "file.txt" / "below")))

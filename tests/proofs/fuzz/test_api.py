@@ -294,7 +294,7 @@ async def test_found_a_limit_that_is_no_number_is_a_typed_error(
 async def test_found_an_argument_of_another_type_is_a_typed_error(
     talk: sessiondb.Session, odd: Any
 ) -> None:
-    with pytest.raises(sessiondb.InvalidKey):
+    with pytest.raises(sessiondb.InvalidInput):
         await talk.db.session(odd)
     if odd is not None:
         with pytest.raises(sessiondb.InvalidInput):
