@@ -81,12 +81,12 @@ async def accept_all(db: SessionDB, first: int, last: int) -> None:
 
 async def all_sent(db: SessionDB) -> list[str]:
     """Wait until every message has its reply."""
-    while True:
-        seen = db.backend.change_count
-        sent = [reply.message async for reply in db.replies("sent")]
-        if len(sent) >= MESSAGES:
-            return sent
-        await db.backend.wait_change(seen, 5.0)
+    sent = 0
+    async for event in db.events("adapter", audience="operator", from_start=True):
+        sent += event.kind == "reply_sent"
+        if sent == MESSAGES:
+            break
+    return [reply.message async for reply in db.replies("sent")]
 
 
 async def main() -> None:

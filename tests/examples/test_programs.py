@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import sessiondb
+import sessiondb.sync
+import sessiondb.testing
 from tests import ROOT
 
 SAID = {
@@ -95,3 +101,75 @@ def test_a_type_checker_finds_nothing_in_the_programs() -> None:
     programs = [f"examples/{name}.py" for name in SAID]
     said = run("-m", "mypy", "--strict", "--no-error-summary", *programs, str(APPLICATION))
     assert said == ""
+
+
+# -- misspellings ------------------------------------------------------------------------------
+
+
+def public_names() -> set[str]:
+    """Return what a program may name: calls, their parameters, and fields of records."""
+    names: set[str] = set()
+    for module in (sessiondb, sessiondb.sync, sessiondb.testing):
+        for name in sessiondb.__all__ if module is sessiondb else dir(module):
+            found = getattr(module, name)
+            parts = vars(found) if inspect.isclass(found) else {}
+            fields = getattr(found, "__dataclass_fields__", {})
+            names |= {name, *parts, *fields}
+            for call in filter(inspect.isfunction, (found, *parts.values())):
+                names |= inspect.signature(call).parameters.keys()
+    # `decode` is what they call of a page's bytes, too, and that page may be of any type.
+    return {name for name in names - {"decode"} if not name.startswith("_")}
+
+
+def uses(source: str, names: set[str]) -> Iterator[tuple[str, int, int]]:
+    """Yield each name that a program uses once: with the line and the column of a use.
+
+    A keyword of a call of the program's own is the program's.
+    """
+    tree = ast.parse(source)
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    found: dict[str, tuple[int, int]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.end_col_offset is not None:
+            where = node.end_lineno or 0, node.end_col_offset - len(node.attr)
+            found.setdefault(node.attr, where)
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") not in own:
+            for word in node.keywords:
+                if word.arg is not None:
+                    found.setdefault(word.arg, (word.lineno, word.col_offset))
+    for name in found.keys() & names:
+        yield name, *found[name]
+
+
+def misspelt(word: str) -> str:
+    half = len(word) // 2
+    swapped = word[: half - 1] + word[half] + word[half - 1] + word[half + 1 :]
+    return swapped if swapped != word and len(word) > 2 else word + word[-1]
+
+
+def test_a_type_checker_refuses_every_misspelling(tmp_path: Path) -> None:
+    """Every name of the API that a program uses, one at a time, with two letters swapped."""
+    names = public_names()
+    wrong = set()
+    programs = [ROOT / "examples" / f"{name}.py" for name in SAID]
+    for path in [*programs, *APPLICATION.glob("*assistant.py")]:
+        source = path.read_text(encoding="utf-8")
+        for name, line, column in uses(source, names):
+            lines = source.splitlines(keepends=True)
+            before, rest = lines[line - 1][:column], lines[line - 1][column:]
+            assert rest.startswith(name), (path, line, name)
+            lines[line - 1] = before + misspelt(name) + rest.removeprefix(name)
+            copy = tmp_path / f"{path.stem}__{name}.py"
+            copy.write_text("".join(lines), encoding="utf-8")
+            wrong.add(copy.name)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    refused = set(re.findall(r"([^/\n]+\.py):\d+: error", done.stdout))
+    assert len(wrong) > 100, "the programs use so many names"
+    assert wrong - refused == set()
