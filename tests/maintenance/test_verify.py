@@ -174,7 +174,7 @@ BREAKS = [
     ("tree", "1/17 is a 'leaf' record, but lies on branch 1", entry(17, "branch_no = 1")),
     ("name", "named 'other'", session("name = 'other'")),
     (
-        "head",
+        "asked head",
         "1/18, is followed by entry 1/19",
         session("head_no = #18, context_tokens = 702, tokens_fresh = 1"),
     ),
@@ -374,7 +374,10 @@ BREAKS = [
     (
         "inbox",
         "item 1 is queued: it would be answered twice",
-        "UPDATE inbox SET state = 'queued', turn_no = NULL, entry_no = NULL WHERE inbox_no = 1",
+        (
+            "UPDATE inbox SET state = 'queued', turn_no = NULL, entry_no = NULL, "
+            'payload = \'{"role":"user","content":"once more"}\' WHERE inbox_no = 1'
+        ),
     ),
     (
         "turn",
