@@ -31,6 +31,8 @@ LANE = Lane(
     oldest_waiting_ms=NOW - 1000,
     interrupted=0,
     dead=0,
+    paused_at_ms=None,
+    settings=None,
 )
 WELL = DatabaseStatus(
     path="/data/gate way.db",

@@ -16,8 +16,7 @@ RUNS_SQL = {"execute", "executemany", "drain", "query_info", "pragma", "trace_v2
 NAMED_EXCEPTIONS = {
     f"sqlite/{place}": reason
     for place, reason in {
-        "user_query.py _compile sql": "the user's own statement, which the authorizer checks",
-        "user_query.py _without_semicolon sql[:at]": "... less a semicolon",
+        "user_query.py _query_info sql": "the user's own statement, which the authorizer checks",
         "user_query.py _rows sql": "... run",
         "user_query.py _rows _with_text_as_bytes(sql, count)": (
             "... inside a template of user_query.sql, for text that is not Unicode"

@@ -37,6 +37,10 @@ PARTIAL = {
     "inbox_of_session": "state IN ('queued', 'claimed', 'interrupted')",
     "inbox_untold": "state = 'queued' AND delayed = 0",
     "inbox_interrupted": "state IN ('interrupted', 'dead')",
+    "quarantine_waiting": "entry_id IS NOT NULL",
+    "quarantine_parent": "waits_for IS NOT NULL",
+    "quarantine_ready": "parent_seq IS NOT NULL",
+    "quarantine_placed": "entry_seq IS NOT NULL",
     "inbox_edits": "edit_of IS NOT NULL",
     "inbox_heard": "state = 'heard'",
     "inbox_told": "told_no IS NOT NULL",
@@ -53,6 +57,10 @@ PARTIAL = {
 ADDED = (
     "UPDATE entry SET role = 'system' WHERE entry_no % 7 = 1 AND role = 'user'",
     "UPDATE import_file SET inode = NULL WHERE name LIKE '%.link'",
+    (
+        "UPDATE quarantine SET entry_id = 'one', waits_for = 'two', parent_seq = 3, entry_seq = 4 "
+        "WHERE byte_offset = (SELECT min(byte_offset) FROM quarantine)"
+    ),
     "UPDATE inbox SET edit_of = 1 WHERE inbox_no > 50",
     (
         "UPDATE inbox SET heard = 1, state = 'heard', turn_no = NULL "

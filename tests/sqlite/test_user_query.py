@@ -110,7 +110,7 @@ REFUSED: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     (("select * from entri",), {}, "no such table: entri"),
     (("",), {}, "returns no rows"),
     (("select 1; select 2",), {}, "one statement at a time"),
-    ((b"select 1",), {}, "the SQL is a bytes"),
+    ((b"select 1",), {}, "sql is a bytes"),
     (("select 1",), {"rows_max": 0}, "rows_max is 0. It is above 0 and at most 100,000"),
     (("select 1",), {"rows_max": 100_001}, "rows_max is 100001"),
     (("select 1",), {"bytes_max": 2**40}, "bytes_max is"),

@@ -296,8 +296,8 @@ class Gateway:
             receipt = await db.accept(key, user(event_id), channel="web", event_id=event_id)
             operation.shows(
                 (
-                    "SELECT count(*) FROM inbox WHERE channel = 'web' AND event_id = ? AND "
-                    "payload LIKE ?"
+                    "SELECT count(*) FROM inbox AS i LEFT JOIN entry AS e USING (entry_no) WHERE "
+                    "channel = 'web' AND event_id = ? AND ifnull(i.payload, e.payload) LIKE ?"
                 ),
                 event_id,
                 says(event_id),
