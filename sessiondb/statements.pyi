@@ -1620,6 +1620,8 @@ class SalvageInbox(NamedTuple):
     found_session_no: int | None
     archived_at_ms: int | None
     found_lane: str | None
+    lane_before: str | None
+    found_lane_before: str | None
     found_turn_no: int | None
     turn_state: Literal["running", "completed", "failed", "aborted", "interrupted"] | None
     turn_inbox_no: int | None

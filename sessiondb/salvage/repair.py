@@ -42,6 +42,8 @@ def mend_references(work: Workspace) -> None:
             _move_to_catch_all(work, "inbox", row.inbox_no, row.session_no)
         if row.found_lane is None:
             _recreate_lane(work, row.lane)
+        if row.lane_before is not None and row.found_lane_before is None:
+            _recreate_lane(work, row.lane_before)
         if row.entry_no is not None and row.found_entry_no is None and row.archived_at_ms is None:
             work.lost_inputs.add(row.entry_no)
     for row in work.pages("outbox", "outbox_no"):

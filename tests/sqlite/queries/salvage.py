@@ -821,6 +821,7 @@ PAGES = [
     lost(WALK["turns"], "instance", "found_instance_no"),
     lost(WALK["turns"], "inbox", "found_inbox_no"),
     lost(WALK["inbox"], "lane", "found_lane"),
+    lost(WALK["inbox"], "lane", "found_lane_before"),
     lost(WALK["inbox"], "turn", "found_turn_no"),
     lost(WALK["inbox"], "entry", "found_entry_no"),
     lost(WALK["outbox"], "turn", "turn_state"),
@@ -1014,6 +1015,16 @@ READS = [
             )(w, tx),
         )
         for key, is_own in (("inbox:{}:7", 1), ("inbox:{}7", 0), ("inbox:7{}", 0), ("of:{}", 0))
+    ),
+    *(
+        Read(
+            "salvage.inbox",
+            f"that came from the lane {before}",
+            lambda w: {"after": w.no("inbox held-too") - 1, "limit": 1},
+            [{"inbox_no": "held-too", "lane_before": before, "found_lane_before": found}],
+            set_columns("inbox held-too", lane="resume", lane_before=before),
+        )
+        for before, found in (("slow", "slow"), ("no lane", None))
     ),
     joined("outbox", "outbox web:sent", turn_state="completed", session_no="sent"),
     joined("import_files", "import_file main/odd.jsonl", found_quarantined=3, last_line=6),
