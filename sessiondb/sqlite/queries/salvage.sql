@@ -427,7 +427,8 @@ DELETE FROM turn WHERE turn_no = :turn_no;
 SELECT i.inbox_no, i.session_no, i.lane, i.heard, i.state, i.attempts, i.turn_no, i.entry_no,
        s.session_no AS found_session_no, s.archived_at_ms, l.lane AS found_lane,
        i.lane_before, b.lane AS found_lane_before, t.turn_no AS found_turn_no,
-       t.state AS turn_state, t.inbox_no AS turn_inbox_no, t.session_no AS turn_session_no, e.entry_no AS found_entry_no, e.type AS found_type,
+       t.state AS turn_state, t.inbox_no AS turn_inbox_no, t.session_no AS turn_session_no,
+       e.entry_no AS found_entry_no, e.type AS found_type,
        e.idempotency_key || ':' GLOB 'inbox:' || i.inbox_no || ':*' AS is_own,
        i.payload IS NOT NULL AS has_text, coalesce(json_valid(i.payload), 0) AS is_json
 FROM inbox AS i LEFT JOIN session AS s ON s.session_no = i.session_no
