@@ -9,12 +9,14 @@ provider takes, and `verify` finds nothing to complain of.
 The new text is made from the old one in a read, and put in its place by one transaction, together
 with the mark in the receipts of its imported file. The inbox has no text of a message that is an
 entry. A redaction may be repeated: the second one changes nothing.
+
+An imported line whose parent came late is two entries of its session. Both are redacted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from sessiondb.backend import ReadTx, Tx
@@ -73,6 +75,8 @@ class Plan:
     order_changes: bool
     """What is noted about the order of contexts may not be so any more."""
     already: bool
+    copies: tuple[Plan, ...] = ()
+    """Likewise for the other entries of the session that are the same line of a file."""
 
 
 def plan(tx: ReadTx, session_no: int, named: EntryRef) -> Plan:
@@ -97,11 +101,12 @@ def plan(tx: ReadTx, session_no: int, named: EntryRef) -> Plan:
             f"entry {found.entry_id} is a {found.type}, which says nothing that could be "
             "redacted. Nothing was changed"
         )
-    return _plan(state, row)
+    copies = tx.all("redact.copies", entry_no=found.entry_no)
+    return replace(_plan(state, row), copies=tuple(_plan(state, copy) for copy in copies))
 
 
 @stored_text()
-def _plan(state: State, row: statements.RedactEntry) -> Plan:
+def _plan(state: State, row: statements.RedactEntry | statements.RedactCopies) -> Plan:
     fields = loads(row.payload)
     already = isinstance(fields.get(REDACTED_FIELD), dict)
     before = parse_line(row.payload, state.version, state.formats)
@@ -152,6 +157,12 @@ def apply(tx: Tx, planned: Plan) -> Redacted:
             holder="an archive of it",
             retry_after_ms=RETRY_PAUSE_MS,
         )
+    for one in (planned, *planned.copies):
+        _put(tx, one)
+    return Redacted(planned.entry_no, planned.entry_id, planned.already, _LEFT)
+
+
+def _put(tx: Tx, planned: Plan) -> None:
     if not planned.already:
         tx.run(
             "redact.put_entry",
@@ -178,7 +189,6 @@ def apply(tx: Tx, planned: Plan) -> Redacted:
         tx.run("redact.name_session", session_no=planned.session_no, name=TEXT)
     if planned.order_changes:
         tx.run("redact.forget_order", session_no=planned.session_no)
-    return Redacted(planned.entry_no, planned.entry_id, planned.already, _LEFT)
 
 
 _LEFT: Final = (

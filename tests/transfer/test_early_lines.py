@@ -17,7 +17,10 @@ from typing import Any
 import pytest
 
 import sessiondb
+from sessiondb.database import salvage
 from sessiondb.transfer import early_lines, import_run, jsonl_reader
+from tests.support.core import query
+from tests.support.maintenance import EVERYTHING
 
 pytestmark = pytest.mark.anyio
 
@@ -173,3 +176,76 @@ async def test_an_import_that_was_killed_anywhere_goes_on(
             report = await db.verify()
             assert report.ok, report.findings
         await holds(db, source, tmp_path / "out")
+
+
+# -- beside what else is done to a session ---------------------------------------------------------
+
+
+async def two_files(db: sessiondb.SessionDB, folder: Path) -> None:
+    """Import a file whose lines came in time, and one of an earlier import and of early lines.
+
+    A child of `e1` came before its parent, and the parent of `late` with a second import.
+    """
+    folder.mkdir()  # noqa: ASYNC240
+    for session_id in ("s", "t"):
+        lines = [HEADER | {"id": session_id}, said("late", "e0"), said("e2", "e1")]
+        (folder / f"{session_id}.jsonl").write_bytes(bytes_of(lines))
+        await db.import_path(folder)
+        lines += [said("e0", None), said("e1", "e0"), said("e3", "e2")]
+        (folder / f"{session_id}.jsonl").write_bytes(bytes_of(lines))
+        await db.import_path(folder)
+
+
+async def both_hold(db: sessiondb.SessionDB, folder: Path, out: Path) -> None:
+    await db.export(out, overwrite=True)
+    for session_id in ("s", "t"):
+        content = (folder / f"{session_id}.jsonl").read_bytes()
+        assert await texts(db, session_id) == texts_of_file(content) == ["e0", "e1", "e2", "e3"]
+        assert (out / f"{session_id}.jsonl").read_bytes() == content
+    report = await db.verify()
+    assert report.ok, report.findings
+
+
+async def test_a_session_with_early_lines_is_archived_and_restored(tmp_path: Path) -> None:
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        await two_files(db, tmp_path / "in")
+        await both_hold(db, tmp_path / "in", tmp_path / "out")
+        assert (await db.gc(EVERYTHING)).count("done") == 2
+        await db.unarchive("s")
+        await db.unarchive("t")
+        await both_hold(db, tmp_path / "in", tmp_path / "out")
+
+
+async def test_a_session_with_early_lines_is_salvaged(tmp_path: Path) -> None:
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        await two_files(db, tmp_path / "in")
+    report = salvage(tmp_path / "one.db", tmp_path / "new.db")
+    assert (report.complete, report.findings) == (True, [])
+    async with sessiondb.open(tmp_path / "new.db") as db:
+        await both_hold(db, tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.parametrize("redacted", ["late", "e2", "e0"])
+async def test_an_early_line_is_redacted(tmp_path: Path, redacted: str) -> None:
+    """Wherever its bytes are: in the entry, in the line's row, in an entry that was repeated."""
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        await two_files(db, tmp_path / "in")
+        session = await db.session_by_id("s")
+        await session.redact(redacted)
+        await db.export(tmp_path / "out")
+        lines = (tmp_path / "out" / "s.jsonl").read_bytes().splitlines()
+        found = [json.loads(line) for line in lines[1:]]
+        assert [line["id"] for line in found] == ["late", "e2", "e0", "e1", "e3"]
+        assert [line["id"] for line in found if redacted in json.dumps(line["message"])] == []
+        assert "[redacted]" in (tmp_path / "out" / "s.jsonl").read_text()
+        held = (
+            "SELECT e.session_id FROM (SELECT entry_no >> 32 AS session_no, payload FROM entry "
+            "UNION ALL SELECT f.session_no, q.content FROM quarantine AS q "
+            "JOIN import_file AS f USING (import_file_no)) JOIN session AS e USING (session_no) "
+            "WHERE CAST(payload AS TEXT) LIKE ?"
+        )
+        said_so = query(tmp_path / "one.db", held, f'%"text": "{redacted}"%')
+        assert set(said_so) == {"t"}
+        other = (tmp_path / "out" / "t.jsonl").read_bytes()
+        assert other == (tmp_path / "in" / "t.jsonl").read_bytes()
+        assert (await db.verify()).ok

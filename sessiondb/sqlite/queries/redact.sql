@@ -8,6 +8,17 @@ SELECT e.entry_no, e.entry_id, e.type, e.tokens, e.payload,
                  AND n.type = 'session_info') AS named_later
 FROM entry AS e WHERE e.entry_no = :entry_no;
 
+-- name: copies
+-- Return the other entries of a session that are the same line of a file: one that was placed
+-- once more when its parent came.
+SELECT o.entry_no, o.entry_id, o.type, o.tokens, o.payload,
+       EXISTS (SELECT 1 FROM entry AS n
+               WHERE n.entry_no > o.entry_no AND n.entry_no <= o.entry_no | 4294967295
+                 AND n.type = 'session_info') AS named_later
+FROM entry AS e JOIN entry AS o
+  ON o.entry_no >> 32 = e.entry_no >> 32 AND o.entry_id = e.entry_id AND o.payload = e.payload
+WHERE e.entry_no = :entry_no AND o.entry_no <> e.entry_no ORDER BY o.entry_no;
+
 -- name: put_entry, one row
 -- Put another text in the place of an entry's, for good.
 UPDATE entry SET payload = :payload, body_at = :body_at, body_bytes = :body_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unittest.mock import ANY
 
 from sessiondb.transcript import redact
-from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.statement_cases import Change, Guard, Page, Read, set_columns
 from tests.support.world import Recorder, World
 
 
@@ -115,12 +115,39 @@ def family(w: World) -> set[str]:
 
 GUARDS: list[Guard] = []
 PAGES: list[Page] = []
+
+
+def line_that_came_again(w: World, _: Recorder) -> None:
+    """Give two entries the id and the text of a third, one the id only, and one the text only.
+
+    And one of another session both.
+    """
+    text, entry_id = (w.row("entry twin/3")[column] for column in ("payload", "entry_id"))
+    for label, columns in {
+        "twin/1": {"entry_id": entry_id, "payload": text},
+        "twin/5": {"entry_id": entry_id, "payload": text},
+        "twin/6": {"entry_id": entry_id},
+        "twin/7": {"payload": text},
+        "live/3": {"entry_id": entry_id, "payload": text},
+    }.items():
+        set_columns(f"entry {label}", **columns)(w, _)
+
+
 READS = [
     Read(
-        "redact.entry",
-        f"of a session that is named {'later' if later else 'no more'}",
-        lambda w, seq=seq: {"entry_no": w.row(f"entry twin/{seq}")["entry_no"]},  # type: ignore[misc]
-        [{"named_later": later}],
-    )
-    for seq, later in ((1, 1), (17, 0))
+        "redact.copies",
+        "of one line in its session, each with whether the session is named later",
+        lambda w: {"entry_no": w.no("entry twin/3")},
+        [{"entry_no": "twin/1", "named_later": 1}, {"entry_no": "twin/5", "named_later": 1}],
+        line_that_came_again,
+    ),
+    *(
+        Read(
+            "redact.entry",
+            f"of a session that is named {'later' if later else 'no more'}",
+            lambda w, seq=seq: {"entry_no": w.row(f"entry twin/{seq}")["entry_no"]},  # type: ignore[misc]
+            [{"named_later": later}],
+        )
+        for seq, later in ((1, 1), (17, 0))
+    ),
 ]
