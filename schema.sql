@@ -1203,6 +1203,10 @@ FROM (
   FROM entry AS e
   WHERE e.role = 'assistant'
     AND iif(json_valid(e.payload), json_type(e.payload, '$.message.usage'), NULL) = 'object'
+    -- A line of a file whose parent came late is two entries, and was paid for once.
+    AND NOT EXISTS (SELECT 1 FROM entry AS c
+                    WHERE c.entry_no >> 32 = e.entry_no >> 32 AND c.entry_id = e.entry_id
+                      AND c.entry_no < e.entry_no AND c.payload = e.payload)
 ) AS r JOIN session AS s ON s.session_no = r.entry_no >> 32
  AND r.entry_no BETWEEN s.session_no << 32 AND (s.session_no << 32) + 4294967295;
 

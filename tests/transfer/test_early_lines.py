@@ -249,3 +249,21 @@ async def test_an_early_line_is_redacted(tmp_path: Path, redacted: str) -> None:
         other = (tmp_path / "out" / "t.jsonl").read_bytes()
         assert other == (tmp_path / "in" / "t.jsonl").read_bytes()
         assert (await db.verify()).ok
+
+
+async def test_a_reply_that_is_repeated_behind_its_parent_was_paid_for_once(tmp_path: Path) -> None:
+    def answers(entry_id: str, parent_id: str | None, tokens: int) -> dict[str, Any]:
+        message = {"role": "assistant", "content": [], "usage": {"input": tokens, "output": 1}}
+        return said(entry_id, parent_id, message=message)
+
+    source = tmp_path / "s.jsonl"
+    lines = [HEADER, answers("late", "e0", 10), answers("late2", "late", 20)]
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        source.write_bytes(bytes_of(lines))
+        await db.import_path(source)
+        source.write_bytes(bytes_of([*lines, said("e0", None), answers("twin", "late2", 20)]))
+        await db.import_path(source)
+        paid = await db.query("SELECT entry_id, tokens_in FROM usage_log ORDER BY entry_id")
+        assert paid.rows == (("late", 10), ("late2", 20), ("twin", 20))
+        entries = await db.query("SELECT count(*) FROM entry WHERE entry_id = 'late'")
+        assert entries.rows == ((2,),)
