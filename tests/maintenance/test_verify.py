@@ -21,6 +21,12 @@ async def findings(path: Path, *, deep: bool = True) -> tuple[Finding, ...]:
         return (await db.verify(deep=deep)).findings
 
 
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """Run on one event loop: what is found in a file does not depend on it."""
+    return "asyncio"
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("deep", [True, False])
 async def test_a_database_of_every_shape_is_sound(sound: Path, *, deep: bool) -> None:

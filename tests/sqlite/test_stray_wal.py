@@ -75,6 +75,12 @@ async def read(path: Path) -> None:
         pass
 
 
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """Run on one event loop: what belongs to which file does not depend on it."""
+    return "asyncio"
+
+
 DOORS = pytest.mark.parametrize("door", [write, read, look], ids=lambda door: door.__name__)
 
 

@@ -77,7 +77,7 @@ from tests.proofs.power.workloads import (
 from tests.support.core import user
 from tests.support.engine import PATIENCE_S
 
-CUTS = int(os.environ.get("SESSIONDB_POWER_CUTS", "240"))
+CUTS = int(os.environ.get("SESSIONDB_POWER_CUTS", "160"))
 SEED = int(os.environ.get("SESSIONDB_POWER_SEED", "20261120"))
 IS_LONG = CUTS >= 5_000
 # One record of a workload is cut this often. Then it is run again, with other dice.
