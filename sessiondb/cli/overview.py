@@ -299,13 +299,21 @@ def _verdict_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
 
 
 def _lane_lines(found: DatabaseStatus) -> list[tuple[str, str]]:
-    """Return the lanes in which something runs or waits, or one line for all that are idle."""
-    busy = [lane for lane in found.lanes if lane.running or lane.waiting]
+    """Return the lanes that are paused, or in which something runs or waits.
+
+    One line, if they are all idle.
+    """
+    busy = [lane for lane in found.lanes if lane.running or lane.waiting or lane.paused_at_ms]
     lines = [
         f"{lane.lane}: {lane.running:,} of {lane.concurrency:,} running, {lane.waiting:,} waiting"
         + (
             f", the oldest for {duration(found.at_ms - lane.oldest_waiting_ms)}"
             if lane.oldest_waiting_ms is not None
+            else ""
+        )
+        + (
+            f", paused for {duration(found.at_ms - lane.paused_at_ms)}"
+            if lane.paused_at_ms is not None
             else ""
         )
         for lane in busy

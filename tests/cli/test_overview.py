@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import apsw
@@ -195,3 +196,18 @@ def test_status_says_which_channel_is_full_and_which_waits(
             ("telegram", 2, True),
             ("discord", 1, False),
         ]
+
+
+def test_status_shows_lanes_that_are_paused_whatever_is_in_them(tmp_db: Path) -> None:
+    with sync.open(tmp_db) as opened:
+        for lane in ("cron", "idle", "busy"):
+            opened.set_lane(lane, concurrency=1, priority=50)
+    accept(tmp_db, "hello", lane="busy")
+    with sync.open(tmp_db) as opened:
+        for lane in ("cron", "busy"):
+            opened.pause_lane(lane)
+    said = ok("status", tmp_db)
+    assert "cron: 0 of 1 running, 0 waiting, paused for " in said
+    assert re.search("busy: 0 of 1 running, 1 waiting, the oldest for .*, paused for ", said)
+    assert "idle" not in said
+    assert "yellow: lane busy: paused" in said
