@@ -82,7 +82,10 @@ def _sync() -> str:
         twin, calls = getattr(sessiondb, name), vars(getattr(sessiondb.sync, name))
         offered = {*dir(twin), *inspect.get_annotations(twin)}
         peers = [
+            # The site has a place for each call, and none for a field.
             f"[`{call}`][sessiondb.{name}.{call}]"
+            if callable(getattr(twin, call, None))
+            else f"`{call}`"
             for call in calls
             if call in offered and call[0] != "_"
         ]
