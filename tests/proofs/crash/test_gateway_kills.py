@@ -34,7 +34,7 @@ from tests.support.core import change, query
 from tests.support.gateway_process import Gateway, Line, Settings, check_leases, check_promises
 from tests.support.reference_gateway import GatewayProcess
 
-KILLS = int(os.environ.get("SESSIONDB_KILLS", "12"))
+KILLS = int(os.environ.get("SESSIONDB_KILLS", "8"))
 SEED = int(os.environ.get("SESSIONDB_KILLS_SEED", "20261120"))
 
 pytestmark = pytest.mark.slow

@@ -83,7 +83,7 @@ from tests.support.gateway import (
     put_statement,
 )
 
-EXAMPLES, STEPS = (1_000, 60) if LONG else (20, 40)
+EXAMPLES, STEPS = (1_000, 60) if LONG else (12, 40)
 SESSIONS = 3
 MOVED_AT_ONCE = 2
 LEASE_MS, TIMEOUT_MS = 5_000, 20_000
