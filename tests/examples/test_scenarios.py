@@ -215,8 +215,7 @@ def test_openclaw_84193_a_failed_compaction_blocks_no_turn(
         after = gateway.say("said after it", conversation="alice")["event_id"]
         page.next("reply", event_id=after)
         assert compactions_held(gateway) == []
-        report = [notice for notice in page.notices if notice.get("event") == "compaction_failed"]
-        assert (report or [page.next("notice", event="compaction_failed")])[0]["text"], (
+        assert page.notified("notice", event="compaction_failed")["text"], (
             "the page says so, not only a row"
         )
         gateway.command("/compact !slow 0.1", conversation="alice")
@@ -286,7 +285,7 @@ def test_openclaw_45505_a_late_summary_counts_once(
         endpoint.may_summarise.set()
         late = page.next("compacted", trigger="late")
         assert (late["outcome"], late["late"]) == ("committed", True)
-        page.next("notice", event="compaction_late")
+        page.notified("notice", event="compaction_late")
 
         # The same signals again, in another order, and from another process: none of
         # them changes anything.

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -276,10 +276,19 @@ class Page:
         while True:
             notice: dict[str, Any] = json.loads(self.socket.recv(timeout=PATIENCE_S))
             self.notices.append(notice)
-            if notice["type"] in kinds and all(
-                notice.get(name) == value for name, value in fields.items()
-            ):
+            if _is(notice, kinds, fields):
                 return notice
+
+    def notified(self, *kinds: str, **fields: object) -> dict[str, Any]:
+        """Likewise, or one that came already: what it stands beside comes by another way."""
+        came = (notice for notice in self.notices if _is(notice, kinds, fields))
+        return next(came, None) or self.next(*kinds, **fields)
+
+
+def _is(notice: dict[str, Any], kinds: Collection[str], fields: Mapping[str, object]) -> bool:
+    return notice["type"] in kinds and all(
+        notice.get(name) == value for name, value in fields.items()
+    )
 
 
 Start = Callable[..., GatewayProcess]
