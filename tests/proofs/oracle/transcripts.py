@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -60,26 +61,21 @@ class Transcript:
     """What is odd about it."""
 
 
-NOT_YET: Final[frozenset[str]] = frozenset()
-"""Moves that imports do not follow yet."""
-
-
-def generate(seed: int, number: int, *, without: frozenset[str] = NOT_YET) -> Transcript:
-    """Return one transcript of a seed, without the moves that are named."""
+def generate(seed: int, number: int) -> Transcript:
+    """Return one transcript of a seed."""
     chance = random.Random(f"{seed}:{number}")
     by = chance.choices(READERS, (55, 35, 10))[0]
-    writer = _WRITERS[by](chance, number, without)
+    writer = _WRITERS[by](chance, number)
     content = writer.write()
     return Transcript(f"{by}-{number:05}.jsonl", by, content, frozenset(writer.moves))
 
 
 @dataclass
-class _Writer:
+class _Writer(ABC):
     """Writes one transcript, line by line."""
 
     chance: random.Random
     number: int
-    without: frozenset[str]
     lines: list[bytes] = field(default_factory=list)
     parents: dict[Any, Any] = field(default_factory=dict)
     """Every entry that can be a parent, with its own parent."""
@@ -92,8 +88,6 @@ class _Writer:
         at = self.chance.random()
         for move, probability in moves:
             if at < probability:
-                if move in self.without:
-                    return None
                 self.moves.add(move)
                 return move
             at -= probability
@@ -193,8 +187,9 @@ class _Writer:
             if self.odd("a reply without some of its fields", 0.02):
                 del message[name]
 
+    @abstractmethod
     def write(self) -> bytes:
-        raise NotImplementedError
+        """Return a transcript of its program."""
 
     def joined(self) -> bytes:
         """Put the lines together, with what happens to the ends of files."""
