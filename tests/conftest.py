@@ -31,6 +31,7 @@ from hypothesis import settings
 from sessiondb.paging import Page
 from sessiondb.sqlite import transaction
 from tests import ROOT, TESTS
+from tests.proofs.models.machine import LONG
 from tests.support import row_types
 from tests.support.leaks import open_files, our_threads
 
@@ -50,8 +51,9 @@ if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Hypothesis would fail an example for being slow (200 ms by default): a timed
-# assertion, on a machine that is shared.
-settings.register_profile("sessiondb", deadline=None, print_blob=True)
+# assertion, on a machine that is shared. `make test` draws the same examples each time, so that
+# it judges a change and not its luck. `make models` draws new ones.
+settings.register_profile("sessiondb", deadline=None, print_blob=True, derandomize=not LONG)
 settings.load_profile("sessiondb")
 
 

@@ -223,6 +223,25 @@ async def test_a_turn_of_a_lane_that_was_dropped_before_goes_where_the_next_drop
         assert (await db.verify()).ok
 
 
+async def test_a_turn_that_fails_waits_for_older_messages_that_a_drop_put_before_it(
+    tmp_db: Path,
+) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await db.set_lane("late", concurrency=1, priority=5)
+        await say(db, "older", lane="late")
+        await say(db, "of another", OTHER, lane="late")
+        await say(db, "newer")
+        newer = await claimed(db, "main")
+        await db.drop_lane("late", into="main")
+        await fail(db, newer.turn_no)
+        assert [(row.event_id, row.waits) for row in await look(db, "inbox")] == [
+            ("older", 0),
+            ("of another", 0),
+            ("newer", 1),
+        ]
+        assert [(await claimed(db, "main")).inbox_no for _ in range(2)] == [1, 2]
+
+
 async def test_an_edit_of_a_message_whose_lane_was_dropped_goes_into_main(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         for name in ("old", "other"):

@@ -204,10 +204,15 @@ UPDATE inbox SET state = 'done', reason = :reason, told_no = :told_no
 WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 
 -- name: retry, one row or none
--- Retry a message: claimed -> queued, not before a time. A resume may get more time.
+-- Retry a message: claimed -> queued, not before a time. A resume may get more time. It waits
+-- for older messages that a dropped lane brought into its lane while its turn ran.
 UPDATE inbox SET state = 'queued', available_at_ms = :available_at_ms,
        queued_at_ms = :available_at_ms, timeout_ms = timeout_ms * :more_time,
-       reason = :reason
+       reason = :reason,
+       waits = lane <> 'resume' AND EXISTS (
+         SELECT 1 FROM inbox AS o INDEXED BY inbox_queued
+         WHERE o.state = 'queued' AND o.lane = inbox.lane AND o.session_no = inbox.session_no
+           AND o.inbox_no < inbox.inbox_no LIMIT 1)
 WHERE inbox_no = :inbox_no AND state = 'claimed' AND turn_no = :turn_no;
 
 -- name: suspend, one row or none

@@ -13,7 +13,7 @@ from hypothesis.stateful import RULE_MARKER, RuleBasedStateMachine, run_state_ma
 from sessiondb.errors import SessionDBError
 
 LONG = os.environ.get("SESSIONDB_HYPOTHESIS") == "long"
-"""`make models`: many long courses, and every broken rule."""
+"""`make models`: many long courses, new ones each time, and every broken rule."""
 
 NOTICED = (AssertionError, SessionDBError, pytest.fail.Exception)
 """How a machine says that a rule is broken. Anything else is a mistake of the test."""
