@@ -294,8 +294,10 @@ CREATE TABLE import_file (
                                                 -- its lines are entries
   head_seq          INTEGER,                    -- while early lines are placed: the entry that is
                                                 -- the head afterwards. 0: the root
-  head_byte         INTEGER                     -- while early lines wait: the one that is the head
+  head_byte         INTEGER,                    -- while early lines wait: the one that is the head
                                                 -- once it is placed. NULL: none of them
+  compared_sha256   TEXT                        -- the sha256 at which export and context were last
+                                                -- found equal to the file. NULL: at none
 ) STRICT;
 CREATE INDEX import_file_by_session ON import_file (session_no) WHERE session_no IS NOT NULL;
 CREATE INDEX import_file_by_inode ON import_file (inode) WHERE inode IS NOT NULL;

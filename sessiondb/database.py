@@ -78,6 +78,7 @@ from .models import (
     Holding,
     ImportReport,
     Lane,
+    MigrationReport,
     NamedDetails,
     OpenMessage,
     Outcome,
@@ -100,6 +101,7 @@ from .transcript.keys import parse_key
 from .transcript.reset_policy import ResetPolicy, StaleReason
 from .transcript.session import Session
 from .transfer import exporter, importer
+from .transfer import migrate as migrating
 from .transfer.openclaw_sqlite import ForeignFile
 from .transfer.progress import Progress
 from .transfer.redaction import Redactor
@@ -1131,6 +1133,37 @@ class SessionDB:
             path,
             dry_run=dry_run,
             verify=verify,
+            progress=progress,
+            redactor=redactor,
+            protect=self._own_files(),
+            open_foreign=_open_foreign,
+        )
+
+    async def migrate(
+        self,
+        home: str | os.PathLike[str],
+        *,
+        dry_run: bool = False,
+        final: bool = False,
+        progress: Progress | None = None,
+        redactor: Redactor | None = None,
+    ) -> MigrationReport:
+        """Import a home of OpenClaw, compare all of it, and account for every file.
+
+        As `import_path` with `verify`, with a receipt for each transcript and index, and a count
+        of all other files by kind. Durable on return. May be interrupted, and repeated beside
+        a running gateway: what was imported and found equal is not done again. A `final` run is
+        for a stopped gateway. It compares everything again, and its `problems` say what still
+        runs or writes there. Nothing is written in the home.
+
+        Raises:
+            InvalidInput: this is no home of OpenClaw.
+        """
+        return await migrating.migrate(
+            self.backend,
+            home,
+            dry_run=dry_run,
+            final=final,
             progress=progress,
             redactor=redactor,
             protect=self._own_files(),

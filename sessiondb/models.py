@@ -26,6 +26,7 @@ from .words import (
     MessageState,
     Origin,
     ReplyState,
+    SourceVerdict,
 )
 
 
@@ -461,6 +462,76 @@ class ImportReport:
             file.status not in ("failed", "foreign", "changed") and file.verified is not False
             for file in self.files
         )
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReceipt:
+    """What became of one source of a migration: a transcript or an index of OpenClaw."""
+
+    path: str
+    """Relative to the home. A transcript out of a database is `<its file>/<session id>.jsonl`."""
+    kind: str
+    """As in `FileReceipt`."""
+    verdict: SourceVerdict
+    """equal: stored, and export and context equal the source. kept: stored, and there is nothing
+    to compare (an index, or no entry). differs: stored, and not equal. not-imported: it is not
+    here, or not all of it. would-import: what a dry run says of all that is new."""
+    session_id: str | None = None
+    bytes: int = 0
+    """Unpacked. Of a source that was not read: its size."""
+    sha256: str | None = None
+    """Of those bytes. None: it could not be read, or is a database."""
+    entries: int = 0
+    entries_new: int = 0
+    damaged: int = 0
+    """Lines that are no entries. They are kept as bytes, and an export writes them."""
+    reason: str = ""
+    """Why it was not imported, or how it differs."""
+    notes: tuple[str, ...] = ()
+    """What else there is to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationReport:
+    """What became of a home of OpenClaw: a receipt for every source, and counts of the rest."""
+
+    home: str
+    sources: tuple[SourceReceipt, ...]
+    others: dict[str, int]
+    """How many files hold no conversation, by kind."""
+    dry_run: bool
+    final: bool
+    finished_at_ms: int
+    problems: tuple[str, ...] = ()
+    """What keeps a final run from being the last one."""
+
+    def count(self, verdict: SourceVerdict) -> int:
+        """Return how many sources have that verdict."""
+        return sum(1 for source in self.sources if source.verdict == verdict)
+
+    @property
+    def not_imported(self) -> dict[str, int]:
+        """How many sources were not imported, or are not as in the home, by kind."""
+        counts: dict[str, int] = {}
+        for source in self.sources:
+            if source.verdict in ("not-imported", "differs"):
+                counts[source.kind] = counts.get(source.kind, 0) + 1
+        return counts
+
+    @property
+    def entries_new(self) -> int:
+        """Entries that this run stored (keys of an index are not entries)."""
+        return sum(source.entries_new for source in self.sources if source.kind != "index")
+
+    @property
+    def damaged(self) -> int:
+        """Lines that are no entries, in all sources."""
+        return sum(source.damaged for source in self.sources)
+
+    @property
+    def ok(self) -> bool:
+        """True when all that the home holds of conversations is here, every line of it."""
+        return not (self.not_imported or self.damaged or self.problems)
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,22 @@ def identity() -> Identity:
     return Identity(socket.gethostname(), boot_id(), pid, _started(pid) or 0)
 
 
+def is_running(pid: int, started: int | None) -> bool:
+    """Return whether a process of another program runs, by what its lock file says of it.
+
+    `started` is its start in kernel ticks, if the file says that, too. A pid may have been given
+    to another process since.
+    """
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # it is somebody else's
+    now = _started(pid)
+    return started is None or now is None or now == started
+
+
 def boot_id() -> str:
     """Return what this start of the machine is called. Empty when the system does not tell."""
     try:

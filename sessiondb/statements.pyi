@@ -711,6 +711,7 @@ class ImportFileKnown(NamedTuple):
     state: Literal["reading", "done", "changed"]
     note: str | None
     head_seq: int | None
+    compared_sha256: str | None
     session_last_seq: int
     first_import_file_no: int
     tail_at: int | None
@@ -733,6 +734,7 @@ class ImportFileByPath(NamedTuple):
     state: Literal["reading", "done", "changed"]
     note: str | None
     head_seq: int | None
+    compared_sha256: str | None
     session_last_seq: int
     first_import_file_no: int
 
@@ -749,6 +751,13 @@ class ImportFileInsert(NamedTuple):
     """import_file.insert: Begin a file's receipt, before anything of it is stored."""
 
     import_file_no: int
+
+
+class ImportFileDamagedLines(NamedTuple):
+    """import_file.damaged_lines: Return how many lines of the files below a folder are kept because they are no entries, a page at a time. It begins behind the path of the folder with a slash."""
+
+    path: str
+    lines: int
 
 
 class ImportFileIndexContent(NamedTuple):
@@ -2935,6 +2944,8 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["import_file.insert"], /, *, path: SqlValue, name: SqlValue, kind: SqlValue, agent_id: SqlValue, inode: SqlValue, now_ms: SqlValue, sha256: SqlValue, note: SqlValue) -> ImportFileInsert | None: ...
     @overload
+    def first(self, statement: Literal["import_file.damaged_lines"], /, *, after_path: SqlValue, folder: SqlValue, limit: SqlValue) -> ImportFileDamagedLines | None: ...
+    @overload
     def first(self, statement: Literal["import_file.index_content"], /, *, path: SqlValue) -> ImportFileIndexContent | None: ...
     @overload
     def first(self, statement: Literal["import_file.in_folder"], /, *, folder: SqlValue) -> ImportFileInFolder | None: ...
@@ -3539,6 +3550,8 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["import_file.insert"], /, *, path: SqlValue, name: SqlValue, kind: SqlValue, agent_id: SqlValue, inode: SqlValue, now_ms: SqlValue, sha256: SqlValue, note: SqlValue) -> ImportFileInsert: ...
     @overload
+    def one(self, statement: Literal["import_file.damaged_lines"], /, *, after_path: SqlValue, folder: SqlValue, limit: SqlValue) -> ImportFileDamagedLines: ...
+    @overload
     def one(self, statement: Literal["import_file.index_content"], /, *, path: SqlValue) -> ImportFileIndexContent: ...
     @overload
     def one(self, statement: Literal["import_file.in_folder"], /, *, folder: SqlValue) -> ImportFileInFolder: ...
@@ -4142,6 +4155,8 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["import_file.insert"], /, *, path: SqlValue, name: SqlValue, kind: SqlValue, agent_id: SqlValue, inode: SqlValue, now_ms: SqlValue, sha256: SqlValue, note: SqlValue) -> list[ImportFileInsert]: ...
     @overload
+    def all(self, statement: Literal["import_file.damaged_lines"], /, *, after_path: SqlValue, folder: SqlValue, limit: SqlValue) -> list[ImportFileDamagedLines]: ...
+    @overload
     def all(self, statement: Literal["import_file.index_content"], /, *, path: SqlValue) -> list[ImportFileIndexContent]: ...
     @overload
     def all(self, statement: Literal["import_file.in_folder"], /, *, folder: SqlValue) -> list[ImportFileInFolder]: ...
@@ -4643,6 +4658,8 @@ class Reads(Protocol):
     @overload
     def page(self, statement: Literal["history.in_context"], /, *, low_no: SqlValue, high_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[HistoryInContext]: ...
     @overload
+    def page(self, statement: Literal["import_file.damaged_lines"], /, *, after_path: SqlValue, folder: SqlValue, limit: int, bytes_max: int = ...) -> Page[ImportFileDamagedLines]: ...
+    @overload
     def page(self, statement: Literal["import_file.files"], /, *, after_no: SqlValue, session_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[ImportFileFiles]: ...
     @overload
     def page(self, statement: Literal["import_file.sessions_without_file"], /, *, after_no: SqlValue, session_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[ImportFileSessionsWithoutFile]: ...
@@ -4952,6 +4969,8 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["import_file.mark_done"], /, *, note: SqlValue, path: SqlValue) -> int: ...
     @overload
+    def run(self, statement: Literal["import_file.note_compared"], /, *, sha256: SqlValue, path: SqlValue) -> int: ...
+    @overload
     def run(self, statement: Literal["import_file.move"], /, *, path: SqlValue, name: SqlValue, kind: SqlValue, agent_id: SqlValue, import_file_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["import_file.link"], /, *, path: SqlValue, name: SqlValue, kind: SqlValue, agent_id: SqlValue, inode: SqlValue, now_ms: SqlValue, note: SqlValue, first_path: SqlValue) -> int: ...
@@ -5098,7 +5117,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_compaction"], /, *, compaction_no: SqlValue, compaction_id: SqlValue, session_no: SqlValue, state: SqlValue, trigger: SqlValue, base_epoch: SqlValue, cut_no: SqlValue, first_kept_no: SqlValue, tokens_before: SqlValue, tokens_after: SqlValue, instance_no: SqlValue, begun_at_ms: SqlValue, deadline_ms: SqlValue, deadline_max_ms: SqlValue, finished_at_ms: SqlValue, late: SqlValue, epoch: SqlValue, entry_no: SqlValue, reason: SqlValue, summary: SqlValue, threshold_tokens: SqlValue, in_vain: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_import_file"], /, *, import_file_no: SqlValue, path: SqlValue, name: SqlValue, kind: SqlValue, session_no: SqlValue, agent_id: SqlValue, bytes: SqlValue, lines: SqlValue, entries: SqlValue, quarantined: SqlValue, sha256: SqlValue, final_newline: SqlValue, inode: SqlValue, imported_at_ms: SqlValue, state: SqlValue, note: SqlValue, content: SqlValue, head_seq: SqlValue, head_byte: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_import_file"], /, *, import_file_no: SqlValue, path: SqlValue, name: SqlValue, kind: SqlValue, session_no: SqlValue, agent_id: SqlValue, bytes: SqlValue, lines: SqlValue, entries: SqlValue, quarantined: SqlValue, sha256: SqlValue, final_newline: SqlValue, inode: SqlValue, imported_at_ms: SqlValue, state: SqlValue, note: SqlValue, content: SqlValue, head_seq: SqlValue, head_byte: SqlValue, compared_sha256: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_quarantine"], /, *, import_file_no: SqlValue, byte_offset: SqlValue, line: SqlValue, after_seq: SqlValue, reason: SqlValue, severity: SqlValue, content: SqlValue, entry_id: SqlValue, waits_for: SqlValue, parent_seq: SqlValue, entry_seq: SqlValue) -> int: ...
     @overload

@@ -694,6 +694,7 @@ class SessionDB(_Proxy[database.SessionDB]):
     stats = _call(database.SessionDB.stats)
     status = _call(database.SessionDB.status)
     import_path = _call(database.SessionDB.import_path)
+    migrate = _call(database.SessionDB.migrate)
     backup = _call(database.SessionDB.backup)
     gc = _call(database.SessionDB.gc)
     unarchive = _call(database.SessionDB.unarchive)

@@ -84,5 +84,8 @@ Origin = Literal["native", "import", "fork"]
 ReplyState = Literal["pending", "sending", "unknown", "failed", "sent"]
 """The state of a reply in the outbox."""
 
+SourceVerdict = Literal["equal", "kept", "differs", "not-imported", "would-import"]
+"""What a migration found of a source."""
+
 TurnState = Literal["running", "completed", "failed", "aborted", "interrupted"]
 """The state of a turn."""

@@ -14,6 +14,7 @@
     show.py       show, tail: transcripts for people
     history.py    epochs, diff, undo, reset, branch, fork
     transfer.py   import, export, append
+    migrate.py    migrate
     backups.py    backup, restore-backup
     query.py      query: the reader's own SQL
     session_ids.py  ids as a terminal shows them
@@ -22,9 +23,9 @@
 
 Commands that read open the file read-only and hold no snapshot while they print, so a slow
 terminal or a pager never keeps a gateway's WAL from being reset. Text from the database is
-escaped before it reaches a terminal. The commands that write are `import`, `append`, `gc`,
-`unarchive`, `pin`, `unpin`, `delete`, `redact`, `restore-backup`, `undo`, `reset`, `branch`,
-`fork`, and an operator's decisions about what a gateway left behind.
+escaped before it reaches a terminal. The commands that write are `import`, `migrate`, `append`,
+`gc`, `unarchive`, `pin`, `unpin`, `delete`, `redact`, `restore-backup`, `undo`, `reset`,
+`branch`, `fork`, and an operator's decisions about what a gateway left behind.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ TASKS = {
     },
     "Move in and out": {
         "import": LazyCommand("transfer", "Import transcripts of pi and OpenClaw.", "import_"),
+        "migrate": LazyCommand("migrate", "Move a home of OpenClaw in, with a receipt."),
         "export": LazyCommand("transfer", "Write transcripts back as files, byte for byte."),
         "append": LazyCommand("transfer", "Append JSON lines from standard input."),
     },

@@ -138,10 +138,11 @@ class Command(click.Command):
         self.examples = tuple(examples)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the database that the environment names in front of too few arguments."""
+        """Add the database that the environment names to too few arguments, at its place."""
         default = os.environ.get(DEFAULT_DB)
         if default and self._lacks_an_argument(ctx, args):
-            args = [default, *args]
+            required = [param for param in self.params if isinstance(param, click.Argument)]
+            args = [default, *args] if required[0].name == "db" else [*args, default]
         return super().parse_args(ctx, args)
 
     def _lacks_an_argument(self, ctx: click.Context, args: list[str]) -> bool:

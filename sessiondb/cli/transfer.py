@@ -145,7 +145,7 @@ def redact_options(verb: str) -> Callable[[F], F]:
     return add
 
 
-def _redactor(redact: bool, emails: bool, rules_file: Path | None) -> Redactor | None:
+def redactor_of(redact: bool, emails: bool, rules_file: Path | None) -> Redactor | None:
     """Return the redactor that the options ask for. Each of them implies --redact."""
     return (
         redactor_from(emails=emails, rules_file=rules_file)
@@ -209,10 +209,10 @@ def import_(
     as it is, listed here, and comes back on export. Then the exit code is 1. So it is when a
     conversation was not imported: of another program, say, or in a file that cannot be read.
     """
-    redactor = _redactor(redact, redact_emails, redact_rules)
+    redactor = redactor_of(redact, redact_emails, redact_rules)
     reports = []
     with ExitStack() as stack:
-        opened = _open_for_import(db, stack, dry_run=dry_run)
+        opened = open_for_import(db, stack, dry_run=dry_run)
         for path in paths:
             with Progress("importing", quiet=as_json) as progress:
                 if not dry_run:
@@ -244,7 +244,7 @@ def _about_import(path: Path, progress: Progress) -> str:
     return f"{done} were read, and what was read is stored. The same command goes on from there."
 
 
-def _open_for_import(db: str, stack: ExitStack, *, dry_run: bool) -> sync.SessionDB:
+def open_for_import(db: str, stack: ExitStack, *, dry_run: bool) -> sync.SessionDB:
     """Open the database. A dry run opens it for reading, or a temporary one if there is none."""
     if not dry_run:
         return stack.enter_context(write_into(db, create=True))
@@ -282,7 +282,7 @@ def _print_import(report: ImportReport, sessions: Column, *, verbose: bool) -> N
     checked = f"; verified: {sum(verified):,} of {len(verified):,} equal" if verified else ""
     new = counted(report.entries_new, "new entry", "new entries")
     damaged = counted(report.damaged, "damaged line")
-    _print_wrapped(
+    print_wrapped(
         f"{escape(report.root)}: {states}; {size(report.bytes)}, {new}, {damaged}"
         f"{checked}{_redacted(report.files)}"
     )
@@ -306,12 +306,12 @@ def _print_not_imported(report: ImportReport) -> None:
             names.setdefault(file.note, []).append(file.name)
     for note, files in list(names.items())[:LISTED_FILES_MAX]:
         more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
-        _print_wrapped(f"not imported: {escape(files[0])}{more}: {escape(note)}")
+        print_wrapped(f"not imported: {escape(files[0])}{more}: {escape(note)}")
     if len(names) > LISTED_FILES_MAX:
         click.echo(f"... and {len(names) - LISTED_FILES_MAX:,} more reasons; --json has them")
     for status, kinds in report.not_imported.items():
         listed = ", ".join(f"{count:,} {escape(kind)}" for kind, count in sorted(kinds.items()))
-        _print_wrapped(f"{_NOT_IMPORTED[status]}: {listed}")
+        print_wrapped(f"{_NOT_IMPORTED[status]}: {listed}")
 
 
 def _import_row(file: FileReceipt) -> list[object]:
@@ -375,7 +375,7 @@ def export(
     An existing file with other content is left alone, unless --overwrite is given. Then the exit
     code is 1.
     """
-    redactor = _redactor(redact, redact_emails, redact_rules)
+    redactor = redactor_of(redact, redact_emails, redact_rules)
     with look_into(db) as opened:
         chosen = session_named(opened, session) if session is not None else None
         with Progress("exporting", quiet=as_json) as progress:
@@ -426,12 +426,10 @@ def _print_export(report: ExportReport, sessions: Column) -> None:
     states = (
         ", ".join(f"{count:,} {state}" for state, count in counts.items()) or "nothing to export"
     )
-    _print_wrapped(
-        f"{escape(report.dest)}: {states}; {size(report.bytes)}{_redacted(report.files)}"
-    )
+    print_wrapped(f"{escape(report.dest)}: {states}; {size(report.bytes)}{_redacted(report.files)}")
 
 
-def _print_wrapped(text: str) -> None:
+def print_wrapped(text: str) -> None:
     for line in wrap(text, terminal_width()):
         click.echo(line)
 

@@ -1,6 +1,7 @@
 """Transcripts in and out of the database as files.
 
     importer                      import_path: drives an import
+    migrate, at_rest              migrate: a whole home of OpenClaw. Whether it is at rest
     folder_scan                   which files a folder holds, by name
     import_plan, import_packs     what happens to each file. Files read into transactions
     import_run, import_index      the receipts in the making. The keys of an index

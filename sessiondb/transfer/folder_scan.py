@@ -74,10 +74,22 @@ _LEFT_ALONE = (
 _OTHER_FILE: Final = Other("other file", "not a transcript by its name")
 
 # What lies in a folder of OpenClaw's state folder, whatever its name and content.
+_LOG: Final = Other("log", "a log of OpenClaw, not a transcript")
+_PLUGIN: Final = Other("plugin file", "a file of a plugin, not a transcript")
+_WORKSPACE: Final = Other("workspace file", "a file of a workspace, not a transcript")
 _PLACES: Final = {
+    "audit": _LOG,
+    "browser": Other("browser file", "a file of OpenClaw's browser, not a transcript"),
+    "credentials": Other("credential", "a credential, not a transcript"),
     "cron": CRON_RUNS,
-    "logs": Other("log", "a log of OpenClaw, not a transcript"),
-    "workspace": Other("workspace file", "a file of a workspace, not a transcript"),
+    "extensions": _PLUGIN,
+    "logs": _LOG,
+    "media": Other("media file", "a file that was sent or received, not a transcript"),
+    "plugin": _PLUGIN,
+    "plugins": _PLUGIN,
+    "sandboxes": _WORKSPACE,
+    "skills": Other("skill", "a file of a skill, not a transcript"),
+    "workspace": _WORKSPACE,
 }
 
 
@@ -281,7 +293,7 @@ def _place_in(folder: str, homes: Iterable[str]) -> Other | None:
     for home in homes:
         if folder.startswith(f"{home}/"):
             first = folder.removeprefix(f"{home}/").partition("/")[0]
-            return _PLACES.get(first.partition("-")[0])  # workspace-<agent>
+            return _PLACES.get(first.partition("-")[0])  # workspace-<agent>, plugin-state
     return None
 
 

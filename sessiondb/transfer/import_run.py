@@ -168,6 +168,14 @@ class ImportRun:
                 file.name,
             )
 
+    def report_compared(self, file: SourceFile) -> None:
+        """Report that a file was read once more. The files were all counted before."""
+        self.bytes_done += file.bytes
+        if self.progress is not None:
+            self.progress(
+                self.files_done, self.files_total, self.bytes_done, self.bytes_total, file.name
+            )
+
     async def write(self, fn: Callable[[Tx], T], *, size: int = 0) -> T:
         """Write as a step of background work, when the database has room."""
         for attempt in range(RETRIES_MAX):

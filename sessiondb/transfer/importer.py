@@ -74,6 +74,7 @@ from .source import (
 )
 
 _VERIFIED: Final = ("imported", "grown", "unchanged")
+VERDICTS_MAX: Final = 50  # that are recorded in one transaction
 
 
 async def import_path(
@@ -82,12 +83,16 @@ async def import_path(
     *,
     dry_run: bool = False,
     verify: bool = False,
+    again: bool = True,
     progress: Progress | None = None,
     redactor: Redactor | None = None,
     protect: Sequence[str] = (),
     open_foreign: OpenForeign,
 ) -> ImportReport:
     """Import a file or a folder. Durable on return. May be interrupted and repeated.
+
+    With `verify`, what is stored is compared with its file. Without `again`, a file that has not
+    changed since it was found equal keeps that verdict.
 
     `protect` are the database's own files: they are never read, whatever name leads to them.
     `open_foreign` opens another program's database.
@@ -113,6 +118,7 @@ async def import_path(
             stores,
             dry_run=dry_run,
             verify=verify,
+            again=again,
             progress=progress,
             redactor=redactor,
         )
@@ -154,6 +160,7 @@ async def _import(
     *,
     dry_run: bool,
     verify: bool,
+    again: bool,
     progress: Progress | None,
     redactor: Redactor | None,
 ) -> ImportRun:
@@ -165,30 +172,66 @@ async def _import(
     ]
     files = with_index_ids(in_order([*stores.transcripts, *scanned.transcripts]), indexes)
     everything = [*files, *(index.file for index in indexes)]
-    total = (len(everything), sum(file.bytes for file in everything))
+    compares = verify and not dry_run
+    read_twice = sum(file.bytes for file in files) if compares else 0
+    total = (len(everything), sum(file.bytes for file in everything) + read_twice)
     run = ImportRun(backend, dry_run=dry_run, progress=progress, total=total, redactor=redactor)
     await _Transcripts(run).import_files(files)
     for index in indexes:
         await import_index(run, index)
-    if verify and not dry_run:
+    if verify and not again:
+        _keep_verdicts(run)
+    if compares:
         await _verify(run)
     return run
 
 
-async def _verify(run: ImportRun) -> None:
-    """Compare each imported transcript with its file: the bytes of an export, and the context."""
+def _keep_verdicts(run: ImportRun) -> None:
+    """Take over that a file was found equal, if neither the file nor its record changed since."""
     for state in run.files.values():
+        known = state.known
         if (
-            state.file.kind != "index"
-            and state.session_id is not None
-            and state.status in _VERIFIED
+            known is not None
+            and state.status == "unchanged"
+            and state.sha256 is not None
+            and state.sha256 == known.compared_sha256
+            and mark_in(known.note) is None
         ):
+            state.verified = True
+
+
+async def _verify(run: ImportRun) -> None:
+    """Compare each imported transcript with its file: the bytes of an export, and the context.
+
+    That a file is equal is recorded every `VERDICTS_MAX` files, so that a run which was killed
+    leaves little to compare again.
+    """
+    equal: list[FileState] = []
+    for state in [state for state in run.files.values() if state.file.kind != "index"]:
+        if state.verified is None and state.session_id is not None and state.status in _VERIFIED:
             differences = await compare_with_file(
                 run.backend, state.file.path, run.redactor, opened=state.file.opened
             )
             # Of a file without an entry there is nothing that could be equal.
             state.verified = False if differences else True if state.entries else None
             state.notes += differences
+            equal += [state] if state.verified else []
+        if len(equal) >= VERDICTS_MAX:
+            await run.write(_record(equal))
+            equal = []
+        run.report_compared(state.file)
+    if equal:
+        await run.write(_record(equal))
+
+
+def _record(equal: Sequence[FileState]) -> Callable[[Tx], None]:
+    found = [(state.file.path, state.sha256) for state in equal]
+
+    def body(tx: Tx) -> None:
+        for path, sha256 in found:
+            tx.run("import_file.note_compared", path=path, sha256=sha256)
+
+    return body
 
 
 class _Transcripts:

@@ -67,6 +67,9 @@ def commands(path: Path, folder: Path) -> dict[str, list[str]]:
         '{"type":"session","version":3,"id":"imported",'
         '"timestamp":"2026-01-01T00:00:00.000Z","cwd":"/"}\n'
     )
+    sessions = folder / "openclaw" / "agents" / "main" / "sessions"
+    sessions.mkdir(parents=True, exist_ok=True)
+    (sessions / "moved.jsonl").write_text(line.read_text().replace("imported", "moved"))
     out = folder / "out"
     return {
         "status": ["status", str(path)],
@@ -81,6 +84,7 @@ def commands(path: Path, folder: Path) -> dict[str, list[str]]:
         "stuck": ["stuck", str(path)],
         "events": ["events", str(path)],
         "import": ["import", str(path), str(line)],
+        "migrate": ["migrate", str(folder / "openclaw"), str(path)],
         "append": ["append", str(path), "agent:main:more:1"],
         "delete": ["delete", str(path), "--session", "agent:main:more:1"],
         "redact": ["redact", str(path), "agent:main:more:1", "1"],

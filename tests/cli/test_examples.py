@@ -15,6 +15,7 @@ from sessiondb.cli.program import Command
 from sessiondb.gateway import dead_letters
 from tests.support import pages
 from tests.support.command_line import fails, fill, ok, run
+from tests.support.openclaw_home import make_home
 
 KEY = "agent:main:discord:channel:1"
 EXAMPLES = [
@@ -49,6 +50,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, sample_folder: Path) -> Path
     (folder / "transcripts").mkdir()
     for name in ("branch.jsonl", "tools.jsonl"):
         shutil.copy(sample_folder / "pi-0.74.2" / "sessions" / name, folder / "transcripts")
+    make_home(folder / "openclaw")
     (folder / "lines.jsonl").write_text('{"role":"user","content":"hello"}\n')
     return folder
 

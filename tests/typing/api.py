@@ -41,6 +41,7 @@ async def asynchronous() -> None:
         assert_type(await db.verify(), sessiondb.VerifyReport)
         assert_type(await db.status(), DatabaseStatus)
         assert_type(await db.import_path("folder"), ImportReport)
+        assert_type(await db.migrate("home", final=True), sessiondb.MigrationReport)
         assert_type(
             await db.import_path("folder", redactor=sessiondb.Redactor(emails=True)), ImportReport
         )

@@ -5,7 +5,7 @@
 -- the last line had no line end and is an entry whose bytes are kept (`models.BYTES_OF_ENTRY`).
 SELECT r.import_file_no, r.path, r.name, r.kind, r.session_no, s.session_id, s.version, s.formats,
        r.bytes, r.lines, r.entries, r.quarantined,
-       r.sha256, r.final_newline, r.inode, r.state, r.note, r.head_seq,
+       r.sha256, r.final_newline, r.inode, r.state, r.note, r.head_seq, r.compared_sha256,
        coalesce(s.last_seq, 0) AS session_last_seq,
        coalesce((SELECT min(p.import_file_no) FROM import_file AS p
                  WHERE p.session_no = r.session_no), r.import_file_no) AS first_import_file_no,
@@ -28,7 +28,7 @@ WHERE r.path IN (SELECT value FROM json_each(:paths));
 -- name: by_path
 -- Return one file's receipt, with its session's present size.
 SELECT r.import_file_no, r.session_no, s.session_id, r.bytes, r.lines, r.entries, r.quarantined,
-       r.sha256, r.final_newline, r.state, r.note, r.head_seq,
+       r.sha256, r.final_newline, r.state, r.note, r.head_seq, r.compared_sha256,
        coalesce(s.last_seq, 0) AS session_last_seq,
        coalesce((SELECT min(p.import_file_no) FROM import_file AS p
                  WHERE p.session_no = r.session_no), r.import_file_no) AS first_import_file_no
@@ -60,6 +60,21 @@ UPDATE import_file SET state = 'changed', note = :note WHERE path = :path;
 -- name: mark_done, one row or none
 -- Record that a file is again what was imported.
 UPDATE import_file SET state = 'done', note = :note WHERE path = :path AND state = 'changed';
+
+-- name: note_compared, one row or none
+-- Record that what was imported of a file was found equal to it. None: more was imported since, or
+-- it is recorded already.
+UPDATE import_file SET compared_sha256 = :sha256
+WHERE path = :path AND sha256 = :sha256 AND compared_sha256 IS NOT :sha256;
+
+-- name: damaged_lines
+-- Return how many lines of the files below a folder are kept because they are no entries, a
+-- page at a time. It begins behind the path of the folder with a slash.
+SELECT r.path, count(DISTINCT q.line) AS lines
+FROM import_file AS r JOIN quarantine AS q INDEXED BY quarantine_damaged
+  ON q.import_file_no = r.import_file_no AND q.severity = 'damaged'
+WHERE r.path > :after_path AND r.path < :folder || '0'
+GROUP BY r.path ORDER BY r.path LIMIT :limit;
 
 -- name: move, one row
 -- Record that a file was renamed: same inode, same bytes, and its old path is missing.

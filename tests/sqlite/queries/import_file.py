@@ -35,6 +35,16 @@ NEW_FILE = {
 REST = "import_file west/rest.jsonl.reset.1"
 
 
+def damaged_in(w: World, folder: str) -> list[tuple[str, int]]:
+    """Return how many damaged lines there are of each file below a folder."""
+    paths = {row["import_file_no"]: row["path"] for _, row in w.rows("import_file")}
+    lines: dict[str, set[int]] = {}
+    for _, row in w.rows("quarantine"):
+        if row["severity"] == "damaged":
+            lines.setdefault(paths[row["import_file_no"]], set()).add(row["line"])
+    return [(path, len(lines[path])) for path in sorted(lines) if path.startswith(folder)]
+
+
 def linked_again(
     what: str,
     columns: dict[str, Any] | Callable[[World], dict[str, Any]],
@@ -120,6 +130,24 @@ CHANGES = [
         "one changed file of two",
         run("import_file.mark_done", path=f"/imports/{ODD}", note="n"),
         {f"import_file {ODD}": {"state": "done", "note": "n"}},
+    ),
+    Change(
+        "import_file.note_compared",
+        "one file of two",
+        lambda w, tx: tx.run(
+            "import_file.note_compared",
+            path=f"/imports/{CLEAN}",
+            sha256=w.row(f"import_file {CLEAN}")["sha256"],
+        ),
+        lambda w: {
+            f"import_file {CLEAN}": {"compared_sha256": w.row(f"import_file {CLEAN}")["sha256"]}
+        },
+    ),
+    Change(
+        "import_file.note_compared",
+        "nothing: more was imported since",
+        run("import_file.note_compared", path=f"/imports/{CLEAN}", sha256="older"),
+        {},
     ),
     Change(
         "import_file.move",
@@ -372,6 +400,22 @@ PAGES = [
             *("west/odd.jsonl", "west/growing.jsonl", "west/rest.jsonl.reset.1"),
             *("main/clean.jsonl.link", "west/clean.jsonl.link"),
         ],
+    ),
+    Page(
+        "import_file.damaged_lines",
+        {"folder": "/imports", "after_path": "/imports/"},
+        lambda row: {"after_path": row.path},
+        ("path", "lines"),
+        lambda w: damaged_in(w, "/imports/"),
+    ),
+    Page(
+        "import_file.damaged_lines",
+        {"folder": "/imports/west", "after_path": "/imports/west/"},
+        lambda row: {"after_path": row.path},
+        ("path", "lines"),
+        lambda w: damaged_in(w, "/imports/west/"),
+        key="of one folder of two",
+        given=set_columns(f"import_file {GROWING}", path="/imports/west0"),
     ),
     Page(
         "import_file.sessions_without_file",
