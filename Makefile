@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
-.PHONY: help demo gateway test test-fast shuffle covered coverage kills drains drill crash fuzz models prompts oracle soak audit check lint format \
+.PHONY: help demo gateway adapters test test-fast shuffle covered coverage kills drains drill crash fuzz models prompts oracle soak audit check lint format \
   prose statements types mutants measure docs bench bench-smoke wheel lock clean distclean
 
 help: ## list the targets
@@ -116,6 +116,10 @@ prompts: $(VENV)/.dev ## ask whether providers would take the contexts of 2,000 
 # The readers are programs of others, in packages of several hundred megabytes. SESSIONDB_ORACLE names node_modules that have them.
 oracle: $(VENV)/.dev $(if $(SESSIONDB_ORACLE),,$(VENV)/.oracle/.installed) ## compare imports with the real readers of pi and OpenClaw, over 2,000 transcripts (minutes; ORACLE=, SEED=; needs node)
 	@$(BIN)/python -m tests.proofs.oracle --count $(or $(ORACLE),2000) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+# Each framework in an environment of its own, in .venv/.adapters, which distclean removes with the rest.
+adapters: $(VENV)/.dev ## run the frameworks' own tests against sessiondb/adapters (many minutes; ONLY=openai-agents; needs a network)
+	@$(BIN)/python -m tests.proofs.adapters $(ONLY)
 
 soak: $(VENV)/.dev ## everything at once for 20 minutes, with bounds on what may grow (SOAK_MINUTES=, SEED=; ARGS="--help")
 	@echo "soak: $(or $(SOAK_MINUTES),20) minutes"

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import pytest
 
+import sessiondb
 from tests import ROOT
 
 PACKAGE = ROOT / "sessiondb"
@@ -66,7 +67,7 @@ FLOORS: list[set[str]] = [
     },  # "": sessiondb/__init__.py, the front door
     {"cli", "server", "adapters", "__main__"},
 ]
-PLANNED = {"server", "adapters"}
+PLANNED = {"server"}
 BASE = FLOORS[0]
 PACKAGES = {"transcript", "gateway", "transfer", "maintenance", "salvage"}
 ENGINE = "sqlite"
@@ -193,6 +194,66 @@ def test_imports_point_down(path: Path) -> None:
 def test_every_module_is_in_a_room_that_has_a_floor() -> None:
     rooms = {room(module) for module in MODULES} - {ENGINE}
     assert rooms == set().union(*FLOORS) - set(PLANNED)
+
+
+def outside_public_api(source: str) -> list[str]:
+    """Return what an adapter imports of sessiondb that a program should not, or its framework.
+
+    An adapter is a program's own code that happens to be shipped: it has the names that
+    `sessiondb` exports, and needs no rule of its own over a transaction.
+    """
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name.startswith("sessiondb.")]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            if str(node.module).startswith("sessiondb."):
+                found.append(str(node.module))
+            elif node.module == "sessiondb":
+                found += [each.name for each in node.names if each.name not in sessiondb.__all__]
+        elif isinstance(node, ast.ImportFrom) and node.level > 1:
+            found.append("." * node.level + str(node.module or ""))
+        elif isinstance(node, ast.Attribute) and node.attr in RULES_OF_ONES_OWN:
+            found.append(ast.unparse(node))
+    return found
+
+
+RULES_OF_ONES_OWN = {"backend", "change_session"}
+ADAPTERS = [path for path in SOURCES if path.parent.name == "adapters"]
+
+
+@pytest.mark.parametrize("path", ADAPTERS, ids=dotted)
+def test_adapters_import_the_public_api_alone(path: Path) -> None:
+    assert outside_public_api(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from sessiondb.transcript.keys import parse_key",
+        "import sessiondb.database",
+        "from sessiondb import database",
+        "from ..errors import InvalidInput",
+        "db.backend.write(f)",
+        "db.change_session('op', 1, f)",
+    ],
+)
+def test_an_adapter_that_knows_more_is_found(source: str) -> None:
+    assert outside_public_api(source) != []
+
+
+def test_an_adapter_may_import_its_framework_and_exported_names() -> None:
+    source = "from sessiondb import Item, Session\nfrom . import Needs\nimport agents.items"
+    assert outside_public_api(source) == []
+
+
+def test_nothing_imports_an_adapter() -> None:
+    # Not the front door either: a framework takes a second to import, and may be missing.
+    for path in SOURCES:
+        if path.parent.name != "adapters":
+            package = dotted(path) if path.name == "__init__.py" else dotted(path.parent)
+            names = imported(path.read_text(encoding="utf-8"), package, MODULES)
+            assert [name for name in names if room(name) == "adapters"] == [], dotted(path)
 
 
 def test_no_modules_import_one_another_in_a_circle() -> None:

@@ -1,0 +1,54 @@
+"""The releases that the adapters are judged with: the one place of their versions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Framework:
+    """A framework, and which of its tests are run."""
+
+    name: str
+    """The extra of sessiondb."""
+    package: str
+    version: str
+    plugins: tuple[str, ...]
+    """Modules of `plugins/` that put the adapter into the place of the framework's own store."""
+    tests: tuple[str, ...]
+    """Files of the source distribution, or of `plugins/` if it ships none."""
+    needs: tuple[str, ...] = field(default=())
+    """What these tests import."""
+
+    @property
+    def requirement(self) -> str:
+        """The release, as pip wants it."""
+        return f"{self.package}=={self.version}"
+
+
+PYTEST: Final = "pytest==9.2.0"
+FRAMEWORKS: Final = (
+    Framework(
+        "openai-agents",
+        "openai-agents",
+        "0.24.0",
+        ("openai_agents_store",),
+        (
+            "tests/memory/test_session.py",
+            "tests/memory/test_session_limit.py",
+            "tests/memory/test_compaction_suffix.py",
+            "tests/memory/test_compaction_model_visibility.py",
+            "tests/memory/test_openai_responses_compaction_session.py",
+            "tests/extensions/memory/test_encrypt_session.py",
+        ),
+        (
+            "aiosqlite==0.22.1",
+            "cryptography>=45,<51",
+            "inline-snapshot",
+            "pytest-asyncio==1.5.0",
+            "pytest-mock",
+            "sqlalchemy[asyncio]>=2",
+        ),
+    ),
+)
