@@ -10,7 +10,7 @@ import click
 
 from sessiondb.models import DeleteReport
 
-from .history import entry_argument, entry_id_of
+from .history import entry_argument
 from .program import (
     OK,
     PROBLEMS,
@@ -23,7 +23,7 @@ from .program import (
     session_argument,
     write_into,
 )
-from .session_ids import session_named
+from .session_ids import entry_id_of, session_named
 from .terminal import as_record, counted, escape, print_json, print_line
 
 

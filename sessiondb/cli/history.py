@@ -11,6 +11,7 @@ import click
 
 from sessiondb import sync
 from sessiondb.models import ContextDiff, Entry, EpochInfo
+from sessiondb.transcript.pieces import entry_json, title_of
 
 from .program import (
     command,
@@ -21,8 +22,8 @@ from .program import (
     session_argument,
     write_into,
 )
-from .session_ids import EntryNames, entry_named, session_named
-from .show import entry_json, parts_of, title_of
+from .session_ids import EntryNames, entry_id_of, session_named
+from .show import parts_of
 from .terminal import (
     Column,
     at,
@@ -42,17 +43,6 @@ from .terminal import (
 ROOT = "root"
 
 entry_argument = click.argument("entry", metavar="ENTRY")
-
-
-def entry_id_of(opened: sync.SessionDB, session: sync.Session, text: str) -> str:
-    """Return the id of the entry that a person names: by id, or by number as `show` prints it.
-
-    A number alone is one of the session itself. `7@SESSION` is one that a fork begins with.
-
-    Raises:
-        NotFound: there is no such entry.
-    """
-    return opened.read("entry.find", lambda tx: entry_named(tx, session.ref.session_no, text))
 
 
 # -- epochs and their differences ----------------------------------------------------------

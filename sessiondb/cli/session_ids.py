@@ -112,6 +112,17 @@ def entry_named(tx: ReadTx, session_no: int, text: str) -> str:
     raise no_entry(state.session_id, text, "; `sessiondb show` prints their numbers")
 
 
+def entry_id_of(opened: sync.SessionDB, session: sync.Session, text: str) -> str:
+    """Return the id of the entry that a person names: by id, or by number as `show` prints it.
+
+    A number alone is one of the session itself. `7@SESSION` is one that a fork begins with.
+
+    Raises:
+        NotFound: there is no such entry.
+    """
+    return opened.read("entry.find", lambda tx: entry_named(tx, session.ref.session_no, text))
+
+
 # -- what a terminal shows -----------------------------------------------------------------
 
 

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import click
 
 from sessiondb import sync
 from sessiondb.backend import ReadTx
-from sessiondb.clock import ms_from_iso, pause
-from sessiondb.json_text import DamagedLine, decode_object
+from sessiondb.clock import pause
 from sessiondb.limits import PAGE_ENTRIES_MAX, PAGE_ROWS, SEQ_MAX
 from sessiondb.models import Entry
 from sessiondb.paging import handed_on
@@ -32,6 +29,7 @@ from sessiondb.transcript.paths import (
     segments,
     session_of,
 )
+from sessiondb.transcript.pieces import Piece, entry_json, pieces_of, title_of, written_at_ms
 
 from .program import (
     FOLLOW_S,
@@ -63,7 +61,6 @@ from .terminal import (
 RESULT_LINES, THINKING_LINES, SUMMARY_LINES = 4, 2, 12
 CALL_CELLS = 160
 BRANCHES_SHOWN_MAX = 1_000
-YEAR_9999_MS = 253_370_764_800_000
 
 
 # -- the text of an entry --------------------------------------------------------------------------
@@ -71,174 +68,42 @@ YEAR_9999_MS = 253_370_764_800_000
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of an entry: its text, its mark, and how many lines of it a short form has."""
+    """A piece of an entry as a terminal shows it: its mark, and how many lines a short form has."""
 
     text: str
     mark: str = ""
     lines_max: int | None = None
 
 
-_DAMAGED: dict[str, Any] = {}
-"""Stands for a text that is not JSON any more. The file is damaged there."""
-
-
-# Title, time and text of one entry are asked for one after the other.
-@functools.lru_cache(maxsize=1)
-def _decoded(payload: str) -> dict[str, Any]:
-    try:
-        fields, _ = decode_object(payload)
-    except DamagedLine:
-        return _DAMAGED
-    return fields
-
-
 def parts_of(entry: Entry) -> Iterator[Part]:
     """Yield the parts of an entry's text, in order."""
-    fields = _decoded(entry.payload)
-    if fields is _DAMAGED:
-        yield Part(entry.payload, "damaged, run `sessiondb verify`:", RESULT_LINES)
-        return
-    match entry.type:
-        case "message":
-            yield from _parts_of_message(fields.get("message"))
-        case "custom_message":
-            yield from _parts_of_content(fields.get("content"))
-        case "compaction" | "branch_summary":
-            yield Part(str(fields.get("summary") or ""), lines_max=SUMMARY_LINES)
-        case "model_change":
-            yield Part(f"{fields.get('provider')}/{fields.get('modelId')}")
-        case "thinking_level_change":
-            yield Part(str(fields.get("thinkingLevel")))
-        case "session_info":
-            yield Part(str(fields.get("name") or ""))
-        case "label":
-            yield Part(f"{fields.get('label') or '(removed)'} on {fields.get('targetId')}")
-        case "leaf":
-            yield Part(f"the head moves to {fields.get('targetId') or 'the root'}")
-        case "reset":
-            yield Part(str(fields.get("reason") or ""))
+    for piece in pieces_of(entry):
+        part = _part(piece)
+        yield replace(part, lines_max=RESULT_LINES) if piece.of_result else part
+
+
+def _part(piece: Piece) -> Part:
+    match piece.kind:
+        case "thinking":
+            return Part(piece.text, "thinking:", THINKING_LINES)
+        case "call":
+            return Part(f"{piece.name} {cut(piece.text, CALL_CELLS)}", "->")
+        case "image" if piece.data is not None:
+            return Part(f"[image {piece.name}, {size(piece.data_bytes)}]")
+        case "image":
+            return Part(f"[image {piece.text}]")
+        case "other":
+            return Part(f"[{piece.name}]" if piece.name else cut(piece.text, CALL_CELLS))
+        case "summary":
+            return Part(piece.text, lines_max=SUMMARY_LINES)
+        case "command":
+            return Part(piece.text, "$")
+        case "error":
+            return Part(piece.text, "!")
+        case "damaged":
+            return Part(piece.text, "damaged, run `sessiondb verify`:", RESULT_LINES)
         case _:
-            frame = {"type", "id", "parentId", "timestamp"}
-            shown = (
-                fields["data"]
-                if "data" in fields
-                else {name: value for name, value in fields.items() if name not in frame}
-            )
-            yield Part(cut(json.dumps(shown, ensure_ascii=False), CALL_CELLS))
-
-
-def _parts_of_message(message: Any) -> Iterator[Part]:
-    if not isinstance(message, dict):
-        return
-    if message.get("role") == "bashExecution":
-        yield Part(str(message.get("command")), "$")
-        yield Part(str(message.get("output") or ""), lines_max=RESULT_LINES)
-        return
-    item_type = message.get("type")
-    if isinstance(item_type, str) and item_type != "message":
-        yield from _parts_of_item(item_type, message)
-        return
-    if message.get("role") in ("toolResult", "tool", "function"):
-        yield from _parts_of_result(message.get("content"))
-        return
-    yield from _parts_of_content(message.get("content", message.get("summary")))
-    for call in message.get("tool_calls") or ():
-        yield _call(call.get("function") or call.get("custom") if isinstance(call, dict) else None)
-    if message.get("refusal"):
-        yield Part(str(message["refusal"]), "!")
-    if message.get("errorMessage"):
-        yield Part(str(message["errorMessage"]), "!")
-
-
-def _parts_of_item(item_type: str, item: dict[str, Any]) -> Iterator[Part]:
-    """Yield the parts of an item of OpenAI's Responses that is no message."""
-    if "output" in item:
-        yield from _parts_of_result(item["output"])
-    elif item_type.endswith("_call"):
-        yield _call(item)
-    else:
-        yield Part(f"[{item_type}]")
-
-
-def _parts_of_result(content: Any) -> Iterator[Part]:
-    for part in _parts_of_content(content):
-        yield Part(part.text, part.mark, RESULT_LINES)
-
-
-def _call(call: Any) -> Part:
-    """Return the part of a call of any format."""
-    fields = call if isinstance(call, dict) else {}
-    given: Any = next(
-        (fields[name] for name in ("arguments", "input", "action") if name in fields), {}
-    )
-    text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
-    return Part(f"{fields.get('name') or fields.get('type')} {cut(text, CALL_CELLS)}", "->")
-
-
-def _parts_of_content(content: Any) -> Iterator[Part]:
-    if isinstance(content, str):
-        yield Part(content)
-        return
-    for block in content if isinstance(content, list) else ():
-        if not isinstance(block, dict):
-            continue
-        match block.get("type"):
-            case "text" | "input_text" | "output_text":
-                yield Part(str(block.get("text", "")))
-            case "thinking":
-                yield Part(
-                    str(block.get("thinking") or "(not shown by the provider)"),
-                    "thinking:",
-                    THINKING_LINES,
-                )
-            case "toolCall" | "tool_use" | "server_tool_use" | "mcp_tool_use":
-                yield _call(block)
-            case "tool_result" | "mcp_tool_result":
-                yield from _parts_of_result(block.get("content"))
-            case "image":
-                data = block.get("data")
-                count = len(data) * 3 // 4 if isinstance(data, str) else 0  # of base64
-                yield Part(f"[image {block.get('mimeType', '')}, {size(count)}]")
-            case other:
-                yield Part(f"[{other}]")
-
-
-def title_of(entry: Entry) -> str:
-    """Return an entry's author or type, in a few words."""
-    if entry.type != "message":
-        return entry.type.replace("_", " ")
-    message = _decoded(entry.payload).get("message")
-    message = message if isinstance(message, dict) else {}
-    role = str(entry.role or message.get("role") or "message")
-    match role:
-        case "assistant":
-            title = f"assistant  {message.get('model') or ''}".rstrip()
-            ended = message.get("stopReason")
-            return f"{title}  ({ended})" if ended in ("error", "aborted", "length") else title
-        case "toolResult":
-            return f"tool result  {message.get('toolName') or ''}".rstrip() + (
-                "  (error)" if message.get("isError") else ""
-            )
-        case "bashExecution":
-            code = message.get("exitCode")
-            return f"shell  (exit code {code})" if code else "shell"
-        case "custom":
-            return f"custom  {message.get('customType') or ''}".rstrip()
-    return role + (
-        "  (excluded from the context)" if message.get("excludeFromContext") is True else ""
-    )
-
-
-def written_at_ms(entry: Entry) -> int:
-    """Return when an entry was written: by its own timestamp, else when it was stored.
-
-    An imported entry was stored long after it was written.
-    """
-    stamp = _decoded(entry.payload).get("timestamp")
-    stamped_at_ms = ms_from_iso(stamp) if isinstance(stamp, str) else None
-    if stamped_at_ms is not None and 0 < stamped_at_ms < YEAR_9999_MS:
-        return stamped_at_ms
-    return entry.appended_at_ms
+            return Part(piece.text)
 
 
 # -- show ------------------------------------------------------------------------------------------
@@ -503,21 +368,3 @@ def _print_line(entry: Entry, names: EntryNames, *, as_json: bool) -> None:
 def _shown_json(entry: Entry) -> str:
     """Return an entry as JSON. On a terminal, the characters that it obeys are escaped."""
     return escape_json(entry_json(entry)) if sys.stdout.isatty() else entry_json(entry)
-
-
-def entry_json(entry: Entry) -> str:
-    """Encode an entry with its place. The payload is the stored text itself, not a new encoding."""
-    place = {
-        "seq": entry.seq,
-        "entry_no": entry.entry_no,
-        "entry_id": entry.entry_id,
-        "parent_no": entry.parent_no,
-        "position": entry.position,
-        "type": entry.type,
-        "role": entry.role,
-        "tokens": entry.tokens,
-        "usage_tokens": entry.usage_tokens,
-        "appended_at_ms": entry.appended_at_ms,
-        "idempotency_key": entry.idempotency_key,
-    }
-    return f'{json.dumps(place, ensure_ascii=False)[:-1]}, "payload": {entry.payload}}}'

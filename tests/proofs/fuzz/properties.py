@@ -31,7 +31,7 @@ from typing import Any, TypeVar
 
 import apsw
 
-from sessiondb.cli.show import entry_json, parts_of, title_of, written_at_ms
+from sessiondb.cli.show import parts_of
 from sessiondb.cli.terminal import _UNSAFE_IN_LINES, at, escape, escape_lines
 from sessiondb.errors import SessionDBError
 from sessiondb.json_text import LINE_NESTING_MAX
@@ -43,6 +43,7 @@ from sessiondb.sqlite.transaction import Snapshot, WriteTransaction
 from sessiondb.transcript import append, compaction, paths, registry
 from sessiondb.transcript.context import read_context
 from sessiondb.transcript.entries import draft_entry
+from sessiondb.transcript.pieces import entry_json, title_of, written_at_ms
 from sessiondb.transfer import early_lines, jsonl_reader, roundtrip, source
 from sessiondb.transfer.folder_scan import SourceFile
 from sessiondb.transfer.jsonl_writer import imported_bytes
