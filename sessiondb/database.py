@@ -107,6 +107,7 @@ from .transfer.progress import Progress
 from .transfer.redaction import Redactor
 from .words import (
     Audience,
+    ExportFormat,
     MessageFormat,
     ReplyState,
 )
@@ -1178,6 +1179,8 @@ class SessionDB:
         overwrite: bool = False,
         progress: Progress | None = None,
         redactor: Redactor | None = None,
+        format: ExportFormat = "transcript",  # noqa: A002  # the word of the command line
+        branch: str | None = None,
     ) -> ExportReport:
         """Write every session, or one, as files that pi and OpenClaw read.
 
@@ -1186,9 +1189,15 @@ class SessionDB:
         unless `overwrite`. `session` may be an id or a key, too. With a `redactor`, the files are
         without the secrets that it finds. The database is not changed.
 
+        In another `format`, each session is a file for people or their programs: one page of
+        "html", "markdown", or a table, "csv", "ndjson" or "parquet", with a row for each entry.
+        It has the current path. `branch` is the id of another entry at which the path of the
+        one session ends.
+
         Raises:
-            InvalidInput: the destination cannot be made.
-            NotFound: no such session.
+            InvalidInput: the destination cannot be made, there is no such format, or its
+                library is not installed.
+            NotFound: no such session, or entry.
         """
         if isinstance(session, str):
             text = session
@@ -1202,6 +1211,8 @@ class SessionDB:
             progress=progress,
             protect=self._own_files(),
             redactor=redactor,
+            format=format,
+            branch=branch,
         )
 
     async def export_one(

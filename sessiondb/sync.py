@@ -91,6 +91,7 @@ from .transcript.session import Session as AsyncSession
 from .transfer.progress import Progress
 from .transfer.redaction import Redactor
 from .waiter import name_library
+from .words import ExportFormat
 
 __all__ = [
     "Batch",
@@ -810,11 +811,19 @@ class SessionDB(_Proxy[database.SessionDB]):
         overwrite: bool = False,
         progress: Progress | None = None,
         redactor: Redactor | None = None,
+        format: ExportFormat = "transcript",  # noqa: A002  # the word of the command line
+        branch: str | None = None,
     ) -> ExportReport:
         chosen = session if isinstance(session, str) else _peer_of(session)
         return self._loop.call(
             lambda: self._peer.export(
-                dest, session=chosen, overwrite=overwrite, progress=progress, redactor=redactor
+                dest,
+                session=chosen,
+                overwrite=overwrite,
+                progress=progress,
+                redactor=redactor,
+                format=format,
+                branch=branch,
             )
         )
 

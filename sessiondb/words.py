@@ -64,6 +64,9 @@ EventKind = Literal[
 ]
 """What an event reports."""
 
+ExportFormat = Literal["transcript", "html", "markdown", "csv", "ndjson", "parquet"]
+"""How an export writes a session. `transcript` is what pi and OpenClaw read, and an import."""
+
 ExportStatus = Literal["written", "unchanged", "refused", "failed"]
 """What an export did with a file."""
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 import click
 
@@ -29,6 +29,7 @@ from sessiondb.models import ExportedFile, ExportReport, FileReceipt, ImportRepo
 from sessiondb.transcript.keys import looks_like_key
 from sessiondb.transfer.redaction import Redactor
 from sessiondb.transfer.redaction_rules import redactor_from
+from sessiondb.words import ExportFormat
 
 from .program import (
     OK,
@@ -45,7 +46,7 @@ from .program import (
     session_argument,
     write_into,
 )
-from .session_ids import session_column, session_named
+from .session_ids import entry_id_of, session_column, session_named
 from .terminal import (
     Column,
     counted,
@@ -351,11 +352,26 @@ def _print_quarantined(report: ImportReport, *, verbose: bool) -> None:
     examples=(
         "sessiondb export gateway.db copies",
         "sessiondb export gateway.db copies --session agent:main:discord:channel:1",
+        "sessiondb export gateway.db ended.html --format html --session ended-one",
+        "sessiondb export gateway.db tables --format csv",
     ),
 )
 @database_argument
-@click.argument("dest", metavar="DEST", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("dest", metavar="DEST", type=click.Path(path_type=Path))
 @click.option("--session", metavar="SESSION", help="Only this session. Default: all.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(get_args(ExportFormat)),
+    default="transcript",
+    show_default=True,
+    help="transcript: as pi and OpenClaw read it. The others are for people and their programs.",
+)
+@click.option(
+    "--branch",
+    metavar="ENTRY",
+    help="With --session and --format: the path to this entry.  [default: the current path]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace existing files that have other content.")
 @redact_options("Write")
 @json_option()
@@ -364,6 +380,8 @@ def export(
     db: str,
     dest: Path,
     session: str | None,
+    format_: ExportFormat,
+    branch: str | None,
     overwrite: bool,
     redact: bool,
     redact_emails: bool,
@@ -372,16 +390,31 @@ def export(
 ) -> int:
     """Write transcripts back as files under DEST, as they were imported, byte for byte.
 
+    With --format, write each conversation as one page of HTML, as Markdown, or as a table (csv,
+    ndjson, parquet) with a row for each entry. With --session, DEST may be the name of the file,
+    if it ends as the format's files do (.jsonl, .html, .md, .csv, .ndjson, .parquet).
+
     An existing file with other content is left alone, unless --overwrite is given. Then the exit
     code is 1.
     """
     redactor = redactor_of(redact, redact_emails, redact_rules)
     with look_into(db) as opened:
         chosen = session_named(opened, session) if session is not None else None
+        if branch is not None and chosen is None:
+            refuse("--branch is an entry of one session; name it with --session.")
+        if branch is not None and format_ == "transcript":
+            refuse("a transcript's file has all branches; --branch goes with another --format.")
+        end = entry_id_of(opened, chosen, branch) if chosen is not None and branch else None
         with Progress("exporting", quiet=as_json) as progress:
             on_interrupt(partial(_about_export, dest, progress))
             report = opened.export(
-                dest, session=chosen, overwrite=overwrite, progress=progress, redactor=redactor
+                dest,
+                session=chosen,
+                overwrite=overwrite,
+                progress=progress,
+                redactor=redactor,
+                format=format_,
+                branch=end,
             )
         sessions = session_column(opened, (file.session_id for file in report.files))
     if as_json:

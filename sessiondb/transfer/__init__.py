@@ -12,6 +12,7 @@
     openclaw_sqlite               an agent's database, as the files that it stands for
     recognition                   whose a file is, by its first lines
     exporter                      export: sessions to files
+    reading                       ... for people and their programs: HTML, Markdown, tables
     roundtrip                     an import compared with its file
     redaction, redaction_rules    secrets removed. A user's own rules
     progress                      the callback of import and export

@@ -8,6 +8,9 @@ entries. An imported index comes back byte for byte if no key has been bound els
 Otherwise only the rows that differ are rewritten. A compressed archive is compressed again: the
 promise is its content, not its compressed bytes.
 
+Asked for another format, it writes a file for each session that a person or a program reads, and
+that no import takes back (`reading/`).
+
 A file appears under its name when it is complete and synced, never before. An existing file with
 other content is left alone and reported, unless `overwrite` is set. Files are created 0600 and
 folders 0700. Names come from a database that anybody may have written: none leads out of the
@@ -29,7 +32,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -39,7 +42,7 @@ import anyio
 from sessiondb import clock, threads
 from sessiondb.backend import Backend, ReadTx
 from sessiondb.durable_files import NO_LINKS, lacks_links, make_folder, sync_folder
-from sessiondb.errors import InvalidInput
+from sessiondb.errors import InvalidInput, SessionArchived
 from sessiondb.json_text import dumps
 from sessiondb.limits import MIB, PAGE_ROWS
 from sessiondb.models import (
@@ -48,20 +51,22 @@ from sessiondb.models import (
 )
 from sessiondb.transcript.formats import PI
 from sessiondb.transcript.registry import FORMAT_FIELD, header_fields
-from sessiondb.words import (
-    ExportStatus,
-)
+from sessiondb.words import ExportFormat, ExportStatus
 
 from .folder_scan import INDEX_NAME, file_name, inodes_of, stem_of
 from .jsonl_reader import UnreadableFile, open_transcript
 from .jsonl_writer import appended_lines, imported_bytes, own_entries, shared_lines
 from .openclaw_index import keys_in, new_row, renew_index, write_index
 from .progress import Progress
+from .reading import ENDINGS, require_library
+from .reading import content as reading_content
 from .redaction import LineShape, Redactor, counted
 
 if TYPE_CHECKING:
     from sessiondb import statements
 
+TRANSCRIPT: Final = "transcript"
+"""The format in which a session came, and in which an import takes it back."""
 FOLDERS_MAX: Final = 100
 """A name in a database may claim any number of folders, and each would be created and synced."""
 NAME_BYTES_MAX: Final = 255  # of one name, in common file systems
@@ -95,19 +100,33 @@ async def export(
     progress: Progress | None = None,
     protect: Sequence[str] = (),
     redactor: Redactor | None = None,
+    format: ExportFormat = TRANSCRIPT,  # noqa: A002  # the word of the option
+    branch: str | None = None,
 ) -> ExportReport:
     """Write sessions as files. Each is on disk when it appears. May be repeated.
 
     With `session_no` only that session is written, and no index. Then `dest` may also be the name
     of a `.jsonl` file, and with `one_file` it is a file's name. `protect` are the database's own
-    files, which are never replaced.
+    files, which are never replaced. In another `format` than that of transcripts, a file's name
+    ends as that one's do, and there is no index. `branch` is the id of the entry at which the
+    path of the one session ends that is then written.
 
     Raises:
-        InvalidInput: the destination cannot be created, or is not a folder.
+        InvalidInput: the destination cannot be created, or is not a folder. The
+            format's library is not installed. A branch without a session and a format.
+        NotFound: no such entry.
     """
+    if format != TRANSCRIPT:
+        await threads.run(require_library, format)  # an import of tens of milliseconds
+    if branch is not None and (session_no is None or format == TRANSCRIPT):
+        raise InvalidInput(
+            "a branch is one of a session, and a transcript's file has all of them: "
+            "name the session, and a format that is for reading"
+        )
+    ending = ENDINGS.get(format, ".jsonl")
     try:
         folder, single = await threads.run(
-            _destination, os.fspath(dest), session_no is not None, one_file
+            _destination, os.fspath(dest), session_no is not None, one_file, ending
         )
     except (OSError, ValueError) as error:  # a path with a NUL in it is a ValueError
         why = getattr(error, "strerror", None) or error
@@ -116,24 +135,36 @@ async def export(
             path=os.fspath(dest),
         ) from error
     plans = await _plan(backend, session_no)
+    if format != TRANSCRIPT:
+        plans = _to_read(plans, ending)
     if single is not None:
         del plans[1:]
         for plan in plans:
             plan.name = single
-    writer = _Files(folder, overwrite=overwrite, protect=frozenset(protect), redactor=redactor)
+    writer = _Files(
+        folder,
+        overwrite=overwrite,
+        protect=frozenset(protect),
+        redactor=redactor if format == TRANSCRIPT else None,
+    )
     report: list[ExportedFile] = []
     total = sum(plan.bytes for plan in plans)
     done = 0
     for count, plan in enumerate(plans):
         if progress is not None:
             progress(count, len(plans), done, total, plan.name)
-        report.append(
-            await writer.write(
-                plan.name, _content(backend, plan), session_id=plan.session_id, note=plan.note
+        redacted: Counter[str] = Counter()
+        parts = (
+            _content(backend, plan)
+            if format == TRANSCRIPT
+            else _to_be_read(
+                backend, plan, format, branch=branch, redactor=redactor, redacted=redacted
             )
         )
+        file = await writer.write(plan.name, parts, session_id=plan.session_id, note=plan.note)
+        report.append(replace(file, redacted=counted(redacted)) if redacted else file)
         done += plan.bytes
-    if session_no is None:
+    if session_no is None and format == TRANSCRIPT:
         names = {
             plan.session_no: plan.name for plan in reversed(plans) if plan.session_no is not None
         }
@@ -147,6 +178,45 @@ async def export(
     if progress is not None:
         progress(len(plans), len(plans), total, total, "")
     return ExportReport(folder, tuple(report))
+
+
+def _to_read(plans: list[_Plan], ending: str) -> list[_Plan]:
+    """Return a plan for each session, once, whatever files it came from."""
+    chosen: dict[int, _Plan] = {}
+    taken: set[str] = set()
+    for plan in plans:
+        if plan.session_no is not None and plan.session_id is not None:
+            folder = plan.name.rpartition("/")[0]
+            name = f"{folder}/{stem_of(plan.session_id)}{ending}".lstrip("/")
+            chosen.setdefault(plan.session_no, replace(plan, name=name, note=None))
+    for plan in chosen.values():
+        _name_safely(plan, taken, ending=ending)
+    return list(chosen.values())
+
+
+async def _to_be_read(
+    backend: Backend,
+    plan: _Plan,
+    name: str,
+    *,
+    branch: str | None,
+    redactor: Redactor | None,
+    redacted: Counter[str],
+) -> AsyncIterator[bytes]:
+    """Yield the bytes of one file that is for reading.
+
+    Raises:
+        UnreadableFile: its session is archived, or went into an archive while it was read.
+    """
+    assert plan.session_no is not None, "a conversation is one of a session"
+    parts = reading_content(
+        backend, plan.session_no, name, branch=branch, redactor=redactor, redacted=redacted
+    )
+    try:
+        async for part in parts:
+            yield part
+    except SessionArchived as error:
+        raise UnreadableFile(str(error)) from error
 
 
 async def _content(backend: Backend, plan: _Plan) -> AsyncIterator[bytes]:
@@ -390,12 +460,14 @@ def _bindings_page(
 # -- writing: on a worker thread -------------------------------------------------------------------
 
 
-def _destination(dest: str, one_session: bool, one_file: bool) -> tuple[str, str | None]:
+def _destination(
+    dest: str, one_session: bool, one_file: bool, ending: str
+) -> tuple[str, str | None]:
     """Create the folder of an export. Return it, and a name if the destination is one file."""
     path = Path(dest).absolute()
     if one_file and path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder, and not a file's name")
-    named = one_file or path.name.removesuffix(".zst").endswith(".jsonl")
+    named = one_file or path.name.removesuffix(".zst").endswith(ending)
     single = path.name if one_session and not path.is_dir() and named else None
     folder = path.parent if single is not None else path
     make_folder(folder)

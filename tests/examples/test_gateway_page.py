@@ -10,7 +10,6 @@ selenium from the `dev` extra. Skipped, and says so, where one is missing.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from tests.support.browser import headless
 from tests.support.reference_gateway import PATIENCE_S, GatewayProcess
 
 pytestmark = pytest.mark.slow
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # What the page says about each message of its user, and everything that it shows, in one look.
 STATES = (
     "return [...document.querySelectorAll('article.user')].map(one => "
@@ -60,24 +59,8 @@ WRITTEN = "return [...document.querySelectorAll('article p')].map(one => one.tex
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
     """Start a browser without a screen."""
-    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    driver = shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("no browser is installed here (Debian: apt install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-dev-shm-usage",
-        "--disable-gpu",
-        "--window-size=900,800",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield started
-    started.quit()
+    with headless("900,800") as started:
+        yield started
 
 
 class Person:
