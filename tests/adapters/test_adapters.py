@@ -14,6 +14,8 @@ from tests.proofs.adapters.runs import INSIDE, judge
 
 NAMES = sorted(path.stem for path in (ROOT / "sessiondb/adapters").glob("[a-z]*.py"))
 IMPORTED = {
+    "agent_framework": "agent_framework",
+    "claude_agent_sdk": "claude_agent_sdk",
     "openai_agents": "agents",
 }
 """The package of each framework."""

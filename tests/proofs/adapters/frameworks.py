@@ -51,4 +51,15 @@ FRAMEWORKS: Final = (
             "sqlalchemy[asyncio]>=2",
         ),
     ),
+    Framework(
+        "claude-agent-sdk",
+        "claude-agent-sdk",
+        "0.2.189",
+        (),
+        # The SDK ships it in its package, as a function that a test calls.
+        ("claude_agent_sdk_conformance.py",),
+        ("trio",),
+    ),
+    # It ships no test: what runs are this project's own.
+    Framework("agent-framework", "agent-framework-core", "1.23.0", (), ()),
 )

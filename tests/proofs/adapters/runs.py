@@ -43,6 +43,8 @@ class Judged:
 
     def __str__(self) -> str:
         total = self.passed + self.inside + len(self.wrong)
+        if total == 0:
+            return "it ships no tests of its stores; this project's own pass"
         return (
             f"{self.passed} of {total} passed, {self.inside} reach into the framework's own store"
             + (f", {self.skipped} skipped by the framework" if self.skipped else "")
@@ -86,6 +88,8 @@ def run(framework: Framework, say: Callable[[str], None]) -> Judged:
     """
     home = FOLDER / f"{framework.name}-{framework.version}"
     python = _installed(framework, home, say)
+    if not framework.tests:
+        return Judged(0, 0, 0, _own(framework, python, say))
     source = _source(framework, home, python, say)
     outcomes = home / "outcomes.json"
     outcomes.unlink(missing_ok=True)
