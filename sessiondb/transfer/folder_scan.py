@@ -24,6 +24,7 @@ from .jsonl_reader import Opener, Stream, UnreadableFile, open_transcript
 from .recognition import ACP_STREAM, CRON_RUNS, Other, begins_as_transcript
 
 INDEX_NAME: Final = "sessions.json"
+AGENT_DATABASE: Final = "openclaw-agent.sqlite"
 Kind = Literal["live", "reset", "deleted", "bak", "checkpoint", "corrupt", "index", "pi"]
 _DATABASE = re.compile(r".+\.(?:sqlite3?|db)", re.DOTALL)
 ENDED_KINDS: Final = frozenset({"reset", "deleted", "bak", "checkpoint", "corrupt"})

@@ -7,6 +7,7 @@ between binds the same keys again, which changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sessiondb import threads
@@ -18,7 +19,7 @@ from .import_packs import REDACTED_BEFORE
 from .import_run import FATAL, FileState, ImportRun
 from .openclaw_index import Binding, Index, KeyPlan, Targets, agent_in, plan_keys
 from .redaction import Mark, mark_in
-from .source import bind_keys, shortened
+from .source import bind_keys, shortened, unbind_keys
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -62,6 +63,8 @@ async def _import(run: ImportRun, index: Index, state: FileState) -> None:
         bound, notes = await _bind(run, page)
         state.entries_new += bound
         state.notes += notes
+    if planned.gone:
+        state.entries_new += await run.write(partial(unbind_keys, rows=planned.gone))
     if (
         before is None
         or before.sha256 != state.sha256

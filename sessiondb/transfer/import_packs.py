@@ -52,6 +52,7 @@ class FileEnd:
     status: FileStatus | None = None  # None: its batches decide
     note: str | None = None
     kind: str | None = None  # what it is, if it is no transcript
+    replaced: bool = False  # what was imported of it is not in it any more
 
 
 Pack = list[BatchRead | FileEnd]
@@ -119,7 +120,7 @@ def _read_file(plan: FilePlan, redactor: Redactor | None) -> Iterator[BatchRead 
             "the imported content is kept; to have the new content too, "
             "copy the file to a new name and import that"
         )
-        yield FileEnd(file, "changed", f"{error}; {advice}")
+        yield FileEnd(file, "changed", f"{error}; {advice}", replaced=True)
     except UnreadableFile as error:
         yield FileEnd(file, "failed", str(error))
     except FileNotFoundError:

@@ -1,8 +1,10 @@
 """What an import does with each file: read it, continue it, follow it to a new name, or link it.
 
 The decision compares the files found with the records of earlier imports, by path and by inode.
-A file under a known path is continued. A file under a new path, whose inode was imported under
-a path that no longer exists, was renamed if its beginning is what was imported. A file whose
+A file under a known path is continued. A file under a new path was renamed, if its beginning is
+what was imported under a path that no longer exists: of the same inode, or, of an archive, of the
+transcript that it has its name from. (OpenClaw compresses what it deletes, and takes it out of
+its database.) A file whose
 inode has another name here is a hard link, and is read under the first name only.
 """
 
@@ -19,7 +21,7 @@ from sessiondb import threads
 from sessiondb.backend import Backend, ReadTx
 from sessiondb.errors import OpenError
 
-from .folder_scan import SourceFile
+from .folder_scan import AGENT_DATABASE, SourceFile, file_name
 from .jsonl_reader import Links, PrefixChanged, UnreadableFile, link_of, read_batches
 from .jsonl_writer import kept_lines
 from .source import place_of
@@ -56,6 +58,9 @@ async def plan_files(backend: Backend, files: Sequence[SourceFile]) -> list[File
         if inode is not None:
             by_inode.setdefault(inode, []).append(path)
     elsewhere = {path for paths in by_inode.values() for path in paths if path not in known}
+    elsewhere |= {
+        path for file in files if file.path not in known for path in _live_paths(file)
+    } - known.keys()
     records = {
         row.path: row for row in await _rows(backend, _known_page, sorted(elsewhere))
     } | known
@@ -126,14 +131,23 @@ def _plan_files(
         elif row is None:
             missing = [
                 records[path]
-                for path in by_inode.get(file.inode, [])
-                if path not in known and not os.path.lexists(path)
+                for path in dict.fromkeys([*by_inode.get(file.inode, []), *_live_paths(file)])
+                if path in records and path not in known and not os.path.lexists(path)
             ]
             plan.renamed_from = next(
                 (record for record in missing if _is_same_file(file, record)), None
             )
             first_of[file.inode] = file.path
     return plans
+
+
+def _live_paths(file: SourceFile) -> list[str]:
+    """Return where an archive may have been while it was a live transcript of OpenClaw."""
+    if file.kind not in ("reset", "deleted", "bak"):
+        return []
+    name = f"{file_name(file.path).partition('.jsonl')[0]}.jsonl"
+    agent = file.folder.removesuffix("/sessions")
+    return [f"{file.folder}/{name}", f"{agent}/agent/{AGENT_DATABASE}/{name}"]
 
 
 def _still_at(path: str, inode: str) -> bool:

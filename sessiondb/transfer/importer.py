@@ -67,7 +67,9 @@ from .source import (
     Overtaken,
     SessionDiverged,
     end_early,
+    move,
     repeat_late,
+    set_aside,
     shortened,
     store_batch,
     store_early,
@@ -84,6 +86,7 @@ async def import_path(
     dry_run: bool = False,
     verify: bool = False,
     again: bool = True,
+    keep_replaced: bool = False,
     progress: Progress | None = None,
     redactor: Redactor | None = None,
     protect: Sequence[str] = (),
@@ -92,7 +95,8 @@ async def import_path(
     """Import a file or a folder. Durable on return. May be interrupted and repeated.
 
     With `verify`, what is stored is compared with its file. Without `again`, a file that has not
-    changed since it was found equal keeps that verdict.
+    changed since it was found equal keeps that verdict. With `keep_replaced`, a file that is not
+    the one that was imported becomes a session of its own, and the other one an archive.
 
     `protect` are the database's own files: they are never read, whatever name leads to them.
     `open_foreign` opens another program's database.
@@ -119,6 +123,7 @@ async def import_path(
             dry_run=dry_run,
             verify=verify,
             again=again,
+            keep_replaced=keep_replaced,
             progress=progress,
             redactor=redactor,
         )
@@ -161,6 +166,7 @@ async def _import(
     dry_run: bool,
     verify: bool,
     again: bool,
+    keep_replaced: bool,
     progress: Progress | None,
     redactor: Redactor | None,
 ) -> ImportRun:
@@ -176,7 +182,7 @@ async def _import(
     read_twice = sum(file.bytes for file in files) if compares else 0
     total = (len(everything), sum(file.bytes for file in everything) + read_twice)
     run = ImportRun(backend, dry_run=dry_run, progress=progress, total=total, redactor=redactor)
-    await _Transcripts(run).import_files(files)
+    await _Transcripts(run).import_files(files, keep_replaced=keep_replaced)
     for index in indexes:
         await import_index(run, index)
     if verify and not again:
@@ -239,11 +245,21 @@ class _Transcripts:
 
     def __init__(self, run: ImportRun) -> None:
         self.run = run
+        self.keep_replaced = False
+        self.replaced: list[SourceFile] = []
 
-    async def import_files(self, files: Sequence[SourceFile]) -> None:
+    async def import_files(self, files: Sequence[SourceFile], *, keep_replaced: bool) -> None:
         """Import transcripts in their order, reading ahead by one pack."""
+        self.keep_replaced = keep_replaced and not self.run.dry_run
+        await self._import(files)
+        replaced, self.replaced = self.replaced, []
+        self.keep_replaced = False
+        if replaced:
+            await self._import(replaced)
+
+    async def _import(self, files: Sequence[SourceFile]) -> None:
         plans = await plan_files(self.run.backend, files)
-        self.run.files = {
+        self.run.files |= {
             plan.file.path: FileState(plan.file, plan.known or plan.renamed_from) for plan in plans
         }
         await self._adopt([plan for plan in plans if plan.renamed_from is not None])
@@ -390,6 +406,11 @@ class _Transcripts:
     async def _finish(self, state: FileState, end: FileEnd) -> None:
         """Decide and record the status of a file, once all of its batches are stored."""
         run, file, known = self.run, state.file, state.known
+        if end.replaced and self.keep_replaced and not state.failed:
+            assert known is not None, "it is not what was imported"
+            if await run.write(partial(set_aside, file=file)):
+                self.replaced.append(file)
+                return
         if not state.failed:
             was_read_before = known is not None and known.state != "reading" and known.bytes > 0
             state.status = end.status or _status(
@@ -424,7 +445,7 @@ class _Transcripts:
             assert row is not None
             self.run.files[file.path].notes.append(f"renamed from {row.path}")
             if not self.run.dry_run:
-                await self.run.write(_move(row.import_file_no, file))
+                await self.run.write(partial(move, file=file, row=row))
 
     async def _link(self, plan: FilePlan) -> None:
         """Record a further name of a file that has been imported."""
@@ -451,17 +472,6 @@ class _Transcripts:
         if first is not None and first.status in ("failed", "changed"):
             state.status = first.status
         run.report(plan.file)
-
-
-def _move(import_file_no: int, file: SourceFile) -> Callable[[Tx], int]:
-    return lambda tx: tx.run(
-        "import_file.move",
-        import_file_no=import_file_no,
-        path=file.path,
-        name=file.name,
-        kind=file.kind,
-        agent_id=file.agent_id,
-    )
 
 
 def _link(plan: FilePlan, note: str) -> Callable[[Tx], int]:

@@ -3,7 +3,8 @@
 What it promises. All that `importer` promises, since this is an import of the whole folder. Each
 transcript is compared with its source, and what was found equal is recorded. So a run that was
 killed is gone on with: what was imported is not imported again, and what was compared is not
-compared again. Beside a running gateway each run takes what is new. Whatever of a conversation is
+compared again. Beside a running gateway each run takes what is new. Of a transcript that was
+replaced meanwhile both are kept, the old one as an archive. Whatever of a conversation is
 not here has a receipt with the reason, and everything else in the home is counted by kind.
 
 A `final` run is for a gateway that was stopped. It compares everything again. It finds a problem
@@ -68,6 +69,7 @@ async def migrate(
         dry_run=dry_run,
         verify=True,
         again=final,
+        keep_replaced=True,
         progress=progress,
         redactor=redactor,
         protect=protect,

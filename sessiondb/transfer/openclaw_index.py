@@ -4,7 +4,8 @@ It is read with the exact text of every row. So a binding keeps OpenClaw's own f
 (`binding.details`), and an export returns the file byte for byte, except for the rows whose key
 is bound elsewhere now. A row is matched with a transcript of its folder by the file name that it
 gives, whatever folder it names, else by its session id. Rows that name no session, keys outside
-the grammar and missing transcripts are noted and kept.
+the grammar and missing transcripts are noted and kept. A key whose row is gone since the last
+import is unbound, if it is still bound as that import left it.
 
 Nothing here reads the database: its rows are arguments.
 """
@@ -167,6 +168,8 @@ class Index:
     note: str | None = None
     remarks: list[str] = field(default_factory=list)
     """What else there is to say about it."""
+    held: set[str] = field(default_factory=set)
+    """Keys that OpenClaw still has, and that no row can be had of."""
 
     def take(self, content: bytes) -> None:
         """Set the content. Content that is not an index has no rows, and a note."""
@@ -235,6 +238,12 @@ class Binding:
     session_no: int
     details: str
     before_no: int | None
+    before: IndexEntry | None = None
+    """The row that an earlier import of the index had for the key."""
+    replaced: frozenset[int] = frozenset()
+    """The sessions of what the transcript's file was before it was replaced."""
+    only_follows: bool = False
+    """Nothing is new but the session: bind it if the key is still bound to one of those."""
 
 
 class Targets:
@@ -244,6 +253,15 @@ class Targets:
         self.by_name = {file_name(row.path): row for row in rows if row.kind in ("live", "pi")}
         self.by_id = {row.session_id: row for row in rows if row.kind in ("live", "pi")}
         self.names = set(self.by_name)
+        self.replaced: dict[str, set[int]] = {}
+        for row in rows:
+            if row.kind == "bak":
+                was = row.path.rpartition(".bak.")[0]
+                self.replaced.setdefault(was, set()).add(row.session_no)
+
+    def before(self, target: statements.ImportFileInFolder) -> frozenset[int]:
+        """Return the sessions of what was replaced under a transcript's name."""
+        return frozenset(self.replaced.get(target.path.removesuffix(".zst"), ()))
 
     def of(self, entry: IndexEntry) -> statements.ImportFileInFolder | None:
         """Return the transcript that a row names: by file name, then by session id."""
@@ -256,6 +274,8 @@ class KeyPlan:
     """The keys to bind for an index, and notes on those that are not bound."""
 
     bindings: list[Binding] = field(default_factory=list)
+    gone: dict[str, IndexEntry] = field(default_factory=dict)
+    """The rows of keys that the index has no more, by key."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -265,17 +285,34 @@ def plan_keys(
     """Compare an index with its earlier content. Plan the keys whose row or transcript is new."""
     plan = KeyPlan()
     earlier: dict[str, _KeyRow] = {}
+    known: dict[str | None, IndexEntry] = {}
     if before is not None:
         try:
-            earlier = _key_rows(read_index(before)[1], targets, agent_id, [])
+            rows = read_index(before)[1]
         except UnreadableIndex:
-            earlier = {}  # nothing was bound from it
+            rows = []  # nothing was bound from it
+        earlier = _key_rows(rows, targets, agent_id, [])
+        known = {_key_of(entry, agent_id): entry for entry in rows}
+        if index.note is None:
+            there = {_key_of(entry, agent_id) for entry in index.entries} | index.held
+            plan.gone = {
+                key: row for key, row in known.items() if key is not None and key not in there
+            }
     for text, current in _key_rows(index.entries, targets, agent_id, plan.notes).items():
         old = earlier.get(text)
-        if old is None or old.row != current.row or current.target.session_id in new_ids:
-            before_no = old.target.session_no if old is not None else None
+        replaced = targets.before(current.target)
+        is_new = old is None or old.row != current.row or current.target.session_id in new_ids
+        if is_new or replaced:
             plan.bindings.append(
-                Binding(current.key, current.target.session_no, current.row, before_no)
+                Binding(
+                    current.key,
+                    current.target.session_no,
+                    current.row,
+                    old.target.session_no if old is not None else None,
+                    known.get(text),
+                    replaced,
+                    only_follows=not is_new,
+                )
             )
     return plan
 

@@ -40,6 +40,7 @@ from sessiondb.json_text import DamagedLine, decode_object, storable
 from sessiondb.limits import ENTRY_BYTES_MAX, MIB, PAGE_ROWS
 
 from .folder_scan import (
+    AGENT_DATABASE,
     INDEX_NAME,
     DatabaseFile,
     Scan,
@@ -54,7 +55,6 @@ from .openclaw_index import Index, index_of
 from .recognition import HERMES, Other
 from .redaction import Redactor
 
-AGENT_DATABASE: Final = "openclaw-agent.sqlite"
 PAGE_BYTES: Final = 8 * MIB
 SCHEMA_COMPARED: Final = 23
 """The newest schema of an agent whose contexts were compared with OpenClaw's own."""
@@ -363,11 +363,13 @@ class _AgentStore:
 
     def _index(self, names: dict[str, str], remarks: list[str], redactor: Redactor | None) -> Index:
         """Return the nodes as the index that OpenClaw had before: its rows are theirs."""
-        rows = []
+        rows, held = [], set()
         for node in self.file.all("openclaw.nodes"):
             text, reason = _index_row(node, names)
             if reason is not None:
                 remarks.append(f"{storable(node.session_key)}: not bound: {reason}")
+                if node.entry_valid != -1:
+                    held.add(storable(node.session_key).lower())
             if text is not None:
                 rows.append(f"  {json.dumps(node.session_key)}: {text}")
         content = ("{\n" + ",\n".join(rows) + "\n}\n").encode()
@@ -379,7 +381,9 @@ class _AgentStore:
             modified_at_ms=self.database.modified_at_ms,
             opened=lambda at: _opened_bytes(content, at),
         )
-        return index_of(replace(file, inode=self.database.inode), content, redactor)
+        index = index_of(replace(file, inode=self.database.inode), content, redactor)
+        index.held = held
+        return index
 
     def _add_pending(self) -> None:
         if "session_pending_inputs" not in self.file.tables:

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from sessiondb.backend import ReadTx, Tx
+from sessiondb.clock import iso_from_ms
 from sessiondb.errors import InvalidInput
 from sessiondb.json_text import storable
 from sessiondb.limits import SESSION_ID_CHARS_MAX
@@ -32,7 +33,7 @@ from . import early_lines
 from .early_lines import EarlyLines, Late, Lines
 from .folder_scan import ENDED_KINDS, SourceFile, file_name, stem_of
 from .jsonl_reader import FileBatch, Identity, Kept, Place
-from .openclaw_index import Binding
+from .openclaw_index import Binding, IndexEntry
 from .redaction import Mark, mark_in, without_mark
 
 if TYPE_CHECKING:
@@ -153,6 +154,49 @@ def repeat_late(tx: Tx, file: SourceFile, late: Late) -> None:
     """
     _refuse_session(tx, tx.one("import_file.by_path", path=file.path))
     early_lines.repeat(tx, late)
+
+
+def move(tx: Tx, file: SourceFile, row: statements.ImportFileKnown) -> None:
+    """Record the new name of a file. An archive's session has ended."""
+    tx.run(
+        "import_file.move",
+        import_file_no=row.import_file_no,
+        path=file.path,
+        name=file.name,
+        kind=file.kind,
+        agent_id=file.agent_id,
+    )
+    if file.kind in ENDED_KINDS and row.session_no is not None:
+        registry.end_imported(tx, row.session_no)
+
+
+def set_aside(tx: Tx, file: SourceFile) -> bool:
+    """Make an archive of what was imported of a file that is another one now.
+
+    Its session ends, and an export writes it under a name of OpenClaw's for such files. False: the
+    session has entries of its own, or other names, and nothing is changed.
+    """
+    row = tx.first("import_file.by_path", path=file.path)
+    if (
+        row is None
+        or row.session_no is None
+        or file.kind not in ("live", "pi")
+        or row.first_import_file_no != row.import_file_no
+        or row.session_last_seq != row.entries
+    ):
+        return False
+    ending = f".bak.{iso_from_ms(tx.stamp_ms).replace(':', '-')}"
+    path, name = (text.removesuffix(".zst") + ending for text in (file.path, file.name))
+    mark = mark_in(row.note)
+    tx.run(
+        "import_file.set_aside",
+        import_file_no=row.import_file_no,
+        path=path,
+        name=name,
+        note=shortened([*([str(mark)] if mark is not None else []), "its file was replaced"]),
+    )
+    registry.end_imported(tx, row.session_no)
+    return True
 
 
 def _advance_early(
@@ -378,7 +422,13 @@ def bind_keys(tx: Tx, bindings: Sequence[Binding]) -> tuple[int, list[str]]:
     for binding in bindings:
         key = _spelled(tx, binding)
         row = tx.first("registry.by_key", session_key=key.text)
-        if row is not None and row.session_no not in (binding.session_no, binding.before_no):
+        if binding.only_follows and (row is None or row.session_no not in binding.replaced):
+            continue
+        is_as_imported = row is None or (
+            row.session_no in (binding.session_no, binding.before_no)
+            or _is_as_indexed(row, binding.before)
+        )
+        if row is not None and not is_as_imported:
             notes.append(
                 f"{key.text} is bound to session {row.session_id} in this database; left so"
             )
@@ -398,6 +448,29 @@ def bind_keys(tx: Tx, bindings: Sequence[Binding]) -> tuple[int, list[str]]:
         registry.bind_imported(tx, key, binding.session_no, binding.details)
         bound += 1
     return bound, notes
+
+
+def unbind_keys(tx: Tx, rows: Mapping[str, IndexEntry]) -> int:
+    """Unbind keys that an index has no more, if they are as it had them. Return how many."""
+    count = 0
+    for key, before in rows.items():
+        row = tx.first("registry.by_key", session_key=key)
+        if row is not None and _is_as_indexed(row, before):
+            count += tx.run("registry.unbind", session_key=key)
+    return count
+
+
+def _is_as_indexed(row: statements.RegistryByKey, before: IndexEntry | None) -> bool:
+    """Return whether a key is bound as an earlier import of its index has left it.
+
+    The transcript may have another name since, but its session has the id that the row names, or
+    one that was made from that.
+    """
+    return (
+        before is not None
+        and row.details == before.text
+        and row.session_id.partition("~")[0] == before.session_id
+    )
 
 
 def _spelled(tx: ReadTx, binding: Binding) -> SessionKey:

@@ -89,6 +89,15 @@ class OpenClawStore:
             agent,
         )
 
+    @classmethod
+    def again(cls, home: Path, agent: str) -> OpenClawStore:
+        """Open a database that was made before."""
+        store = cls.__new__(cls)
+        store.agent, store.folder = agent, home / "agents" / agent
+        store.path = store.folder / "agent" / "openclaw-agent.sqlite"
+        store.connection = apsw.Connection(str(store.path))
+        return store
+
     def run(self, sql: str, *values: Any) -> None:
         self.connection.execute(sql, values).fetchall()
 

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 import sessiondb
 from sessiondb.transfer import importer
 from sessiondb.transfer.roundtrip import compare_with_file
-from tests.support.openclaw_home import ARCHIVED, FOREIGN, OTHERS, grow, make_home
+from tests.support.openclaw_home import (
+    ARCHIVED,
+    FOREIGN,
+    OTHERS,
+    grow,
+    index_of,
+    make_home,
+    with_store,
+)
+from tests.support.openclaw_store import OpenClawStore, transcript_lines
 from tests.support.transfer import message, tables, transcript
 
 pytestmark = pytest.mark.anyio
@@ -131,8 +144,6 @@ async def test_damaged_lines_are_counted_in_every_run(home: Path, tmp_db: Path) 
 
 
 async def test_waiting_messages_of_a_gateway_are_not_imported(tmp_path: Path, tmp_db: Path) -> None:
-    from tests.support.openclaw_home import with_store
-
     store = with_store(tmp_path / "home")
     store.accept(2)
     store.close()
@@ -264,6 +275,157 @@ def test_a_killed_migration_goes_on_and_ends_like_a_whole_one(home: Path, tmp_pa
         assert report.ok, f"SESSIONDB_MIGRATION_SEED={SEED}"
         assert db.verify().ok
     assert tables(killed, times=False) == tables(whole, times=False)
+
+
+# -- beside a gateway ------------------------------------------------------------------------------
+
+
+State = list[tuple[str, tuple[str, ...], bool, list[Any]]]
+
+
+async def state_of(db: Path) -> State:
+    """Return the sessions: id, keys, whether it has ended, and the context."""
+    async with sessiondb.open(db, readonly=True) as opened:
+        return sorted(
+            [
+                (
+                    info.session_id,
+                    info.keys,
+                    info.ended_at_ms is not None,
+                    (await (await opened.session_by_id(info.session_id)).context()).messages,
+                )
+                async for info in opened.sessions(with_ended=True)
+            ]
+        )
+
+
+def reset(home: Path, how: str) -> None:
+    """Do what OpenClaw does when a conversation begins anew: key a, from a.jsonl to new.jsonl."""
+    sessions = home / SESSIONS
+    archive = sessions / "a.jsonl.reset.2026-05-17T07-35-46.420Z"
+    content = (sessions / "a.jsonl").read_bytes()
+    if how == "rename":
+        (sessions / "a.jsonl").rename(archive)
+    else:
+        packed = zstandard.ZstdCompressor().compress(content)
+        Path(f"{archive}.zst").write_bytes(packed)
+        (sessions / "a.jsonl").unlink()
+    (sessions / "new.jsonl").write_bytes(transcript(2, "new", "begun anew"))
+    keys = {"agent:main:a": "new", "agent:main:b": "b"}
+    (sessions / "sessions.json").write_bytes(index_of(keys))
+
+
+def delete(home: Path) -> None:
+    """Do what OpenClaw does when key b and its conversation are deleted."""
+    sessions = home / SESSIONS
+    (sessions / "b.jsonl").rename(sessions / "b.jsonl.deleted.2026-05-17T07-35-46.420Z")
+    (sessions / "sessions.json").write_bytes(index_of({"agent:main:a": "a"}))
+
+
+def delete_in_store(home: Path) -> None:
+    """Do the same since 2026.8, with key y."""
+    with contextlib.closing(OpenClawStore.again(home, "ops")) as store:
+        name = "y.jsonl.deleted.2026-05-17T07-35-46.420Z.0123456789abcdef.zst"
+        store.archive("y", transcript_lines("y"), name, encoding="zstd")
+        store.run("DELETE FROM transcript_events WHERE session_id = 'y'")
+        store.run("DELETE FROM session_windows WHERE session_id = 'y'")
+        store.run("UPDATE session_nodes SET entry_valid = -1 WHERE current_session_id = 'y'")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [partial(reset, how="rename"), partial(reset, how="zstd"), delete, delete_in_store],
+    ids=["reset", "reset, compressed", "deleted", "deleted in a database"],
+)
+async def test_a_run_after_each_change_ends_like_one_run(
+    home: Path, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    assert (await migrate(tmp_path / "often.db", home)).ok
+    change(home)
+    assert (await migrate(tmp_path / "often.db", home)).ok
+    assert (await migrate(tmp_path / "once.db", home)).ok
+    often, once = await state_of(tmp_path / "often.db"), await state_of(tmp_path / "once.db")
+    assert often == once
+    assert (await migrate(tmp_path / "often.db", home)).entries_new == 0
+    assert await state_of(tmp_path / "often.db") == once
+
+
+def replace(home: Path) -> None:
+    (home / SESSIONS / "a.jsonl").write_bytes(transcript(6, "a", "rewritten"))
+
+
+def replace_in_store(home: Path) -> None:
+    with contextlib.closing(OpenClawStore.again(home, "ops")) as store:
+        store.run("DELETE FROM transcript_events WHERE session_id = 'x'")
+        header, *lines = transcript_lines("x", 6)
+        store.append("x", [header, *(line.replace("text", "rewritten") for line in lines)])
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "name"),
+    [(replace, "agent:main:a", "a"), (replace_in_store, "agent:ops:x", "x")],
+    ids=["file", "database"],
+)
+@pytest.mark.parametrize("killed", [False, True])
+async def test_of_a_source_that_was_replaced_both_are_kept(
+    home: Path,
+    tmp_path: Path,
+    tmp_db: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], None],
+    key: str,
+    name: str,
+    killed: bool,
+) -> None:
+    await migrate(tmp_db, home)
+    [before] = [one for one in await state_of(tmp_db) if one[0] == name]
+    change(home)
+    if killed:
+        # It dies between the transcripts and the keys.
+        with monkeypatch.context() as dying:
+            dying.setattr(importer, "import_index", None)
+            with pytest.raises(TypeError):
+                await migrate(tmp_db, home)
+    report = await migrate(tmp_db, home)
+    assert report.ok
+    state = await state_of(tmp_db)
+    assert [one for one in state if one[0] == name] == [(name, (), True, before[3])]
+    [new] = [one for one in state if key in one[1]]
+    assert not new[2]
+    assert len(new[3]) == 6
+    assert len(state) == len(TRANSCRIPTS) + 1
+    assert (await migrate(tmp_db, home, final=True)).ok
+    assert await state_of(tmp_db) == state
+    async with sessiondb.open(tmp_db) as db:
+        assert (await db.export(tmp_path / "out")).ok
+    if name == "a":
+        out = tmp_path / "out" / SESSIONS
+        assert (out / "a.jsonl").read_bytes() == (home / SESSIONS / "a.jsonl").read_bytes()
+        [archive] = out.glob("a.jsonl.bak.*")
+        assert archive.read_bytes() == transcript(4, "a")
+
+
+async def test_a_conversation_that_went_on_here_is_not_set_aside(home: Path, tmp_db: Path) -> None:
+    await migrate(tmp_db, home)
+    async with sessiondb.open(tmp_db) as db:
+        await (await db.session("agent:main:a")).append({"role": "user", "content": "here"})
+    state = await state_of(tmp_db)
+    replace(home)
+    report = await migrate(tmp_db, home)
+    assert report.not_imported == {"live": 1}
+    assert await state_of(tmp_db) == state
+
+
+async def test_a_key_that_was_bound_here_stays_when_its_row_goes(home: Path, tmp_db: Path) -> None:
+    await migrate(tmp_db, home)
+    async with sessiondb.open(tmp_db) as db:
+        other = await db.create_session("mine")
+        await db.bind("agent:main:b", other)
+    delete(home)
+    await migrate(tmp_db, home)
+    keys = {session_id: keys for session_id, keys, _, _ in await state_of(tmp_db)}
+    assert keys["mine"] == ("agent:main:b",)
+    assert keys["a"] == ("agent:main:a",)
 
 
 # -- the last run ----------------------------------------------------------------------------------

@@ -81,6 +81,12 @@ GROUP BY r.path ORDER BY r.path LIMIT :limit;
 UPDATE import_file SET path = :path, name = :name, kind = :kind, agent_id = :agent_id
 WHERE import_file_no = :import_file_no;
 
+-- name: set_aside, one row
+-- Give the receipt of a file that was replaced the name of an archive: its old name is the new
+-- file's.
+UPDATE import_file SET path = :path, name = :name, kind = 'bak', state = 'done', note = :note
+WHERE import_file_no = :import_file_no;
+
 -- name: link, one row or none
 -- Record one more name of an imported file (a hard link). It shares the session and
 -- holds no lines of its own.

@@ -132,6 +132,26 @@ CHANGES = [
         {f"import_file {ODD}": {"state": "done", "note": "n"}},
     ),
     Change(
+        "import_file.set_aside",
+        "one file of two",
+        run(
+            "import_file.set_aside",
+            import_file_no=f"import_file {ODD}",
+            path="/p",
+            name="n",
+            note="was replaced",
+        ),
+        {
+            f"import_file {ODD}": {
+                "path": "/p",
+                "name": "n",
+                "kind": "bak",
+                "state": "done",
+                "note": "was replaced",
+            }
+        },
+    ),
+    Change(
         "import_file.note_compared",
         "one file of two",
         lambda w, tx: tx.run(
