@@ -35,14 +35,21 @@ NEW_FILE = {
 REST = "import_file west/rest.jsonl.reset.1"
 
 
-def damaged_in(w: World, folder: str) -> list[tuple[str, int]]:
-    """Return how many damaged lines there are of each file below a folder."""
-    paths = {row["import_file_no"]: row["path"] for _, row in w.rows("import_file")}
-    lines: dict[str, set[int]] = {}
-    for _, row in w.rows("quarantine"):
-        if row["severity"] == "damaged":
-            lines.setdefault(paths[row["import_file_no"]], set()).add(row["line"])
-    return [(path, len(lines[path])) for path in sorted(lines) if path.startswith(folder)]
+def damaged_in_west(w: World, _: Recorder) -> None:
+    """Give more files damaged lines: one in two pieces, two lines, and one beside the folder."""
+    set_columns(f"import_file {ODD}", path="/imports0")(w, _)
+    for name, line, byte_offset, severity in (
+        (CLEAN, 1, 9001, "damaged"),
+        (CLEAN, 1, 9002, "damaged"),
+        (CLEAN, 2, 9003, "blank"),
+        (GROWING, 1, 9001, "damaged"),
+        (GROWING, 2, 9002, "damaged"),
+    ):
+        w.connection.execute(
+            "INSERT INTO quarantine (import_file_no, line, byte_offset, after_seq, reason,"
+            " severity, content) VALUES (?, ?, ?, 0, 'x', ?, x'78')",
+            (w.no(f"import_file {name}"), line, byte_offset, severity),
+        )
 
 
 def linked_again(
@@ -426,16 +433,12 @@ PAGES = [
         {"folder": "/imports", "after_path": "/imports/"},
         lambda row: {"after_path": row.path},
         ("path", "lines"),
-        lambda w: damaged_in(w, "/imports/"),
-    ),
-    Page(
-        "import_file.damaged_lines",
-        {"folder": "/imports/west", "after_path": "/imports/west/"},
-        lambda row: {"after_path": row.path},
-        ("path", "lines"),
-        lambda w: damaged_in(w, "/imports/west/"),
-        key="of one folder of two",
-        given=set_columns(f"import_file {GROWING}", path="/imports/west0"),
+        [
+            (f"/imports/{CLEAN}", 1),
+            (f"/imports/{GROWING}", 2),
+            ("/imports/west/odd.jsonl", 2),
+        ],
+        given=damaged_in_west,
     ),
     Page(
         "import_file.sessions_without_file",
