@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 import anyio
 
@@ -77,6 +77,7 @@ from .source import (
 
 _VERIFIED: Final = ("imported", "grown", "unchanged")
 VERDICTS_MAX: Final = 50  # that are recorded in one transaction
+Verdicts = Literal["none", "use", "renew"]
 
 
 async def import_path(
@@ -85,7 +86,7 @@ async def import_path(
     *,
     dry_run: bool = False,
     verify: bool = False,
-    again: bool = True,
+    verdicts: Verdicts = "none",
     keep_replaced: bool = False,
     progress: Progress | None = None,
     redactor: Redactor | None = None,
@@ -94,9 +95,10 @@ async def import_path(
 ) -> ImportReport:
     """Import a file or a folder. Durable on return. May be interrupted and repeated.
 
-    With `verify`, what is stored is compared with its file. Without `again`, a file that has not
-    changed since it was found equal keeps that verdict. With `keep_replaced`, a file that is not
-    the one that was imported becomes a session of its own, and the other one an archive.
+    With `verify`, what is stored is compared with its file. With `verdicts`, what is found equal
+    is recorded, and "use" compares no file that has not changed since. With `keep_replaced`, a
+    file that is not the one that was imported becomes a session of its own, and the other one an
+    archive.
 
     `protect` are the database's own files: they are never read, whatever name leads to them.
     `open_foreign` opens another program's database.
@@ -122,7 +124,7 @@ async def import_path(
             stores,
             dry_run=dry_run,
             verify=verify,
-            again=again,
+            verdicts=verdicts,
             keep_replaced=keep_replaced,
             progress=progress,
             redactor=redactor,
@@ -165,7 +167,7 @@ async def _import(
     *,
     dry_run: bool,
     verify: bool,
-    again: bool,
+    verdicts: Verdicts,
     keep_replaced: bool,
     progress: Progress | None,
     redactor: Redactor | None,
@@ -185,10 +187,10 @@ async def _import(
     await _Transcripts(run).import_files(files, keep_replaced=keep_replaced)
     for index in indexes:
         await import_index(run, index)
-    if verify and not again:
+    if verdicts == "use":
         _keep_verdicts(run)
     if compares:
-        await _verify(run)
+        await _verify(run, records=verdicts != "none")
     return run
 
 
@@ -206,7 +208,7 @@ def _keep_verdicts(run: ImportRun) -> None:
             state.verified = True
 
 
-async def _verify(run: ImportRun) -> None:
+async def _verify(run: ImportRun, *, records: bool) -> None:
     """Compare each imported transcript with its file: the bytes of an export, and the context.
 
     That a file is equal is recorded every `VERDICTS_MAX` files, so that a run which was killed
@@ -221,7 +223,7 @@ async def _verify(run: ImportRun) -> None:
             # Of a file without an entry there is nothing that could be equal.
             state.verified = False if differences else True if state.entries else None
             state.notes += differences
-            equal += [state] if state.verified else []
+            equal += [state] if state.verified and records else []
         if len(equal) >= VERDICTS_MAX:
             await run.write(_record(equal))
             equal = []

@@ -68,7 +68,7 @@ async def migrate(
         home,
         dry_run=dry_run,
         verify=True,
-        again=final,
+        verdicts="renew" if final else "use",
         keep_replaced=True,
         progress=progress,
         redactor=redactor,
