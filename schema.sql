@@ -296,6 +296,8 @@ CREATE TABLE import_file (
                                                 -- the head afterwards. 0: the root
   head_byte         INTEGER,                    -- while early lines wait: the one that is the head
                                                 -- once it is placed. NULL: none of them
+  cursor_id         TEXT,                       -- while early lines wait: the id that the next line
+                                                -- may name, and mean the head
   compared_sha256   TEXT                        -- the sha256 at which export and context were last
                                                 -- found equal to the file. NULL: at none
 ) STRICT;

@@ -569,6 +569,7 @@ class EarlyLinesOfFile(NamedTuple):
 
     head_seq: int | None
     head_byte: int | None
+    cursor_id: str | None
     session_no: int | None
     head_id: str | None
     waiting: int
@@ -586,6 +587,7 @@ class EarlyLinesNext(NamedTuple):
     """early_lines.next: Return lines that may be placed, a page at a time, each behind its parent: of those whose parent is an entry the one with the newest first, and then what follows it, as far as it goes."""
 
     byte_offset: int
+    line: int
     entry_id: str
     parent_seq: int | None
     waits_for: str | None
@@ -4935,7 +4937,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["draining.mark"], /, *, now_ms: SqlValue, instance_no: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["early_lines.found"], /, *, seq: SqlValue, import_file_no: SqlValue, entry_id: SqlValue) -> int: ...
+    def run(self, statement: Literal["early_lines.found"], /, *, seq: SqlValue, import_file_no: SqlValue, entry_id: SqlValue, line: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["early_lines.wait_for_another"], /, *, parent_id: SqlValue, import_file_no: SqlValue, entry_id: SqlValue) -> int: ...
     @overload
@@ -4948,6 +4950,8 @@ class Writes(Protocol):
     def run(self, statement: Literal["early_lines.not_missing"], /, *, import_file_no: SqlValue, byte_offset: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["early_lines.set_head"], /, *, head_seq: SqlValue, head_byte: SqlValue, import_file_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["early_lines.set_cursor"], /, *, cursor_id: SqlValue, import_file_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["early_lines.advance"], /, *, entries: SqlValue, state: SqlValue, note: SqlValue, import_file_no: SqlValue) -> int: ...
     @overload
@@ -5119,7 +5123,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_compaction"], /, *, compaction_no: SqlValue, compaction_id: SqlValue, session_no: SqlValue, state: SqlValue, trigger: SqlValue, base_epoch: SqlValue, cut_no: SqlValue, first_kept_no: SqlValue, tokens_before: SqlValue, tokens_after: SqlValue, instance_no: SqlValue, begun_at_ms: SqlValue, deadline_ms: SqlValue, deadline_max_ms: SqlValue, finished_at_ms: SqlValue, late: SqlValue, epoch: SqlValue, entry_no: SqlValue, reason: SqlValue, summary: SqlValue, threshold_tokens: SqlValue, in_vain: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_import_file"], /, *, import_file_no: SqlValue, path: SqlValue, name: SqlValue, kind: SqlValue, session_no: SqlValue, agent_id: SqlValue, bytes: SqlValue, lines: SqlValue, entries: SqlValue, quarantined: SqlValue, sha256: SqlValue, final_newline: SqlValue, inode: SqlValue, imported_at_ms: SqlValue, state: SqlValue, note: SqlValue, content: SqlValue, head_seq: SqlValue, head_byte: SqlValue, compared_sha256: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_import_file"], /, *, import_file_no: SqlValue, path: SqlValue, name: SqlValue, kind: SqlValue, session_no: SqlValue, agent_id: SqlValue, bytes: SqlValue, lines: SqlValue, entries: SqlValue, quarantined: SqlValue, sha256: SqlValue, final_newline: SqlValue, inode: SqlValue, imported_at_ms: SqlValue, state: SqlValue, note: SqlValue, content: SqlValue, head_seq: SqlValue, head_byte: SqlValue, cursor_id: SqlValue, compared_sha256: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_quarantine"], /, *, import_file_no: SqlValue, byte_offset: SqlValue, line: SqlValue, after_seq: SqlValue, reason: SqlValue, severity: SqlValue, content: SqlValue, entry_id: SqlValue, waits_for: SqlValue, parent_seq: SqlValue, entry_seq: SqlValue) -> int: ...
     @overload

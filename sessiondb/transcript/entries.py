@@ -369,7 +369,8 @@ def _describe(
             draft.name = _text_or_none(fields.get("name"))
     if draft.type == RECORD_TYPE:
         draft.name = _text_or_none(fields.get("name"))
-    draft.side = fields.get("appendMode") == "side"
+    # A leaf record moves the head, whatever its mode: what is appended there is said beside it.
+    draft.side = draft.type != "leaf" and fields.get("appendMode") == "side"
     redacted = fields.get(REDACTED_FIELD)
     if isinstance(redacted, dict):
         draft.tokens = _int_or_zero(redacted.get("tokens"))

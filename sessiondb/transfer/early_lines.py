@@ -40,6 +40,8 @@ NO_PARENT: Final = -1
 """The `parent_seq` of a line whose parent does not come."""
 CIRCLE: Final = -2
 """The `parent_seq` of a line whose parent follows it."""
+BEHIND_ALL: Final = 1 << 62
+"""The number of a line behind all that wait."""
 
 
 # -- while a file is read --------------------------------------------------------------------------
@@ -57,7 +59,7 @@ class EarlyLines:
         self._head_byte, self._head_id = row.head_byte, row.head_id
         self._head_was = row.head_byte
         self._behind_last = not self.waiting
-        self._cursor: str | None = None
+        self._cursor = self._cursor_was = row.cursor_id
         """What the next line may name, and mean the head: see `replay.names_head`."""
 
     def put(
@@ -70,10 +72,10 @@ class EarlyLines:
         if self._cursor is not None and draft.parent_id == self._cursor and not draft.side:
             draft.follows_head = True
         waits_for = self._waits_for(state, draft)
-        if waits_for is None:
-            self._store(state, draft, odd)
-            return False
         line, byte_offset = place
+        if waits_for is None:
+            self._store(state, draft, line, odd)
+            return False
         self._tx.run(
             "import_file.keep",
             import_file_no=self._import_file_no,
@@ -87,21 +89,23 @@ class EarlyLines:
             waits_for=waits_for,
         )
         self.waiting, self._behind_last = True, False
-        self._cursor = draft.entry_id if draft.side else draft.append_parent_id
+        self._cursor = _cursor_behind(draft)
         if not draft.side:
             self._head_byte, self._head_id = byte_offset, draft.entry_id
         return True
 
-    def _store(self, state: State, draft: Draft, odd: list[str]) -> None:
+    def _store(self, state: State, draft: Draft, line: int, odd: list[str]) -> None:
         oddities = len(odd)
         entry_no = replay(self._tx, state, draft, odd, behind_last=self._behind_last)
-        self._behind_last, self._cursor = True, None
+        self._behind_last = True
+        is_ignored = draft.type == "leaf" and len(odd) > oddities
+        self._cursor = _cursor_behind(draft) if not is_ignored else None
         if not self.waiting and not self._missing:
             return
-        self.found(draft.entry_id, seq_of(entry_no))
-        is_ignored = draft.side or len(odd) > oddities
-        if draft.type not in OFF_TREE_TYPES or (draft.type == "leaf" and not is_ignored):
-            self._head_byte = None if not draft.side else self._head_byte
+        _found(self._tx, self._import_file_no, draft.entry_id, line, seq_of(entry_no))
+        is_control = draft.type in OFF_TREE_TYPES and draft.type != "leaf"
+        if not (draft.side or is_ignored or is_control):
+            self._head_byte = None
 
     def _waits_for(self, state: State, draft: Draft) -> str | None:
         """Return the id of the entry that has to be there first. None: the entry can be stored."""
@@ -138,12 +142,6 @@ class EarlyLines:
         )
         return row is not None
 
-    def found(self, entry_id: str, seq: int) -> None:
-        """Let the lines that wait for an entry follow it."""
-        self._tx.run(
-            "early_lines.found", import_file_no=self._import_file_no, entry_id=entry_id, seq=seq
-        )
-
     def pass_over(self, state: State | None, links: Links) -> None:
         """Let the lines that wait for a damaged line wait for what that one follows."""
         if state is None or not (self.waiting or self._missing):
@@ -151,7 +149,8 @@ class EarlyLines:
         for entry_id, parent_id in links.items():
             parent = find_entry(self._tx, state, parent_id) if parent_id is not None else None
             if parent is not None or parent_id is None:
-                self.found(entry_id, seq_of(parent.entry_no) if parent is not None else ROOT)
+                seq = seq_of(parent.entry_no) if parent is not None else ROOT
+                _found(self._tx, self._import_file_no, entry_id, BEHIND_ALL, seq)
             else:
                 self._tx.run(
                     "early_lines.wait_for_another",
@@ -168,9 +167,30 @@ class EarlyLines:
         return bool(row.waiting or row.ready)
 
     def save(self) -> None:
-        """Note which of the lines will be the head."""
+        """Note which of the lines will be the head, and what the next one may name."""
         if self._head_byte != self._head_was:
             _set_head(self._tx, self._import_file_no, None, self._head_byte)
+        if self._cursor != self._cursor_was:
+            self._tx.run(
+                "early_lines.set_cursor",
+                import_file_no=self._import_file_no,
+                cursor_id=self._cursor,
+            )
+
+
+def _found(tx: Tx, import_file_no: int, entry_id: str, line: int, seq: int) -> None:
+    """Let the lines that wait for an entry follow it, unless a later line of its id waits.
+
+    pi and OpenClaw keep the last one of an id (`byId.set`).
+    """
+    tx.run(
+        "early_lines.found", import_file_no=import_file_no, entry_id=entry_id, line=line, seq=seq
+    )
+
+
+def _cursor_behind(draft: Draft) -> str | None:
+    """Return what the line behind this one may name, and mean the head. None: only the head."""
+    return draft.entry_id if draft.side else draft.append_parent_id
 
 
 def _set_head(tx: Tx, import_file_no: int, head_seq: int | None, head_byte: int | None) -> None:
@@ -308,12 +328,7 @@ def place(tx: Tx, state: State, lines: Lines, drafts: Sequence[Draft], odd: list
             seq=seq,
             reason=EARLY,
         )
-        tx.run(
-            "early_lines.found",
-            import_file_no=lines.import_file_no,
-            entry_id=draft.entry_id,
-            seq=seq,
-        )
+        _found(tx, lines.import_file_no, draft.entry_id, line.line, seq)
         if line.byte_offset == head_byte:
             head_seq, head_byte = _head_of(state), None
     _set_head(tx, lines.import_file_no, head_seq, head_byte)

@@ -1465,6 +1465,7 @@ NOT_KNOWABLE = {
     "import_file.note": HISTORY,
     "import_file.head_seq": "it is of the time while early lines are placed",
     "import_file.head_byte": "it is of the time while early lines wait",
+    "import_file.cursor_id": "it is of the time while early lines wait",
     "import_file.compared_sha256": "the file may have been moved or deleted since",
     "quarantine.waits_for": "the parent of a line is not in the file, or not yet",
     "quarantine.parent_seq": "it is of the time until a line is placed",

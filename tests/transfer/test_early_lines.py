@@ -178,6 +178,58 @@ async def test_an_import_that_was_killed_anywhere_goes_on(
         await holds(db, source, tmp_path / "out")
 
 
+# -- what OpenClaw's reader makes of them ---------------------------------------------------------
+
+EARLY = [HEADER, said("early", "late"), said("late", None)]
+SIDE = said("aside", "early", appendMode="side")
+
+
+def leaf(target_id: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "leaf", "id": "leaf", "parentId": "x", "targetId": target_id, **fields}
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        # Who names what was appended last means the head.
+        ([SIDE, said("next", "aside")], ["late", "next"]),
+        ([said("e", "early"), SIDE, said("next", "aside")], ["late", "early", "e", "next"]),
+        (
+            [
+                said("e", "early"),
+                leaf("early", appendParentId="e", appendMode="side"),
+                said("next", "e"),
+            ],
+            ["late", "early", "next"],
+        ),
+        # Of two lines with one id the last one is followed.
+        ([said("e", "early"), said("e", "late"), said("next", "e")], ["late", "e", "next"]),
+    ],
+    ids=["side", "side-behind", "leaf", "twins"],
+)
+@pytest.mark.parametrize("batch", [1, 2, 100])
+async def test_a_side_append_and_a_repeated_id_are_as_openclaw_reads_them(
+    lines: list[dict[str, Any]],
+    wanted: list[str],
+    batch: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The contexts are those of `SessionManager` of OpenClaw 2026.7.1-2."""
+    monkeypatch.setattr(jsonl_reader, "IMPORT_BATCH_ENTRIES", batch)
+    source, other = tmp_path / "s.jsonl", tmp_path / "t.jsonl"
+    source.write_bytes(bytes_of([*EARLY, *lines]))
+    other.write_bytes(bytes_of([HEADER | {"id": "t"}, said("a", None), said("aside", "a")]))
+    async with sessiondb.open(tmp_path / "a.db") as db:
+        for path in (source, other):
+            [receipt] = (await db.import_path(path, verify=True)).files
+            assert receipt.verified is True, receipt
+        assert await texts(db) == wanted
+        assert await texts(db, "t") == ["a", "aside"]
+        report = await db.verify()
+        assert report.ok, report.findings
+
+
 # -- beside what else is done to a session ---------------------------------------------------------
 
 

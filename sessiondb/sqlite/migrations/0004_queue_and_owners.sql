@@ -449,6 +449,7 @@ FROM entry AS e JOIN session AS s ON s.session_no = e.entry_no >> 32
 -- An early line stands before its parent. It waits in quarantine until that is an entry.
 ALTER TABLE import_file ADD COLUMN head_seq INTEGER;
 ALTER TABLE import_file ADD COLUMN head_byte INTEGER;
+ALTER TABLE import_file ADD COLUMN cursor_id TEXT;
 -- A migration that is run again compares no file that it has compared before.
 ALTER TABLE import_file ADD COLUMN compared_sha256 TEXT;
 DROP VIEW quarantined;

@@ -4,7 +4,7 @@
 -- name: of_file
 -- Return what is open of a file's early lines: whether some wait, whether the parents of some
 -- are missing, and where the head will be.
-SELECT r.head_seq, r.head_byte, r.session_no,
+SELECT r.head_seq, r.head_byte, r.cursor_id, r.session_no,
        (SELECT h.entry_id FROM quarantine AS h
         WHERE h.import_file_no = r.import_file_no AND h.byte_offset = r.head_byte) AS head_id,
        EXISTS (SELECT 1 FROM quarantine AS w
@@ -21,9 +21,13 @@ SELECT byte_offset FROM quarantine
 WHERE import_file_no = :import_file_no AND entry_id = :entry_id LIMIT 1;
 
 -- name: found, any rows
--- Let the lines that wait for an entry follow it, and those that became roots without it.
+-- Let the lines that wait for an entry follow it, and those that became roots without it. Of
+-- lines with one id they follow the last, so not this entry while another line waits.
 UPDATE quarantine INDEXED BY quarantine_parent SET parent_seq = :seq
-WHERE import_file_no = :import_file_no AND waits_for = :entry_id AND parent_seq IS NULL;
+WHERE import_file_no = :import_file_no AND waits_for = :entry_id AND parent_seq IS NULL
+  AND NOT EXISTS (SELECT 1 FROM quarantine AS t INDEXED BY quarantine_waiting
+                  WHERE t.import_file_no = :import_file_no AND t.entry_id = :entry_id
+                    AND t.line > :line);
 
 -- name: wait_for_another, any rows
 -- Let the lines that wait for a line which is no entry wait for what that one follows.
@@ -33,21 +37,24 @@ WHERE import_file_no = :import_file_no AND waits_for = :entry_id AND parent_seq 
 -- name: next
 -- Return lines that may be placed, a page at a time, each behind its parent: of those whose
 -- parent is an entry the one with the newest first, and then what follows it, as far as it goes.
-WITH RECURSIVE line (byte_offset, entry_id, parent_seq, depth) AS (
-  SELECT f.byte_offset, f.entry_id, f.parent_seq, 0
-  FROM (SELECT r.byte_offset, r.entry_id, r.parent_seq FROM quarantine AS r
+WITH RECURSIVE line (byte_offset, number, entry_id, parent_seq, depth) AS (
+  SELECT f.byte_offset, f.line, f.entry_id, f.parent_seq, 0
+  FROM (SELECT r.byte_offset, r.line, r.entry_id, r.parent_seq FROM quarantine AS r
         WHERE r.import_file_no = :import_file_no AND r.parent_seq IS NOT NULL
           AND r.entry_id IS NOT NULL
         ORDER BY r.parent_seq DESC LIMIT :limit) AS f
   UNION ALL
-  SELECT c.byte_offset, c.entry_id, NULL, p.depth + 1
+  SELECT c.byte_offset, c.line, c.entry_id, NULL, p.depth + 1
   FROM line AS p CROSS JOIN quarantine AS c INDEXED BY quarantine_parent
     ON c.import_file_no = :import_file_no AND c.waits_for = p.entry_id
    AND c.entry_id IS NOT NULL AND c.parent_seq IS NULL
-  ORDER BY 4 DESC, 3 DESC, 1
+   AND NOT EXISTS (SELECT 1 FROM quarantine AS t INDEXED BY quarantine_waiting
+                   WHERE t.import_file_no = :import_file_no AND t.entry_id = p.entry_id
+                     AND t.line > p.number)
+  ORDER BY 5 DESC, 4 DESC, 1
   LIMIT :limit
 )
-SELECT l.byte_offset, l.entry_id, l.parent_seq, q.waits_for,
+SELECT l.byte_offset, l.number AS line, l.entry_id, l.parent_seq, q.waits_for,
        iif(l.byte_offset < 0,
            (SELECT CAST(e.payload AS BLOB) FROM entry AS e
             WHERE e.entry_no = :session_no << 32 | -l.byte_offset), q.content) AS content
@@ -118,6 +125,10 @@ WHERE import_file_no = :import_file_no AND byte_offset = :byte_offset AND entry_
 -- Note where the head will be when all early lines are placed.
 UPDATE import_file SET head_seq = :head_seq, head_byte = :head_byte
 WHERE import_file_no = :import_file_no;
+
+-- name: set_cursor, one row
+-- Note what the next line of a file may name, and mean the head.
+UPDATE import_file SET cursor_id = :cursor_id WHERE import_file_no = :import_file_no;
 
 -- name: advance, one row
 -- Note how many entries a file has by now, and what was odd about them.

@@ -89,10 +89,10 @@ ON CONFLICT DO NOTHING;
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO import_file (import_file_no, path, name, kind, session_no, agent_id, bytes, lines,
                          entries, quarantined, sha256, final_newline, inode, imported_at_ms, state,
-                         note, content, head_seq, head_byte, compared_sha256)
+                         note, content, head_seq, head_byte, cursor_id, compared_sha256)
 VALUES (:import_file_no, :path, :name, :kind, :session_no, :agent_id, :bytes, :lines, :entries,
         :quarantined, :sha256, :final_newline, :inode, :imported_at_ms, :state, :note, :content,
-        :head_seq, :head_byte, :compared_sha256)
+        :head_seq, :head_byte, :cursor_id, :compared_sha256)
 ON CONFLICT DO NOTHING;
 
 -- name: put_quarantine, one row or none

@@ -88,13 +88,25 @@ CHANGES = [
     Change(
         "early_lines.found",
         "lines that wait for it, and roots without it",
-        with_early("early_lines.found", entry_id="gone", seq=7),
+        with_early("early_lines.found", entry_id="gone", line=9, seq=7),
         changed({9001: {"parent_seq": 7}, 9009: {"parent_seq": 7}}),
     ),
     Change(
         "early_lines.found",
+        "of lines with one id those of the last one",
+        with_early("early_lines.found", entry_id="a", line=9, seq=7),
+        changed({9004: {"parent_seq": 7}}),
+    ),
+    Change(
+        "early_lines.found",
+        "not while a later line of its id waits",
+        with_early("early_lines.found", entry_id="a", line=8, seq=7),
+        changed({}),
+    ),
+    Change(
+        "early_lines.found",
         "not those that have found it",
-        with_early("early_lines.found", entry_id="x", seq=7),
+        with_early("early_lines.found", entry_id="x", line=9, seq=7),
         changed({}),
     ),
     Change(
@@ -186,6 +198,12 @@ CHANGES = [
             head_byte=4,
         ),
         {f"import_file {ODD}": {"head_seq": 3, "head_byte": 4}},
+    ),
+    Change(
+        "early_lines.set_cursor",
+        "of one file",
+        run("early_lines.set_cursor", import_file_no=f"import_file {ODD}", cursor_id="side"),
+        {f"import_file {ODD}": {"cursor_id": "side"}},
     ),
     Change(
         "early_lines.advance",
@@ -296,6 +314,18 @@ READS = [
             },
         ],
         early,
+    ),
+    Read(
+        "early_lines.next",
+        "not what follows a later line of the same id",
+        lambda w: of_odd(w) | {"session_no": w.no(LIVE), "limit": 2},
+        [{"byte_offset": 9007}, {"byte_offset": 9005}],
+        lambda w, tx: (
+            early(w, tx),
+            w.connection.execute(
+                "UPDATE quarantine SET entry_id = 'e', line = 10 WHERE byte_offset = 9002"
+            ),
+        ),
     ),
     Read(
         "early_lines.in_a_circle",
