@@ -68,6 +68,7 @@ if typing.TYPE_CHECKING:
     from .lifecycle import shared, temporary
     from .limits import Limits, RetryPauses
     from .maintenance.archive import Restored
+    from .maintenance.metrics import Metric, MetricKind
     from .maintenance.retention import RetentionReport
     from .maintenance.retention_plan import (
         RetentionAction,
@@ -226,6 +227,8 @@ __all__ = [
     "MessageFormat",
     "MessageLike",
     "MessageState",
+    "Metric",
+    "MetricKind",
     "MigrationReport",
     "NamedDetails",
     "NewerSchema",
@@ -329,6 +332,7 @@ _MODULES = {
     "sessiondb.lifecycle": ("shared", "temporary"),
     "sessiondb.limits": ("Limits", "RetryPauses"),
     "sessiondb.maintenance.archive": ("Restored",),
+    "sessiondb.maintenance.metrics": ("Metric", "MetricKind"),
     "sessiondb.maintenance.retention": ("RetentionReport",),
     "sessiondb.maintenance.retention_plan": (
         "RetentionAction",

@@ -326,5 +326,10 @@ class Limits(BaseModel):
     """The longest pause. Measured need: twice the longest snapshot."""
     wal_fold_s: float = Field(default=1.0, ge=0)
     """After this long without a commit the WAL is folded into the file."""
+    slow_ms: float | None = Field(default=None, ge=0)
+    """A write that waits for the writer, and is in its transaction, for longer is logged.
+
+    The logger `sessiondb.slow` gets a line for each such transaction: the operations' names and
+    times, and no text of a message. None: nothing is logged."""
     wal_retry_ms: float = Field(default=1_000.0, ge=0)
     """After a reset or a fold that readers blocked, the next attempt waits this long."""

@@ -1791,6 +1791,22 @@ class StatusTotals(NamedTuple):
     processes_open: int
 
 
+class StatusNumbers(NamedTuple):
+    """status.numbers: Return the highest numbers that were ever given out. None is given out again."""
+
+    messages: int
+    turns: int
+    replies: int
+    events: int
+
+
+class StatusRecentTurns(NamedTuple):
+    """status.recent_turns: Count the turns that began since then, by state."""
+
+    state: Literal["running", "completed", "failed", "aborted", "interrupted"]
+    turns: int
+
+
 class StatusCounts(NamedTuple):
     """status.counts: Count what no index counts. Reads every session's row. Entries are what the sessions count."""
 
@@ -3188,6 +3204,10 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["status.totals"], /) -> StatusTotals | None: ...
     @overload
+    def first(self, statement: Literal["status.numbers"], /) -> StatusNumbers | None: ...
+    @overload
+    def first(self, statement: Literal["status.recent_turns"], /, *, since_ms: SqlValue) -> StatusRecentTurns | None: ...
+    @overload
     def first(self, statement: Literal["status.counts"], /) -> StatusCounts | None: ...
     @overload
     def first(self, statement: Literal["status.work"], /, *, now_ms: SqlValue) -> StatusWork | None: ...
@@ -3794,6 +3814,10 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["status.totals"], /) -> StatusTotals: ...
     @overload
+    def one(self, statement: Literal["status.numbers"], /) -> StatusNumbers: ...
+    @overload
+    def one(self, statement: Literal["status.recent_turns"], /, *, since_ms: SqlValue) -> StatusRecentTurns: ...
+    @overload
     def one(self, statement: Literal["status.counts"], /) -> StatusCounts: ...
     @overload
     def one(self, statement: Literal["status.work"], /, *, now_ms: SqlValue) -> StatusWork: ...
@@ -4398,6 +4422,10 @@ class Reads(Protocol):
     def all(self, statement: Literal["status.file"], /) -> list[StatusFile]: ...
     @overload
     def all(self, statement: Literal["status.totals"], /) -> list[StatusTotals]: ...
+    @overload
+    def all(self, statement: Literal["status.numbers"], /) -> list[StatusNumbers]: ...
+    @overload
+    def all(self, statement: Literal["status.recent_turns"], /, *, since_ms: SqlValue) -> list[StatusRecentTurns]: ...
     @overload
     def all(self, statement: Literal["status.counts"], /) -> list[StatusCounts]: ...
     @overload

@@ -693,6 +693,7 @@ class SessionDB(_Proxy[database.SessionDB]):
     fail_compaction = _call(database.SessionDB.fail_compaction)
     query = _call(database.SessionDB.query)
     stats = _call(database.SessionDB.stats)
+    metrics = _call(database.SessionDB.metrics)
     status = _call(database.SessionDB.status)
     import_path = _call(database.SessionDB.import_path)
     migrate = _call(database.SessionDB.migrate)

@@ -1,6 +1,6 @@
 """Dependencies point down, one library touches the file, and SQL stays in `.sql` files.
 
-    doors      cli, server, adapters            may import anything but an engine
+    doors      cli, server, adapters, monitors  may import anything but an engine
     front      sessiondb, sync, testing         what a program or its tests import
     façade     database                         one asynchronous class: it alone names the engine
     above      salvage, openclaw_settings       uses the packages below, for façade and doors
@@ -65,7 +65,7 @@ FLOORS: list[set[str]] = [
         "pytest_plugin",
         "",
     },  # "": sessiondb/__init__.py, the front door
-    {"cli", "server", "adapters", "__main__"},
+    {"cli", "server", "adapters", "monitors", "__main__"},
 ]
 PLANNED = {"server"}
 BASE = FLOORS[0]

@@ -17,6 +17,7 @@
     migrate.py    migrate
     backups.py    backup, restore-backup
     query.py      query: the reader's own SQL
+    metrics.py    metrics
     session_ids.py  ids as a terminal shows them
     findings.py   the findings of verify
     salvage.py    salvage: what can be read of a damaged file
@@ -48,6 +49,7 @@ TASKS = {
         "compactions": LazyCommand("overview", "List compactions and their outcomes."),
         "epochs": LazyCommand("history", "List the generations of a session's context."),
         "diff": LazyCommand("history", "Show what left a context between two epochs."),
+        "metrics": LazyCommand("metrics", "Print the figures of a database for Prometheus."),
         "query": LazyCommand("query", "Run a read-only SQL query and print its rows."),
     },
     "A gateway's queue": {

@@ -45,6 +45,11 @@ class WriterStats:
     outcomes_unknown: int = 0
     busy_waits: int = 0
     busy_timeouts: int = 0
+    slow: int = 0
+    """Transactions over `limits.slow_ms`."""
+    wait_ms_total: float = 0.0
+    """How long requests of callers were in the queue before they ran, all together."""
+    transaction_ms_total: float = 0.0
     reopened: int = 0
     batch_items_longest: int = 0
     batch_items_last: int = 0
@@ -62,6 +67,9 @@ class WriterStats:
         """Count a batch whose transaction took so long."""
         items = len(batch.finished)
         self.requests += items
+        self.transaction_ms_total += took_ms
+        if not batch.in_background:  # a step waits by itself, for callers to go first
+            self.wait_ms_total += sum(request.waited_ms for request in batch.finished)
         self.batch_items_last = items
         self.batch_items_longest = max(self.batch_items_longest, items)
         self.transaction_ms_last = took_ms

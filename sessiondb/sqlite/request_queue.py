@@ -71,6 +71,8 @@ class Request:
     value: Any = field(default=None, init=False)
     error: BaseException | None = field(default=None, init=False)
     outcome: WriteOutcome = field(default="not_executed", init=False)
+    waited_ms: float = field(default=0.0, init=False)
+    """How long it was in the queue before its body ran."""
     held_ms: float = field(default=0.0, init=False)
     """Of a step: how long its transaction took, COMMIT included."""
     task: MaintenanceTask | None = field(default=None, init=False)

@@ -28,11 +28,13 @@ write lock is held from BEGIN to COMMIT. Everything else here belongs to the wri
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import apsw
@@ -60,6 +62,8 @@ from .request_queue import Pending, Request, RequestQueue
 from .schema import refuse_newer
 from .transaction import SPOILING, WriteTransaction, plain_result, reraise, translate
 from .write_connection import WriteConnection
+
+slow_log = logging.getLogger("sessiondb.slow")
 
 
 class Writer:
@@ -213,8 +217,11 @@ class Writer:
             self._execute(connection, request, batch)
         self._commit(connection, batch)
         self._measure(batch)
+        log_it = self._slow_line(batch)
         self._batch = None
         self._deliver(batch.finished)
+        if log_it is not None:
+            log_it()  # a handler of logs may be slow, and keeps no caller waiting
         if batch.succeeded:
             self._on_change()
 
@@ -331,6 +338,7 @@ class Writer:
     def _execute(self, connection: apsw.Connection, request: Request, batch: Batch) -> None:
         """Run one body. Afterwards either all its changes are in the transaction, or none."""
         began = monotonic()
+        request.waited_ms = (began - request.enqueued) * 1000
         # No savepoint until a body has succeeded: the transaction holds nothing else to protect.
         nested = bool(batch.succeeded)
         tx = WriteTransaction(connection, batch.now_ms, self.instance_no, request.stamp_ms)
@@ -448,6 +456,40 @@ class Writer:
                 request.held_ms = took_s * 1000
         elif batch.finished:
             self.queue.note_cost(took_s / len(batch.finished))
+
+    def _slow_line(self, batch: Batch) -> Callable[[], None] | None:
+        """Return what logs a transaction in which a caller waited for long. None: it was quick.
+
+        The line has names of operations, and no text of anybody.
+        """
+        slow_ms, now = self.limits.slow_ms, monotonic()
+        if slow_ms is None or batch.in_background or not batch.finished:
+            return None
+        longest = max(batch.finished, key=lambda request: request.waited_ms)
+        oldest = min(request.enqueued for request in batch.finished)
+        if (now - oldest) * 1000 < slow_ms:
+            return None
+        self.stats.slow += 1
+        held_ms = self.stats.transaction_ms_last
+        return partial(
+            slow_log.warning,
+            "%s: %s waited %.0f ms for the writer. Its transaction of %d operations held the "
+            "writer for %.0f ms, of which %s took %.0f ms.",
+            self.path,
+            longest.op,
+            longest.waited_ms,
+            len(batch.finished),
+            held_ms,
+            batch.slowest_op or longest.op,
+            batch.slowest_ms,
+            extra={
+                "operation": longest.op,
+                "waited_ms": longest.waited_ms,
+                "held_ms": held_ms,
+                "slowest_operation": batch.slowest_op,
+                "slowest_ms": batch.slowest_ms,
+            },
+        )
 
     def _deliver(self, requests: list[Request]) -> None:
         """Wake the callers. From here on a request belongs to its task alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,11 +44,12 @@ def test_a_batch_is_counted_by_its_requests_and_the_longest_is_named() -> None:
     ):
         batch = Batch(0.0, 0, slowest_op=op, in_background=in_background)
         assert (batch.is_over, batch.size, batch.slowest_ms) == (False, 0, 0)
-        requests: list[Any] = [object()] * items
+        requests: list[Any] = [SimpleNamespace(waited_ms=0.5)] * items
         batch.finished.extend(requests)
         stats.note_batch(batch, took_ms)
     assert (stats.requests, stats.batch_items_last, stats.batch_items_longest) == (7, 1, 3)
     assert (stats.transaction_ms_last, stats.transaction_ms_longest) == (7.0, 9.0)
+    assert (stats.transaction_ms_total, stats.wait_ms_total) == (23.0, 2.5)
     assert (stats.transaction_longest_op, stats.step_longest_op) == ("import", "import")
     assert (stats.steps, stats.step_ms_longest) == (2, 9.0)
 

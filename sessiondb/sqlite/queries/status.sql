@@ -11,6 +11,18 @@ SELECT (SELECT coalesce(max(session_no), 0) FROM session) AS sessions,
        (SELECT coalesce(max(import_file_no), 0) FROM import_file) AS import_files,
        (SELECT count(*) FROM instance WHERE closed_at_ms IS NULL) AS processes_open;
 
+-- name: numbers
+-- Return the highest numbers that were ever given out. None is given out again.
+SELECT (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'inbox') AS messages,
+       (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'turn') AS turns,
+       (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'outbox') AS replies,
+       (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event') AS events;
+
+-- name: recent_turns
+-- Count the turns that began since then, by state.
+SELECT state, count(*) AS turns FROM turn WHERE started_at_ms >= :since_ms
+GROUP BY state ORDER BY state;
+
 -- name: counts
 -- Count what no index counts. Reads every session's row. Entries are what the sessions count.
 SELECT (SELECT count(*) FROM session WHERE ended_at_ms IS NOT NULL) AS sessions_ended,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +51,19 @@ def totals(w: World) -> list[dict[str, int]]:
             "processes_open": count(w, "instance", lambda row: row["closed_at_ms"] is None),
         }
     ]
+
+
+def numbers(w: World) -> list[dict[str, int]]:
+    tables = {"messages": "inbox", "turns": "turn", "replies": "outbox", "events": "event"}
+    highest = {
+        name: max(row[f"{table}_no"] for _, row in w.rows(table)) for name, table in tables.items()
+    }
+    return [highest]
+
+
+def recent_turns(w: World) -> list[dict[str, Any]]:
+    found = Counter(row["state"] for _, row in w.rows("turn") if row["started_at_ms"] >= NOW)
+    return [{"state": name, "turns": turns} for name, turns in sorted(found.items())]
 
 
 def counts(w: World) -> list[dict[str, int]]:
@@ -125,6 +139,8 @@ READS = [
         [{"import_files": 0}],
         without("import_file"),
     ),
+    Read("status.numbers", "the highest numbers", {}, numbers),
+    Read("status.recent_turns", "those since then, by state", {"since_ms": NOW}, recent_turns),
     Read("status.counts", "every count", {}, counts),
     Read(
         "status.counts",
