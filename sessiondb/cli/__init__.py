@@ -20,13 +20,14 @@
     metrics.py    metrics
     session_ids.py  ids as a terminal shows them
     findings.py   the findings of verify
+    doctor.py     doctor
     salvage.py    salvage: what can be read of a damaged file
 
 Commands that read open the file read-only and hold no snapshot while they print, so a slow
 terminal or a pager never keeps a gateway's WAL from being reset. Text from the database is
 escaped before it reaches a terminal. The commands that write are `import`, `migrate`, `append`,
-`gc`, `unarchive`, `pin`, `unpin`, `delete`, `redact`, `restore-backup`, `undo`, `reset`,
-`branch`, `fork`, and an operator's decisions about what a gateway left behind.
+`gc`, `unarchive`, `pin`, `unpin`, `doctor --fix`, `delete`, `redact`, `restore-backup`, `undo`,
+`reset`, `branch`, `fork`, and an operator's decisions about what a gateway left behind.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ TASKS = {
         "redact": LazyCommand("deletion", "Delete what one entry says, for good."),
     },
     "Repair": {
+        "doctor": LazyCommand("doctor", "Show all that is wrong, what it means, and what to do."),
         "verify": LazyCommand("overview", "Check every invariant of a database."),
         "salvage": LazyCommand("salvage", "Salvage what can be read of a damaged file."),
     },

@@ -79,6 +79,7 @@ def commands(path: Path, folder: Path) -> dict[str, list[str]]:
         "compactions": ["compactions", str(path), "--json"],
         "export": ["export", str(path), str(out), "--session", "agent:main:more:1"],
         "export --format": ["export", str(path), str(folder / "read"), "--format", "html"],
+        "doctor": ["doctor", str(path)],
         "metrics": ["metrics", str(path), "--json"],
         "verify": ["verify", str(path), "--json"],
         "query": ["query", str(path), "SELECT count(*), max(payload) FROM entry"],
