@@ -1177,6 +1177,7 @@ class SessionDB:
         dest: str | os.PathLike[str],
         *,
         session: Session | str | None = None,
+        openclaw: bool = False,
         overwrite: bool = False,
         progress: Progress | None = None,
         redactor: Redactor | None = None,
@@ -1185,6 +1186,8 @@ class SessionDB:
     ) -> ExportReport:
         """Write every session, or one, as files that pi and OpenClaw read.
 
+        With `openclaw`, `dest` becomes a home that OpenClaw takes for its own: every transcript
+        under `agents/<agent>/sessions`, and rows of the index that name it and its last time.
         Imported sessions get their own file names. Each file is on disk when it appears. May
         be repeated. A file that is there already and differs is left alone and reported,
         unless `overwrite`. `session` may be an id or a key, too. With a `redactor`, the files are
@@ -1208,6 +1211,7 @@ class SessionDB:
             self.backend,
             dest,
             session_no=session.ref.session_no if session is not None else None,
+            openclaw=openclaw,
             overwrite=overwrite,
             progress=progress,
             protect=self._own_files(),

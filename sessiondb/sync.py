@@ -809,6 +809,7 @@ class SessionDB(_Proxy[database.SessionDB]):
         dest: str | os.PathLike[str],
         *,
         session: Session | str | None = None,
+        openclaw: bool = False,
         overwrite: bool = False,
         progress: Progress | None = None,
         redactor: Redactor | None = None,
@@ -820,6 +821,7 @@ class SessionDB(_Proxy[database.SessionDB]):
             lambda: self._peer.export(
                 dest,
                 session=chosen,
+                openclaw=openclaw,
                 overwrite=overwrite,
                 progress=progress,
                 redactor=redactor,

@@ -351,6 +351,7 @@ def _print_quarantined(report: ImportReport, *, verbose: bool) -> None:
     short_help="Write transcripts back as files, byte for byte.",
     examples=(
         "sessiondb export gateway.db copies",
+        "sessiondb export gateway.db home --openclaw",
         "sessiondb export gateway.db copies --session agent:main:discord:channel:1",
         "sessiondb export gateway.db ended.html --format html --session ended-one",
         "sessiondb export gateway.db tables --format csv",
@@ -359,6 +360,11 @@ def _print_quarantined(report: ImportReport, *, verbose: bool) -> None:
 @database_argument
 @click.argument("dest", metavar="DEST", type=click.Path(path_type=Path))
 @click.option("--session", metavar="SESSION", help="Only this session. Default: all.")
+@click.option(
+    "--openclaw",
+    is_flag=True,
+    help="DEST is a home of OpenClaw: lay the files out as it takes them for its own.",
+)
 @click.option(
     "--format",
     "format_",
@@ -380,6 +386,7 @@ def export(
     db: str,
     dest: Path,
     session: str | None,
+    openclaw: bool,
     format_: ExportFormat,
     branch: str | None,
     overwrite: bool,
@@ -410,6 +417,7 @@ def export(
             report = opened.export(
                 dest,
                 session=chosen,
+                openclaw=openclaw,
                 overwrite=overwrite,
                 progress=progress,
                 redactor=redactor,

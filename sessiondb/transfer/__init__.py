@@ -9,6 +9,7 @@
     early_lines                   entries that stand before their parents
     jsonl_reader, jsonl_writer    bytes to entries, and back
     openclaw_index                `sessions.json`, row by row
+    openclaw_home                 what OpenClaw demands of the files of an export
     openclaw_sqlite               an agent's database, as the files that it stands for
     recognition                   whose a file is, by its first lines
     exporter                      export: sessions to files

@@ -53,9 +53,10 @@ from sessiondb.transcript.formats import PI
 from sessiondb.transcript.registry import FORMAT_FIELD, header_fields
 from sessiondb.words import ExportFormat, ExportStatus
 
-from .folder_scan import INDEX_NAME, file_name, inodes_of, stem_of
+from .folder_scan import INDEX_NAME, agent_of, file_name, inodes_of, stem_of
 from .jsonl_reader import UnreadableFile, open_transcript
 from .jsonl_writer import appended_lines, imported_bytes, own_entries, shared_lines
+from .openclaw_home import HomeFile, name_in_home, rows_in_home
 from .openclaw_index import keys_in, new_row, renew_index, write_index
 from .progress import Progress
 from .reading import ENDINGS, require_library
@@ -96,6 +97,7 @@ async def export(
     *,
     session_no: int | None = None,
     one_file: bool = False,
+    openclaw: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
     protect: Sequence[str] = (),
@@ -106,14 +108,15 @@ async def export(
     """Write sessions as files. Each is on disk when it appears. May be repeated.
 
     With `session_no` only that session is written, and no index. Then `dest` may also be the name
-    of a `.jsonl` file, and with `one_file` it is a file's name. `protect` are the database's own
-    files, which are never replaced. In another `format` than that of transcripts, a file's name
-    ends as that one's do, and there is no index. `branch` is the id of the entry at which the
-    path of the one session ends that is then written.
+    of a `.jsonl` file, and with `one_file` it is a file's name. With `openclaw` it is a home of
+    OpenClaw. `protect` are the database's own files, which are never replaced. In another `format`
+    than that of transcripts, a file's name ends as that one's do, and there is no index. `branch`
+    is the id of the entry at which the path of the one session ends that is then written.
 
     Raises:
         InvalidInput: the destination cannot be created, or is not a folder. The
             format's library is not installed. A branch without a session and a format.
+            A home of OpenClaw with one of them.
         NotFound: no such entry.
     """
     if format != TRANSCRIPT:
@@ -122,6 +125,11 @@ async def export(
         raise InvalidInput(
             "a branch is one of a session, and a transcript's file has all of them: "
             "name the session, and a format that is for reading"
+        )
+    if openclaw and (session_no is not None or format != TRANSCRIPT):
+        raise InvalidInput(
+            "a home of OpenClaw has the transcripts of all sessions: name neither a session nor "
+            "another format"
         )
     ending = ENDINGS.get(format, ".jsonl")
     try:
@@ -134,7 +142,7 @@ async def export(
             f"{os.fspath(dest)}: cannot export there: {why}. Choose another folder.",
             path=os.fspath(dest),
         ) from error
-    plans = await _plan(backend, session_no)
+    plans = await _plan(backend, session_no, openclaw=openclaw)
     if format != TRANSCRIPT:
         plans = _to_read(plans, ending)
     if single is not None:
@@ -169,7 +177,10 @@ async def export(
             plan.session_no: plan.name for plan in reversed(plans) if plan.session_no is not None
         }
         taken: set[str] = set()
-        for name, index in await _indexes(backend, names):
+        indexes = await _indexes(backend, names)
+        if openclaw:
+            indexes = await _for_openclaw(backend, folder, indexes, plans)
+        for name, index in indexes:
             plan = _Plan(name, None, None, None, len(index))
             _name_safely(plan, taken, ending=".json")
             report.append(
@@ -282,7 +293,7 @@ async def _whole(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 
-async def _plan(backend: Backend, session_no: int | None) -> list[_Plan]:
+async def _plan(backend: Backend, session_no: int | None, *, openclaw: bool) -> list[_Plan]:
     """List the files of an export, each under a name of its own."""
     plans: list[_Plan] = []
     after_no = 0
@@ -315,7 +326,12 @@ async def _plan(backend: Backend, session_no: int | None) -> list[_Plan]:
             )
         after_no = sessions[-1].session_no
     taken: set[str] = set()
+    agents = await _agents(backend) if openclaw else {}
     for plan in plans:
+        if openclaw:
+            is_live = plan.source is None or plan.source.kind in ("live", "pi")
+            agent_id = agents.get(plan.session_no or 0, plan.agent_id)
+            plan.name = name_in_home(plan.name, agent_id, is_live=is_live)
         _name_safely(plan, taken)
     return plans
 
@@ -424,6 +440,41 @@ async def _indexes(backend: Backend, names: dict[int, str]) -> list[tuple[str, b
             rows = {key: new_row(row, None, names, folder) for key, row in bindings.items()}
             if rows:
                 found.append((f"{folder}/{INDEX_NAME}", write_index("", [], {}, rows).encode()))
+    return found
+
+
+async def _agents(backend: Backend) -> dict[int, str]:
+    """Return the agent of each session that has a key: its transcript is in that agent's folder."""
+    agents = await backend.read(lambda tx: tx.tuples("import_file.agents"), op="export.index")
+    return {
+        row.session_no: agent_id
+        for (agent_id,) in agents
+        for row in (await _bindings(backend, agent_id)).values()
+    }
+
+
+async def _for_openclaw(
+    backend: Backend, folder: str, indexes: list[tuple[str, bytes]], plans: Sequence[_Plan]
+) -> list[tuple[str, bytes]]:
+    """Return the indexes as OpenClaw takes them in a home: names of files, and times that hold."""
+    files = {
+        plan.session_no: HomeFile(
+            plan.name,
+            went_on=plan.source is None
+            or (plan.source.session_last_seq or 0) > plan.source.entries,
+        )
+        for plan in plans
+        if plan.session_no is not None
+    }
+    found = []
+    for name, content in indexes:
+        agent = agent_of(f"/{name.rpartition('/')[0]}") or "main"
+        keys = await threads.run(keys_in, content, agent)
+        bindings: dict[str, statements.ImportFileBindingsOfAgent] = {}
+        for agent_id in sorted({agent, *(key.agent_id for key in keys)}):
+            bindings |= await _bindings(backend, agent_id)
+        rows = partial(rows_in_home, content, agent, bindings, files, folder)
+        found.append((name_in_home(name, agent, is_live=False), await threads.run(rows)))
     return found
 
 

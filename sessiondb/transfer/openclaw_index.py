@@ -292,9 +292,9 @@ def plan_keys(
         except UnreadableIndex:
             rows = []  # nothing was bound from it
         earlier = _key_rows(rows, targets, agent_id, [])
-        known = {_key_of(entry, agent_id): entry for entry in rows}
+        known = {key_of(entry, agent_id): entry for entry in rows}
         if index.note is None:
-            there = {_key_of(entry, agent_id) for entry in index.entries} | index.held
+            there = {key_of(entry, agent_id) for entry in index.entries} | index.held
             plan.gone = {
                 key: row for key, row in known.items() if key is not None and key not in there
             }
@@ -388,7 +388,7 @@ def renew_index(
         return content
     by_key: dict[str, list[IndexEntry]] = {}
     for entry in entries:
-        if (key := _key_of(entry, agent_id)) is not None:
+        if (key := key_of(entry, agent_id)) is not None:
             by_key.setdefault(key, []).append(entry)
     # Only a live transcript is ever bound. A row that names an archive is left as it is.
     found = {file_name(name) for name in names.values() if name.rpartition("/")[0] == folder}
@@ -448,7 +448,8 @@ def _parsed(entry: IndexEntry, agent_id: str | None) -> SessionKey | None:
         return None  # a key outside the grammar is never bound, and its row stays as it is
 
 
-def _key_of(entry: IndexEntry, agent_id: str | None) -> str | None:
+def key_of(entry: IndexEntry, agent_id: str | None) -> str | None:
+    """Return the key of a row. None: it is outside the grammar."""
     key = _parsed(entry, agent_id)
     return key.text if key is not None else None
 

@@ -108,3 +108,11 @@ def test_the_database_may_come_from_the_environment(
     monkeypatch.setenv("SESSIONDB", str(tmp_db))
     assert "5 of them found equal" in ok("migrate", home)
     assert tmp_db.exists()
+
+
+def test_a_home_comes_back(home: Path, tmp_db: Path, tmp_path: Path) -> None:
+    ok("migrate", home, tmp_db)
+    ok("export", tmp_db, tmp_path / "back", "--openclaw")
+    rows = json.loads((tmp_path / "back" / SESSIONS / "sessions.json").read_text())
+    assert {row["sessionFile"] for row in rows.values()} == {"a.jsonl", "b.jsonl"}
+    assert "5 of them found equal. 18 new" in ok("migrate", tmp_path / "back", tmp_path / "2.db")
