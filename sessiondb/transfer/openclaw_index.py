@@ -294,7 +294,8 @@ def plan_keys(
         earlier = _key_rows(rows, targets, agent_id, [])
         known = {key_of(entry, agent_id): entry for entry in rows}
         if index.note is None:
-            there = {key_of(entry, agent_id) for entry in index.entries} | index.held
+            named = [*(entry.key for entry in index.entries), *index.held]
+            there = {_key_text(key, agent_id) for key in named}
             plan.gone = {
                 key: row for key, row in known.items() if key is not None and key not in there
             }
@@ -438,19 +439,23 @@ def keys_in(content: bytes, agent_id: str | None) -> list[SessionKey]:
         entries = read_index(content)[1]
     except UnreadableIndex:
         return []
-    return [key for entry in entries if (key := _parsed(entry, agent_id)) is not None]
+    return [key for entry in entries if (key := _parsed_key(entry.key, agent_id)) is not None]
 
 
-def _parsed(entry: IndexEntry, agent_id: str | None) -> SessionKey | None:
+def _parsed_key(text: str, agent_id: str | None) -> SessionKey | None:
     try:
-        return parse_key(entry.key, agent_id=agent_id)
+        return parse_key(text, agent_id=agent_id)
     except InvalidKey:
         return None  # a key outside the grammar is never bound, and its row stays as it is
 
 
 def key_of(entry: IndexEntry, agent_id: str | None) -> str | None:
     """Return the key of a row. None: it is outside the grammar."""
-    key = _parsed(entry, agent_id)
+    return _key_text(entry.key, agent_id)
+
+
+def _key_text(text: str, agent_id: str | None) -> str | None:
+    key = _parsed_key(text, agent_id)
     return key.text if key is not None else None
 
 

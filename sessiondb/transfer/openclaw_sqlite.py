@@ -369,7 +369,7 @@ class _AgentStore:
             if reason is not None:
                 remarks.append(f"{storable(node.session_key)}: not bound: {reason}")
                 if node.entry_valid != -1:
-                    held.add(storable(node.session_key).lower())
+                    held.add(storable(node.session_key))
             if text is not None:
                 rows.append(f"  {json.dumps(node.session_key)}: {text}")
         content = ("{\n" + ",\n".join(rows) + "\n}\n").encode()

@@ -416,6 +416,25 @@ async def test_a_conversation_that_went_on_here_is_not_set_aside(home: Path, tmp
     assert await state_of(tmp_db) == state
 
 
+async def test_a_key_whose_row_is_damaged_now_stays(tmp_path: Path, tmp_db: Path) -> None:
+    home = tmp_path / "home"
+    store = with_store(home)
+    name = "matrix:channel:!Room:Server.org"
+    store.window("z", name)
+    store.append("z", transcript_lines("z"))
+    store.key(name, "z")
+    await migrate(tmp_db, home)
+    keys = {session_id: keys for session_id, keys, _, _ in await state_of(tmp_db)}
+    store.run("UPDATE session_nodes SET entry_json = '{' WHERE current_session_id <> 'y'")
+    store.run("UPDATE session_nodes SET entry_valid = -1 WHERE current_session_id = 'y'")
+    store.close()
+    await migrate(tmp_db, home)
+    assert {session_id: keys for session_id, keys, _, _ in await state_of(tmp_db)} == keys | {
+        "y": ()
+    }
+    assert keys["z"] == (f"agent:ops:{name}",)
+
+
 async def test_a_key_that_was_bound_here_stays_when_its_row_goes(home: Path, tmp_db: Path) -> None:
     await migrate(tmp_db, home)
     async with sessiondb.open(tmp_db) as db:
