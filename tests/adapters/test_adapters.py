@@ -16,9 +16,11 @@ NAMES = sorted(path.stem for path in (ROOT / "sessiondb/adapters").glob("[a-z]*.
 IMPORTED = {
     "agent_framework": "agent_framework",
     "claude_agent_sdk": "claude_agent_sdk",
-    "openai_agents": "agents",
+    "google_adk": "google.adk.errors.already_exists_error",
+    "openai_agents": "agents.items",
+    "pydantic_ai": "pydantic_ai.conversation",
 }
-"""The package of each framework."""
+"""The first module of each framework that its adapter imports."""
 
 
 def extra(name: str) -> str:

@@ -60,6 +60,8 @@ FRAMEWORKS: Final = (
         ("claude_agent_sdk_conformance.py",),
         ("trio",),
     ),
-    # It ships no test: what runs are this project's own.
+    # These ship no tests: what runs are this project's own, beside the framework's own stores.
+    Framework("pydantic-ai", "pydantic-ai-slim", "2.68.0", (), ()),
+    Framework("google-adk", "google-adk", "2.13.0", (), (), ("aiosqlite==0.22.1",)),
     Framework("agent-framework", "agent-framework-core", "1.23.0", (), ()),
 )
