@@ -118,8 +118,8 @@ oracle: $(VENV)/.dev $(if $(SESSIONDB_ORACLE),,$(VENV)/.oracle/.installed) ## co
 	@$(BIN)/python -m tests.proofs.oracle --count $(or $(ORACLE),2000) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 # Each framework in an environment of its own, in .venv/.adapters, which distclean removes with the rest.
-adapters: $(VENV)/.dev ## run the frameworks' own tests against sessiondb/adapters (many minutes; ONLY=openai-agents; needs a network)
-	@$(BIN)/python -m tests.proofs.adapters $(ONLY)
+adapters: $(VENV)/.dev ## run the frameworks' own tests against sessiondb/adapters (many minutes; ONLY=openai-agents, ARGS=--bench; needs a network)
+	@$(BIN)/python -m tests.proofs.adapters $(ONLY) $(ARGS)
 
 soak: $(VENV)/.dev ## everything at once for 20 minutes, with bounds on what may grow (SOAK_MINUTES=, SEED=; ARGS="--help")
 	@echo "soak: $(or $(SOAK_MINUTES),20) minutes"

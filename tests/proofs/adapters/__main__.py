@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from .frameworks import FRAMEWORKS
-from .runs import Failed, run
+from .runs import Failed, bench, run
 
 
 def main() -> int:
@@ -14,13 +14,19 @@ def main() -> int:
     names = [framework.name for framework in FRAMEWORKS]
     parser = argparse.ArgumentParser(prog="make adapters", description=__doc__)
     parser.add_argument("framework", nargs="*", choices=[*names, []], help="all, if none is named")
-    chosen = parser.parse_args().framework or names
+    parser.add_argument("--bench", action="store_true", help="measure beside their SQLite stores")
+    asked = parser.parse_args()
     is_good = True
     for framework in FRAMEWORKS:
-        if framework.name not in chosen:
+        if asked.framework and framework.name not in asked.framework:
+            continue
+        if asked.bench and not framework.has_sqlite:
             continue
         try:
-            judged = run(framework, lambda text: _print(f"adapters: {text}"))
+            if asked.bench:
+                _print(bench(framework, _say))
+                continue
+            judged = run(framework, _say)
         except Failed as failed:
             _print(f"adapters: {failed}")
             is_good = False
@@ -30,6 +36,10 @@ def main() -> int:
         _print(f"adapters: {framework.requirement}: {judged}")
         is_good = is_good and not judged.wrong
     return 0 if is_good else 1
+
+
+def _say(text: str) -> None:
+    _print(f"adapters: {text}")
 
 
 def _print(text: str) -> None:

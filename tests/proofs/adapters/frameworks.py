@@ -20,6 +20,8 @@ class Framework:
     """Files of the source distribution, or of `plugins/` if it ships none."""
     needs: tuple[str, ...] = field(default=())
     """What these tests import."""
+    has_sqlite: bool = False
+    """Whether it has an SQLite store of its own, beside which `--bench` measures."""
 
     @property
     def requirement(self) -> str:
@@ -50,6 +52,7 @@ FRAMEWORKS: Final = (
             "pytest-mock",
             "sqlalchemy[asyncio]>=2",
         ),
+        has_sqlite=True,
     ),
     Framework(
         "claude-agent-sdk",
@@ -62,6 +65,6 @@ FRAMEWORKS: Final = (
     ),
     # These ship no tests: what runs are this project's own, beside the framework's own stores.
     Framework("pydantic-ai", "pydantic-ai-slim", "2.68.0", (), ()),
-    Framework("google-adk", "google-adk", "2.13.0", (), (), ("aiosqlite==0.22.1",)),
+    Framework("google-adk", "google-adk", "2.13.0", (), (), ("aiosqlite==0.22.1",), True),
     Framework("agent-framework", "agent-framework-core", "1.23.0", (), ()),
 )

@@ -124,6 +124,18 @@ def run(framework: Framework, say: Callable[[str], None]) -> Judged:
     return replace(judged, wrong=judged.wrong + _own(framework, python, say))
 
 
+def bench(framework: Framework, say: Callable[[str], None]) -> str:
+    """Return the lines of a table: the adapter beside the framework's own SQLite store.
+
+    Raises:
+        Failed: no package index, or the program failed.
+    """
+    home = FOLDER / f"{framework.name}-{framework.version}"
+    python = _installed(framework, home, say)
+    say(f"{framework.name}: benchmarks/adapters.py")
+    return _call([python, str(ROOT / "benchmarks/adapters.py"), framework.name])
+
+
 def _own(framework: Framework, python: str, say: Callable[[str], None]) -> tuple[str, ...]:
     """Run this project's tests of the adapter, which `make test` skips, and its program."""
     path = f"tests/adapters/test_{framework.name.replace('-', '_')}.py"
@@ -167,9 +179,10 @@ def _source(framework: Framework, home: Path, python: str, say: Callable[[str], 
     return source
 
 
-def _call(command: list[str]) -> None:
+def _call(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     if done.returncode != 0:
         raise Failed(
             f"{' '.join(command[:4])} ... failed. It needs a package index.\n{done.stderr[-2000:]}"
         )
+    return done.stdout
