@@ -58,7 +58,16 @@ from .limits import (
     REPLY_PAUSES_S,
     Limits,
 )
-from .maintenance import archive, deletion, health, metrics, retention, status, verify
+from .maintenance import (
+    archive,
+    archive_reading,
+    deletion,
+    health,
+    metrics,
+    retention,
+    status,
+    verify,
+)
 from .maintenance.archive import Restored
 from .maintenance.metrics import Metric
 from .maintenance.retention import RetentionReport
@@ -1183,6 +1192,7 @@ class SessionDB:
         redactor: Redactor | None = None,
         format: ExportFormat = "transcript",  # noqa: A002  # the word of the command line
         branch: str | None = None,
+        archived: bool = False,
     ) -> ExportReport:
         """Write every session, or one, as files that pi and OpenClaw read.
 
@@ -1196,13 +1206,19 @@ class SessionDB:
         In another `format`, each session is a file for people or their programs: one page of
         "html", "markdown", or a table, "csv", "ndjson" or "parquet", with a row for each entry.
         It has the current path. `branch` is the id of another entry at which the path of the
-        one session ends.
+        one session ends. With `archived`, archived sessions are read out of their archives.
+        Nothing is restored for it.
 
         Raises:
             InvalidInput: the destination cannot be made, there is no such format, or its
-                library is not installed.
+                library is not installed. `archived` with transcripts.
             NotFound: no such session, or entry.
         """
+        if archived and format == "transcript":
+            raise InvalidInput(
+                "a transcript is not written out of an archive; bring the session back with "
+                "`sessiondb unarchive DB SESSION` or db.unarchive(), or choose another format"
+            )
         if isinstance(session, str):
             text = session
             ref = await self.read("session.find", lambda tx: registry.named(tx, text))
@@ -1218,6 +1234,7 @@ class SessionDB:
             redactor=redactor,
             format=format,
             branch=branch,
+            find_archived=archive_reading.path_of if archived else None,
         )
 
     async def export_one(

@@ -815,6 +815,7 @@ class SessionDB(_Proxy[database.SessionDB]):
         redactor: Redactor | None = None,
         format: ExportFormat = "transcript",  # noqa: A002  # the word of the command line
         branch: str | None = None,
+        archived: bool = False,
     ) -> ExportReport:
         chosen = session if isinstance(session, str) else _peer_of(session)
         return self._loop.call(
@@ -827,6 +828,7 @@ class SessionDB(_Proxy[database.SessionDB]):
                 redactor=redactor,
                 format=format,
                 branch=branch,
+                archived=archived,
             )
         )
 

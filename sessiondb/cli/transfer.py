@@ -378,6 +378,9 @@ def _print_quarantined(report: ImportReport, *, verbose: bool) -> None:
     metavar="ENTRY",
     help="With --session and --format: the path to this entry.  [default: the current path]",
 )
+@click.option(
+    "--archived", is_flag=True, help="With --format: archived sessions too, out of their archives."
+)
 @click.option("--overwrite", is_flag=True, help="Replace existing files that have other content.")
 @redact_options("Write")
 @json_option()
@@ -389,6 +392,7 @@ def export(
     openclaw: bool,
     format_: ExportFormat,
     branch: str | None,
+    archived: bool,
     overwrite: bool,
     redact: bool,
     redact_emails: bool,
@@ -411,6 +415,8 @@ def export(
             refuse("--branch is an entry of one session; name it with --session.")
         if branch is not None and format_ == "transcript":
             refuse("a transcript's file has all branches; --branch goes with another --format.")
+        if archived and format_ == "transcript":
+            refuse("a transcript is not written out of an archive; see `sessiondb unarchive`.")
         end = entry_id_of(opened, chosen, branch) if chosen is not None and branch else None
         with Progress("exporting", quiet=as_json) as progress:
             on_interrupt(partial(_about_export, dest, progress))
@@ -423,6 +429,7 @@ def export(
                 redactor=redactor,
                 format=format_,
                 branch=end,
+                archived=archived,
             )
         sessions = session_column(opened, (file.session_id for file in report.files))
     if as_json:

@@ -61,6 +61,7 @@ from .openclaw_index import keys_in, new_row, renew_index, write_index
 from .progress import Progress
 from .reading import ENDINGS, require_library
 from .reading import content as reading_content
+from .reading.path import FindArchived
 from .redaction import LineShape, Redactor, counted
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ async def export(
     redactor: Redactor | None = None,
     format: ExportFormat = TRANSCRIPT,  # noqa: A002  # the word of the option
     branch: str | None = None,
+    find_archived: FindArchived | None = None,
 ) -> ExportReport:
     """Write sessions as files. Each is on disk when it appears. May be repeated.
 
@@ -112,6 +114,7 @@ async def export(
     OpenClaw. `protect` are the database's own files, which are never replaced. In another `format`
     than that of transcripts, a file's name ends as that one's do, and there is no index. `branch`
     is the id of the entry at which the path of the one session ends that is then written.
+    `find_archived` reads the path of an archived session out of its archive, for another format.
 
     Raises:
         InvalidInput: the destination cannot be created, or is not a folder. The
@@ -166,7 +169,13 @@ async def export(
             _content(backend, plan)
             if format == TRANSCRIPT
             else _to_be_read(
-                backend, plan, format, branch=branch, redactor=redactor, redacted=redacted
+                backend,
+                plan,
+                format,
+                branch=branch,
+                redactor=redactor,
+                redacted=redacted,
+                find_archived=find_archived,
             )
         )
         file = await writer.write(plan.name, parts, session_id=plan.session_id, note=plan.note)
@@ -213,6 +222,7 @@ async def _to_be_read(
     branch: str | None,
     redactor: Redactor | None,
     redacted: Counter[str],
+    find_archived: FindArchived | None,
 ) -> AsyncIterator[bytes]:
     """Yield the bytes of one file that is for reading.
 
@@ -221,7 +231,13 @@ async def _to_be_read(
     """
     assert plan.session_no is not None, "a conversation is one of a session"
     parts = reading_content(
-        backend, plan.session_no, name, branch=branch, redactor=redactor, redacted=redacted
+        backend,
+        plan.session_no,
+        name,
+        branch=branch,
+        redactor=redactor,
+        redacted=redacted,
+        find_archived=find_archived,
     )
     try:
         async for part in parts:

@@ -175,3 +175,30 @@ def test_an_export_never_overwrites_another_file_unless_told_to(
     assert file.read_text() == "somebody else's\n"
     ok("export", tmp_db, out, "--overwrite")
     assert "somebody" not in file.read_text()
+
+
+# -- export to be read -----------------------------------------------------------------------------
+
+
+def test_a_conversation_is_written_in_a_format_and_along_a_branch(db: Path, tmp_path: Path) -> None:
+    page, one = tmp_path / "talk.html", tmp_path / "one.md"
+    assert "1 written" in ok("export", db, page, "--format", "html", "--session", KEY)
+    assert "question 11" in page.read_text()
+    markdown = ("export", db, one, "--format", "markdown", "--session", KEY)
+    assert "1 written" in ok(*markdown, "--branch", 2)
+    assert "question 0" in one.read_text()
+    assert "question 1 " not in one.read_text()
+    assert "left alone" in run(*markdown).output
+    assert "1 written" in ok(*markdown, "--overwrite")
+    assert "question 11" in one.read_text()
+    every = json.loads(ok("export", db, tmp_path / "all", "--format", "csv", "--json"))
+    assert len(every["files"]) == 3
+    assert every["ok"]
+
+
+def test_options_of_a_format_are_refused_without_it(db: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert "--session" in fails(2, "export", db, out, "--format", "html", "--branch", 2)
+    assert "--format" in fails(2, "export", db, out, "--session", KEY, "--branch", 2)
+    assert "unarchive" in fails(2, "export", db, out, "--archived")
+    assert not out.exists()

@@ -366,6 +366,49 @@ def test_an_archived_session_is_reported_and_others_are_written(tmp_path: Path) 
     assert "sessiondb unarchive DB ended" in states["ended"][1]
 
 
+def test_an_archived_session_is_read_out_of_its_archive(tmp_path: Path) -> None:
+    with sync.open(tmp_path / "a.db") as db:
+        origin = db.create_session("origin")
+        first = origin.append({"role": "user", "content": "the root"})
+        left = origin.append({"role": "user", "content": "the left way"})
+        origin.branch(first.entry_id)
+        origin.append({"role": "user", "content": "the right way"})
+        fork = origin.fork(entry=left.entry_id, session_id="fork")
+        fork.append_many([{"role": "user", "content": f"of the fork {at}"} for at in range(30)])
+        fork.append({"type": "compaction", "summary": "in short", "tokensBefore": 9})
+        moved = db.create_session("moved")
+        for text in ("one", "two", "three"):
+            last = moved.append({"role": "user", "content": text})
+        moved.branch(moved.entries()[1].entry_id)
+        names = ("origin", "fork", "moved")
+        before = {name: _texts(db, name, tmp_path / "before") for name in names}
+        for name in names:
+            db.session_by_id(name).end()
+        policy = sessiondb.RetentionPolicy(max_sessions=0, idle_days=0)
+        for _ in names:  # a fork's origin goes after it
+            db.gc(policy)
+        assert all(db.session_by_id(name).info().archived_at_ms for name in names)
+        size = db.query("SELECT count(*) FROM entry").rows
+        assert {name: _texts(db, name, tmp_path / "after") for name in names} == before
+        assert db.query("SELECT count(*) FROM entry").rows == size
+        refused = db.export(tmp_path / "x", session=moved, format="html")
+        assert [file.status for file in refused.files] == ["failed"]
+        with pytest.raises(InvalidInput, match="unarchive"):
+            db.export(tmp_path / "x", session=moved, archived=True)
+    assert "of the fork 29" in before["fork"][0]
+    assert "the right way" in before["origin"][0]
+    assert last.entry_id not in before["moved"][1]
+
+
+def _texts(db: sync.SessionDB, name: str, folder: Path) -> tuple[str, str]:
+    """Return a conversation as Markdown, without its keys, and as lines of JSON."""
+    session = db.session_by_id(name)
+    return (
+        written(session, folder, "markdown", archived=True),
+        written(session, folder, "ndjson", archived=True),
+    )
+
+
 def test_a_redactor_sees_what_is_said_and_counts_it(tmp_path: Path) -> None:
     secret = "AKIAIOSFODNN7EXAMPLE"
     with sync.open(tmp_path / "a.db") as db:

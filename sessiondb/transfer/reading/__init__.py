@@ -27,7 +27,7 @@ from sessiondb.transfer.redaction import Redactor
 
 from .html import Html
 from .markdown import Markdown
-from .path import Heading, heading, next_page
+from .path import FindArchived, Heading, archived_heading, heading, pages
 from .tables import Csv, Ndjson, Parquet
 
 __all__ = ["ENDINGS", "content", "require_library"]
@@ -76,26 +76,34 @@ async def content(
     branch: str | None = None,
     redactor: Redactor | None = None,
     redacted: Counter[str],
+    find_archived: FindArchived | None = None,
 ) -> AsyncIterator[bytes]:
     """Yield one conversation in a format, in pieces of a page of entries.
 
     `branch` is the id of the entry at which the path ends. None: the head. With a redactor,
-    `redacted` counts what it found.
+    `redacted` counts what it found. `find_archived` reads a session's path out of its archive.
 
     Raises:
         NotFound: no such entry.
         SessionArchived: its entries are in an archive.
     """
     writer = _WRITERS[name]()
-    top = await backend.read(lambda tx: heading(tx, session_no, branch), op="export.reading")
+    archived = None
+    if find_archived is not None and branch is None:
+        archived = await find_archived(backend, session_no)
+    top = await backend.read(
+        lambda tx: (
+            heading(tx, session_no, branch)
+            if archived is None
+            else archived_heading(tx, session_no, archived)
+        ),
+        op="export.reading",
+    )
+    read = pages(backend, session_no, top.head_no) if archived is None else archived.pages(backend)
     if redactor is not None:
         top = replace(top, title=redactor.text(top.title, redacted))
     yield await threads.run(writer.begin, top)
-    after_no: int | None = None
-    while entries := await backend.read(
-        next_page(session_no, top.head_no, after_no), op="export.reading"
-    ):
-        after_no = entries[-1].entry_no
+    async for entries in read:
         yield await threads.run(_page, writer, entries, redactor, redacted)
     yield await threads.run(writer.end)
 

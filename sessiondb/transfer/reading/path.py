@@ -6,10 +6,11 @@ in a short snapshot of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass
+from typing import Protocol
 
-from sessiondb.backend import ReadTx
+from sessiondb.backend import Backend, ReadTx
 from sessiondb.errors import InvalidInput
 from sessiondb.limits import PAGE_ROWS
 from sessiondb.models import Entry, SessionInfo
@@ -24,6 +25,22 @@ from sessiondb.transcript.paths import (
     session_of,
 )
 from sessiondb.transcript.state import load_state, no_entry
+
+
+class ArchivedPath(Protocol):
+    """The path of an archived session, as `maintenance` reads it."""
+
+    @property
+    def head_no(self) -> int | None: ...
+    @property
+    def start_no(self) -> int | None: ...
+    @property
+    def session_nos(self) -> Collection[int]: ...
+    def pages(self, backend: Backend) -> AsyncIterator[list[Entry]]: ...
+
+
+FindArchived = Callable[[Backend, int], Awaitable[ArchivedPath | None]]
+"""What finds it, by the session's number. None: the session is not archived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +90,30 @@ def heading(tx: ReadTx, session_no: int, branch: str | None) -> Heading:
             session_id=info.session_id,
         )
     return Heading(title, info, session_no, found.entry_no, None, _owners(tx, found.entry_no))
+
+
+def archived_heading(tx: ReadTx, session_no: int, found: ArchivedPath) -> Heading:
+    """Describe an archived session."""
+    info = registry.info(tx, session_no)
+    owners = {number: registry.info(tx, number).session_id for number in found.session_nos}
+    title = info.name or info.session_id
+    return Heading(title, info, session_no, found.head_no, found.start_no, owners)
+
+
+async def pages(
+    backend: Backend, session_no: int, head_no: int | None
+) -> AsyncIterator[list[Entry]]:
+    """Yield the entries of a path, oldest first.
+
+    Raises:
+        SessionArchived: they went into an archive meanwhile.
+    """
+    after_no: int | None = None
+    while entries := await backend.read(
+        next_page(session_no, head_no, after_no), op="export.reading"
+    ):
+        after_no = entries[-1].entry_no
+        yield entries
 
 
 def _owners(tx: ReadTx, head_no: int | None) -> dict[int, str]:
