@@ -95,11 +95,13 @@ class EarlyLines:
         return True
 
     def _store(self, state: State, draft: Draft, line: int, odd: list[str]) -> None:
-        oddities = len(odd)
+        oddities, cursor = len(odd), _cursor_behind(draft)
+        if draft.append_parent_id is not None and self._is_waiting(draft.append_parent_id):
+            draft.append_parent_id = None  # it is in the file before the record
         entry_no = replay(self._tx, state, draft, odd, behind_last=self._behind_last)
         self._behind_last = True
         is_ignored = draft.type == "leaf" and len(odd) > oddities
-        self._cursor = _cursor_behind(draft) if not is_ignored else None
+        self._cursor = cursor if not is_ignored else None
         if not self.waiting and not self._missing:
             return
         _found(self._tx, self._import_file_no, draft.entry_id, line, seq_of(entry_no))

@@ -202,10 +202,19 @@ def leaf(target_id: str, **fields: Any) -> dict[str, Any]:
             ],
             ["late", "early", "next"],
         ),
+        (
+            [
+                said("e", "late"),
+                said("orphan", "nobody"),
+                leaf("e", appendParentId="orphan"),
+                said("next", "orphan"),
+            ],
+            ["late", "e", "next"],
+        ),
         # Of two lines with one id the last one is followed.
         ([said("e", "early"), said("e", "late"), said("next", "e")], ["late", "e", "next"]),
     ],
-    ids=["side", "side-behind", "leaf", "twins"],
+    ids=["side", "side-behind", "leaf", "leaf-behind-what-waits", "twins"],
 )
 @pytest.mark.parametrize("batch", [1, 2, 100])
 async def test_a_side_append_and_a_repeated_id_are_as_openclaw_reads_them(
