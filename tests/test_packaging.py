@@ -85,7 +85,10 @@ def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
         if path.suffix in (".py", ".pyi")
     }
     assert {name for name in package if name.endswith((".py", ".pyi"))} == modules
-    assert {Path(name).suffix for name in package} <= {".py", ".pyi", ".sql", ".typed"}
+    assert {Path(name).suffix for name in package} <= {
+        *(".py", ".pyi", ".sql", ".typed"),
+        *(".css", ".js"),  # of the page that an export writes
+    }
 
 
 def test_the_wheel_carries_its_licence_and_its_command(wheel: Path) -> None:

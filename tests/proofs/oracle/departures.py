@@ -116,6 +116,12 @@ DEPARTURES: Final = (
         (_header(), _FIRST, {}),
     ),
     Departure(
+        "last-line-without-type",
+        "pi",
+        "likewise of a last line that names a parent, but has no type. OpenClaw's head stays, too",
+        (_header(), _FIRST, _message("b", "a"), _entry("", "c", "a")),
+    ),
+    Departure(
         "text-for-a-list",
         "pi",
         "pi hands a text on as it is, and OpenClaw puts it into a block. Both send the same",

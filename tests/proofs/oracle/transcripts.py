@@ -506,6 +506,8 @@ class _Pi(_Tree):
         super()._damage()
         if self.odd("an entry without a type", 0.01):
             self._place({"type": self.pick(["", 5, None, [], {}])}, self._new_id())
+            # As the last line it ends a conversation for pi, and nothing for an import.
+            self._place(self._message(), self._new_id())
 
 
 @dataclass
