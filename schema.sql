@@ -580,6 +580,88 @@ CREATE TABLE archive_chunk (
   PRIMARY KEY (archive_no, chunk_no)
 ) STRICT, WITHOUT ROWID;
 
+-- The search index (`sessiondb search`). It is made from the entries and holds nothing of its own,
+-- so it can be dropped and built again at any time. It is empty until a person builds it.
+-- Background steps fill it, and no append waits for it.
+--
+-- What a person would read of each entry: what was said, results of tools, commands and their
+-- output, summaries. No images, no reasoning, no arguments of calls. The index was filled from
+-- these very texts, and takes words out by them. So a step of the schema that changes this view
+-- also empties the index.
+CREATE VIEW search_text AS
+SELECT e.entry_no,
+       substr(CASE
+         WHEN NOT json_valid(e.payload) THEN ''   -- damaged
+         WHEN e.type = 'message' THEN
+           CASE json_type(e.payload, '$.message.content')
+             WHEN 'text' THEN e.payload ->> '$.message.content'
+             WHEN 'array' THEN
+               (SELECT group_concat(CASE
+                         WHEN b.type = 'text' THEN b.value
+                         WHEN b.value ->> '$.type' IN ('text', 'input_text', 'output_text')
+                         THEN b.value ->> '$.text'
+                         WHEN b.value ->> '$.type' = 'refusal' THEN b.value ->> '$.refusal'
+                         WHEN b.value ->> '$.type' <> 'tool_result' THEN NULL
+                         WHEN json_type(b.value, '$.content') = 'text'
+                         THEN b.value ->> '$.content'
+                         WHEN json_type(b.value, '$.content') = 'array' THEN
+                           (SELECT group_concat(r.value ->> '$.text', char(10))
+                            FROM json_each(b.value, '$.content') AS r
+                            WHERE r.type = 'object' AND r.value ->> '$.type' = 'text')
+                       END, char(10))
+                FROM json_each(e.payload, '$.message.content') AS b
+                WHERE b.type IN ('object', 'text'))
+             ELSE coalesce(iif(json_type(e.payload, '$.message.command') = 'text',
+                               (e.payload ->> '$.message.command') || char(10), ''), '')
+                  || CASE json_type(e.payload, '$.message.output')
+                       WHEN 'text' THEN e.payload ->> '$.message.output'
+                       WHEN 'array' THEN
+                         (SELECT coalesce(group_concat(b.value ->> '$.text', char(10)), '')
+                          FROM json_each(e.payload, '$.message.output') AS b
+                          WHERE b.type = 'object' AND b.value ->> '$.type' = 'input_text')
+                       ELSE '' END
+                  || coalesce(iif(json_type(e.payload, '$.message.refusal') = 'text',
+                                  e.payload ->> '$.message.refusal', ''), '')
+           END
+         WHEN e.type IN ('compaction', 'branch_summary')
+         THEN iif(json_type(e.payload, '$.summary') = 'text', e.payload ->> '$.summary', '')
+         WHEN e.type = 'custom_message' THEN
+           CASE json_type(e.payload, '$.content')
+             WHEN 'text' THEN e.payload ->> '$.content'
+             WHEN 'array' THEN
+               (SELECT group_concat(b.value ->> '$.text', char(10))
+                FROM json_each(e.payload, '$.content') AS b
+                WHERE b.type = 'object' AND b.value ->> '$.type' = 'text')
+           END
+         WHEN e.type = 'session_info'
+         THEN iif(json_type(e.payload, '$.name') = 'text', e.payload ->> '$.name', '')
+       END, 1, 100000) AS text
+FROM entry AS e;
+
+-- The words of these texts. From any shell:
+--   SELECT t.session_id, t.seq, snippet(search, 0, '[', ']', '...', 12)
+--   FROM search JOIN transcript AS t ON t.entry_no = search.rowid
+--   WHERE search MATCH '"invoice" "4711"' ORDER BY search.rowid DESC LIMIT 20;
+CREATE VIRTUAL TABLE search USING fts5 (
+  text, content = 'search_text', content_rowid = 'entry_no',
+  tokenize = 'unicode61 remove_diacritics 2'
+);
+
+-- How far the entries of each session are in the index. No row: none of them is.
+CREATE TABLE search_session (
+  session_no   INTEGER PRIMARY KEY REFERENCES session (session_no),
+  after_no     INTEGER NOT NULL,                -- entries behind this one ...
+  indexed_no   INTEGER NOT NULL                 -- ... up to this one are in the index
+) STRICT;
+
+-- One row while there is an index. None: nobody has built one, or it was dropped.
+CREATE TABLE search_state (
+  state_no     INTEGER PRIMARY KEY CONSTRAINT search_state_once CHECK (state_no = 1),
+  built_at_ms  INTEGER NOT NULL,                -- when a person asked for it
+  purging      INTEGER NOT NULL DEFAULT 0       -- 1: words that were taken out are still in its
+                                                -- older parts, until those are merged
+) STRICT;
+
 -- Views for the shell. They compute everything from the tables above. None is stored.
 --
 -- Names. `X_log` has a row for each X, with its times and how it ended. `X_open` has those that

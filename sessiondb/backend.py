@@ -94,11 +94,23 @@ else:  # sessiondb/statements.pyi does not exist at run time: no start makes its
             """Run a named statement that changes rows. Return how many it changed."""
 
 
+class Word(NamedTuple):
+    """A word of a text, as the search index compares it: small letters, without accents."""
+
+    start: int
+    """Where it begins in the text's UTF-8, in bytes."""
+    end: int
+    word: str
+
+
 class ReadTx(Reads, Protocol):
     """One snapshot of the database."""
 
     def tuples(self, statement: str, /, **params: SqlValue) -> list[tuple[Any, ...]]:
         """Return every row as a plain tuple: for bulk reads, where named rows would cost time."""
+
+    def words(self, text: str) -> list[Word]:
+        """Return the words of a text, as the search index has them."""
 
     def layout_faults(self) -> list[str]:
         """Return how the schema and the settings of the file differ from what the engine makes.

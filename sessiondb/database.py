@@ -94,6 +94,8 @@ from .models import (
     Outcome,
     QueryResult,
     Reply,
+    SearchIndexed,
+    SearchPage,
     SessionInfo,
     VerifyReport,
     Withdrawn,
@@ -102,7 +104,16 @@ from .paging import read_pages
 from .salvage import pipeline as salvaging
 from .salvage.report import SalvageReport
 from .timers import SYSTEM
-from .transcript import compaction, foreign_ids, formats, listing, registry, reset_policy
+from .transcript import (
+    compaction,
+    foreign_ids,
+    formats,
+    listing,
+    registry,
+    reset_policy,
+    search,
+    search_index,
+)
 from .transcript import details as details_rules
 from .transcript.batch import Batch
 from .transcript.compaction import GivenUp
@@ -1289,6 +1300,67 @@ class SessionDB:
         return await retention.gc(
             self.backend, policy, dry_run=dry_run, every=every, now_ms=self.clock.stamp_ms()
         )
+
+    async def search(
+        self,
+        words: str,
+        *,
+        session: Session | None = None,
+        agent_id: str | None = None,
+        role: str | None = None,
+        since_ms: int = 0,
+        before: int | None = None,
+        limit: int = 20,
+    ) -> SearchPage:
+        """Return a page of the entries that have some words: the newest session first.
+
+        An entry has all of the words, in any order. Those in quotes stand side by side. No other
+        character means anything. Capitals and accents make no difference. A word is found whole.
+        What is not in the index yet is read, newest entries first, and `unread` counts what was
+        too much for that. Without an index (`build_search`) that is most of the database.
+
+        A fork shares entries. They are found once, with the session that they were appended to.
+        With `session`, also those that it shares. Entries that a session has left by an undo or a
+        switch of branches are found, and marked. `role` is that of a message, or the type of
+        another entry. `before` is `next` of the page before. A page may have fewer hits than
+        `limit`, or none, although `next` says that others follow.
+
+        Raises:
+            InvalidInput: there is no word to search for, there are too many, or `limit` is not 1
+                to 200.
+            SearchDamaged: the index is damaged. `build_search(rebuild=True)` makes it anew.
+        """
+        filters = search.Filters(
+            session_no=session.ref.session_no if session is not None else None,
+            agent_id=agent_id,
+            role=role,
+            since_ms=since_ms,
+        )
+        return await self.read("search", lambda tx: search.page(tx, words, filters, before, limit))
+
+    async def build_search(self, *, rebuild: bool = False) -> SearchIndexed:
+        """Build the search index. Return when every entry is in it.
+
+        From then on there is one: `run_recovery` puts new entries there, until `drop_search`. No
+        append waits for it. In bounded steps, each durable, beside which others write. A call that
+        was interrupted is to be repeated, and goes on. `rebuild` begins anew.
+
+        Raises:
+            StoreReadOnly: the database was opened for reading.
+            StoreFull: the disk is full. Completed steps stay.
+        """
+        return await search_index.build(self.backend, rebuild=rebuild)
+
+    async def drop_search(self) -> None:
+        """Empty the search index, and stop to fill it. Durable, and may be repeated.
+
+        One transaction. Others that write wait for it, about a second for 500 MB of index.
+        """
+        await search_index.drop(self.backend)
+
+    async def search_indexed(self) -> SearchIndexed:
+        """Return whether there is a search index, and how many entries are not in it yet."""
+        return await search_index.indexed(self.backend)
 
     async def delete(
         self,

@@ -11,6 +11,7 @@
     |-- StoreFull                  the disk is full: rolled back. Free space and retry
     |-- StoreFailed                an I/O error before COMMIT: rolled back. It reconnects
     |-- StoreDamaged               the file fails its own checks: salvage it, or restore a backup
+    |   `-- SearchDamaged          ... in its search index only: messages are as they were
     |-- StoreReadOnly              a write to a database that was opened for reading
     |-- ReadTooLong                a snapshot passed its maximum age: read in pages
     |-- ConstraintFailed           a rule of the schema refused the change. Its name is in the error
@@ -154,6 +155,13 @@ class StoreDamaged(SessionDBError):
     """
 
     session_id: str | None = None
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SearchDamaged(StoreDamaged):
+    """The search index is damaged. Messages are as they were. Build the index anew with
+    `sessiondb search DB --rebuild`.
+    """
 
 
 class StoreReadOnly(SessionDBError):

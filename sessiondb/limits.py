@@ -229,6 +229,28 @@ STEP_ROWS_FIRST = 100
 STEP_ROWS_MIN = 100
 STEP_BYTES = 512 * KIB
 STEP_MS = 5.0
+# Pages of the search index that one step merges: 4 KiB each, so a step takes a few milliseconds.
+SEARCH_MERGE_PAGES = 32
+# Sessions whose newest entries one step puts into the index.
+SEARCH_SESSIONS_AT_ONCE = 50
+# Steps that a gateway's upkeep does between two looks at its queue: 2 s beside callers.
+SEARCH_STEPS_OF_UPKEEP = 5
+# Steps that a redaction or a deletion merges the index for, to get the words out of its older
+# parts. 100 of them rewrite 13 MB. Upkeep does the rest.
+SEARCH_PURGE_STEPS = 100
+# Hits of one page, and matches that are examined for it. A filter that leaves few of them (an
+# agent, a role) ends a page early, and the next one continues there.
+SEARCH_HITS_MAX = 200
+SEARCH_LOOK_AT_ONCE = 500
+SEARCH_LOOK_MAX = 5_000
+# Entries that are not in the index yet, and are read for a search: newest ones first. About
+# 0.2 s where each of them has the word.
+SEARCH_TAIL_SESSIONS = 200
+SEARCH_TAIL_ENTRIES = 1_000
+SEARCH_TAIL_CHARS = MIB
+# Words of one search.
+SEARCH_WORDS_MAX = 64
+SEARCH_WORDS_CHARS_MAX = 4_000
 # Backups and vacuums of one process that run or wait. They go one after another, at
 # some 100 MiB a second and slower beside callers, so the last of 16 backups of a
 # gigabyte waits for minutes. A caller that asks for more asks in a loop.

@@ -318,6 +318,57 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchHit:
+    """An entry that has the words of a search."""
+
+    session_id: str
+    """The session that it was appended to. Its forks share it."""
+    agent_id: str | None
+    entry_id: str
+    entry_no: int
+    seq: int
+    type: str
+    role: str | None
+    appended_at_ms: int
+    snippet: str
+    """The part of its text that has the words."""
+    marks: tuple[tuple[int, int], ...]
+    """Where they are in the snippet: the first character, and the one behind the last."""
+    on_path: bool
+    """False: the session has left it, by an undo or a switch of branches."""
+    archived: bool = False
+    """True: it was read from an archive."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPage:
+    """A page of what a search has found: the newest session first, and of it the last entry."""
+
+    hits: tuple[SearchHit, ...]
+    next: int | None
+    """Where the next page begins (`before`). None: this was the last one."""
+    unread: int
+    """Entries that are neither in the index nor were read for this search, because they are too
+    many."""
+    built: bool
+    """False: there is no index, so only the newest entries were read."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchIndexed:
+    """What is in the search index."""
+
+    built: bool
+    """False: there is none."""
+    purging: bool
+    """True: the bytes of words that were deleted are still in its older parts."""
+    entries: int
+    """Entries that can be searched, in all."""
+    behind: int
+    """Those of them that are not in the index yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class VerifyReport:
     """What `verify` checked and found."""
 

@@ -1734,6 +1734,100 @@ class SalvageChunk(NamedTuple):
     content: bytes
 
 
+class SearchState(NamedTuple):
+    """search.state: Return the row of the index. No row: there is no index."""
+
+    built_at_ms: int
+    purging: int
+
+
+class SearchBehind(NamedTuple):
+    """search.behind: Return sessions with entries that are not in the index yet, newest first."""
+
+    session_no: int
+    last_seq: int
+    indexed_no: int
+
+
+class SearchCountBehind(NamedTuple):
+    """search.count_behind: Return how many entries are not in the index, of how many."""
+
+    behind: int
+    entries: int
+
+
+class SearchIndexed(NamedTuple):
+    """search.indexed: Return how far a session is in the index, and whether it may be put there."""
+
+    after_no: int | None
+    indexed_no: int | None
+    last_seq: int
+    archived_at_ms: int | None
+
+
+class SearchParts(NamedTuple):
+    """search.parts: Return how many parts the index has, up to two."""
+
+    parts: int
+
+
+class SearchMatches(NamedTuple):
+    """search.matches: Return the numbers of entries with some words, last ones first."""
+
+    entry_no: int
+
+
+class SearchDescribed(NamedTuple):
+    """search.described: Return those of some entries that are asked for, last ones first. A line of a file that is two entries is found once. So is a checkpoint, which is a copy of its session: with its session."""
+
+    entry_no: int
+    entry_id: str
+    branch_no: int | None
+    type: str
+    role: str | None
+    appended_at_ms: int
+    session_no: int
+    session_id: str
+    agent_id: str | None
+    head_no: int | None
+
+
+class SearchSnippet(NamedTuple):
+    """search.snippet: Return the part of an entry's text that has some words. Each is between two marks."""
+
+    content: bytes | None
+
+
+class SearchTexts(NamedTuple):
+    """search.texts: Return the texts of a range of entries, last ones first."""
+
+    entry_no: int
+    content: bytes | None
+
+
+class SearchCursors(NamedTuple):
+    """search.cursors: Return how far the sessions are in the index, with what they have, a page at a time."""
+
+    session_no: int
+    after_no: int
+    indexed_no: int
+    session_id: str
+    last_seq: int
+    archived_at_ms: int | None
+
+
+class SearchDocuments(NamedTuple):
+    """search.documents: Return the numbers that the index has, a page at a time, each with its entry and with how far its session is in the index. NULL: there is none."""
+
+    document_no: int
+    entry_no: int | None
+    after_no: int | None
+    indexed_no: int | None
+
+
+SearchMissing = SearchMatches  # search.missing
+
+
 class SessionIdsByPrefix(NamedTuple):
     """session_ids.by_prefix: Return the sessions whose id begins with a prefix, and ends with the letters of `tail`. An id is no shorter than both. Two rows are enough to know that it is ambiguous."""
 
@@ -1917,7 +2011,7 @@ class StatusProcesses(NamedTuple):
 
 
 class StatusRelations(NamedTuple):
-    """status.relations: Return the tables and views by name, views first: what a query may name."""
+    """status.relations: Return the tables and views by name, views first: what a query may name. The tables in which FTS5 keeps the search index are nothing to read."""
 
     name: str
     type: str
@@ -3188,6 +3282,30 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["salvage.chunk"], /, *, archive_no: SqlValue, after: SqlValue) -> SalvageChunk | None: ...
     @overload
+    def first(self, statement: Literal["search.state"], /) -> SearchState | None: ...
+    @overload
+    def first(self, statement: Literal["search.behind"], /, *, limit: SqlValue) -> SearchBehind | None: ...
+    @overload
+    def first(self, statement: Literal["search.count_behind"], /) -> SearchCountBehind | None: ...
+    @overload
+    def first(self, statement: Literal["search.indexed"], /, *, session_no: SqlValue) -> SearchIndexed | None: ...
+    @overload
+    def first(self, statement: Literal["search.parts"], /) -> SearchParts | None: ...
+    @overload
+    def first(self, statement: Literal["search.matches"], /, *, words: SqlValue, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> SearchMatches | None: ...
+    @overload
+    def first(self, statement: Literal["search.described"], /, *, numbers: SqlValue, branch_no: SqlValue, agent_id: SqlValue, role: SqlValue, since_ms: SqlValue, checkpoints: SqlValue) -> SearchDescribed | None: ...
+    @overload
+    def first(self, statement: Literal["search.snippet"], /, *, words: SqlValue, entry_no: SqlValue) -> SearchSnippet | None: ...
+    @overload
+    def first(self, statement: Literal["search.texts"], /, *, after_no: SqlValue, last_no: SqlValue, limit: SqlValue) -> SearchTexts | None: ...
+    @overload
+    def first(self, statement: Literal["search.cursors"], /, *, after_session_no: SqlValue, limit: SqlValue) -> SearchCursors | None: ...
+    @overload
+    def first(self, statement: Literal["search.documents"], /, *, after_no: SqlValue, limit: SqlValue) -> SearchDocuments | None: ...
+    @overload
+    def first(self, statement: Literal["search.missing"], /, *, after_no: SqlValue, last_no: SqlValue, limit: SqlValue) -> SearchMissing | None: ...
+    @overload
     def first(self, statement: Literal["session_ids.by_prefix"], /, *, prefix: SqlValue, prefix_end: SqlValue, tail: SqlValue, limit: SqlValue) -> SessionIdsByPrefix | None: ...
     @overload
     def first(self, statement: Literal["session_ids.id_neighbours"], /, *, session_id: SqlValue) -> SessionIdsIdNeighbours | None: ...
@@ -3798,6 +3916,30 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["salvage.chunk"], /, *, archive_no: SqlValue, after: SqlValue) -> SalvageChunk: ...
     @overload
+    def one(self, statement: Literal["search.state"], /) -> SearchState: ...
+    @overload
+    def one(self, statement: Literal["search.behind"], /, *, limit: SqlValue) -> SearchBehind: ...
+    @overload
+    def one(self, statement: Literal["search.count_behind"], /) -> SearchCountBehind: ...
+    @overload
+    def one(self, statement: Literal["search.indexed"], /, *, session_no: SqlValue) -> SearchIndexed: ...
+    @overload
+    def one(self, statement: Literal["search.parts"], /) -> SearchParts: ...
+    @overload
+    def one(self, statement: Literal["search.matches"], /, *, words: SqlValue, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> SearchMatches: ...
+    @overload
+    def one(self, statement: Literal["search.described"], /, *, numbers: SqlValue, branch_no: SqlValue, agent_id: SqlValue, role: SqlValue, since_ms: SqlValue, checkpoints: SqlValue) -> SearchDescribed: ...
+    @overload
+    def one(self, statement: Literal["search.snippet"], /, *, words: SqlValue, entry_no: SqlValue) -> SearchSnippet: ...
+    @overload
+    def one(self, statement: Literal["search.texts"], /, *, after_no: SqlValue, last_no: SqlValue, limit: SqlValue) -> SearchTexts: ...
+    @overload
+    def one(self, statement: Literal["search.cursors"], /, *, after_session_no: SqlValue, limit: SqlValue) -> SearchCursors: ...
+    @overload
+    def one(self, statement: Literal["search.documents"], /, *, after_no: SqlValue, limit: SqlValue) -> SearchDocuments: ...
+    @overload
+    def one(self, statement: Literal["search.missing"], /, *, after_no: SqlValue, last_no: SqlValue, limit: SqlValue) -> SearchMissing: ...
+    @overload
     def one(self, statement: Literal["session_ids.by_prefix"], /, *, prefix: SqlValue, prefix_end: SqlValue, tail: SqlValue, limit: SqlValue) -> SessionIdsByPrefix: ...
     @overload
     def one(self, statement: Literal["session_ids.id_neighbours"], /, *, session_id: SqlValue) -> SessionIdsIdNeighbours: ...
@@ -4407,6 +4549,30 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["salvage.chunk"], /, *, archive_no: SqlValue, after: SqlValue) -> list[SalvageChunk]: ...
     @overload
+    def all(self, statement: Literal["search.state"], /) -> list[SearchState]: ...
+    @overload
+    def all(self, statement: Literal["search.behind"], /, *, limit: SqlValue) -> list[SearchBehind]: ...
+    @overload
+    def all(self, statement: Literal["search.count_behind"], /) -> list[SearchCountBehind]: ...
+    @overload
+    def all(self, statement: Literal["search.indexed"], /, *, session_no: SqlValue) -> list[SearchIndexed]: ...
+    @overload
+    def all(self, statement: Literal["search.parts"], /) -> list[SearchParts]: ...
+    @overload
+    def all(self, statement: Literal["search.matches"], /, *, words: SqlValue, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> list[SearchMatches]: ...
+    @overload
+    def all(self, statement: Literal["search.described"], /, *, numbers: SqlValue, branch_no: SqlValue, agent_id: SqlValue, role: SqlValue, since_ms: SqlValue, checkpoints: SqlValue) -> list[SearchDescribed]: ...
+    @overload
+    def all(self, statement: Literal["search.snippet"], /, *, words: SqlValue, entry_no: SqlValue) -> list[SearchSnippet]: ...
+    @overload
+    def all(self, statement: Literal["search.texts"], /, *, after_no: SqlValue, last_no: SqlValue, limit: SqlValue) -> list[SearchTexts]: ...
+    @overload
+    def all(self, statement: Literal["search.cursors"], /, *, after_session_no: SqlValue, limit: SqlValue) -> list[SearchCursors]: ...
+    @overload
+    def all(self, statement: Literal["search.documents"], /, *, after_no: SqlValue, limit: SqlValue) -> list[SearchDocuments]: ...
+    @overload
+    def all(self, statement: Literal["search.missing"], /, *, after_no: SqlValue, last_no: SqlValue, limit: SqlValue) -> list[SearchMissing]: ...
+    @overload
     def all(self, statement: Literal["session_ids.by_prefix"], /, *, prefix: SqlValue, prefix_end: SqlValue, tail: SqlValue, limit: SqlValue) -> list[SessionIdsByPrefix]: ...
     @overload
     def all(self, statement: Literal["session_ids.id_neighbours"], /, *, session_id: SqlValue) -> list[SessionIdsIdNeighbours]: ...
@@ -4791,6 +4957,18 @@ class Reads(Protocol):
     def page(self, statement: Literal["salvage.import_files"], /, *, after: SqlValue, limit: int, bytes_max: int = ...) -> Page[SalvageImportFiles]: ...
     @overload
     def page(self, statement: Literal["salvage.archives"], /, *, after: SqlValue, limit: int, bytes_max: int = ...) -> Page[SalvageArchives]: ...
+    @overload
+    def page(self, statement: Literal["search.behind"], /, *, limit: int, bytes_max: int = ...) -> Page[SearchBehind]: ...
+    @overload
+    def page(self, statement: Literal["search.matches"], /, *, words: SqlValue, low_no: SqlValue, high_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[SearchMatches]: ...
+    @overload
+    def page(self, statement: Literal["search.texts"], /, *, after_no: SqlValue, last_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[SearchTexts]: ...
+    @overload
+    def page(self, statement: Literal["search.cursors"], /, *, after_session_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[SearchCursors]: ...
+    @overload
+    def page(self, statement: Literal["search.documents"], /, *, after_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[SearchDocuments]: ...
+    @overload
+    def page(self, statement: Literal["search.missing"], /, *, after_no: SqlValue, last_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[SearchMissing]: ...
     @overload
     def page(self, statement: Literal["session_ids.by_prefix"], /, *, prefix: SqlValue, prefix_end: SqlValue, tail: SqlValue, limit: int, bytes_max: int = ...) -> Page[SessionIdsByPrefix]: ...
     @overload
@@ -5252,6 +5430,34 @@ class Writes(Protocol):
     def run(self, statement: Literal["salvage.make_session"], /, *, session_no: SqlValue, session_id: SqlValue, version: SqlValue, at_ms: SqlValue, formats: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.make_lane"], /, *, lane: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["search.begin"], /, *, now_ms: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["search.merge_by_hand"], /) -> int: ...
+    @overload
+    def run(self, statement: Literal["search.end"], /) -> int: ...
+    @overload
+    def run(self, statement: Literal["search.empty"], /) -> int: ...
+    @overload
+    def run(self, statement: Literal["search.forget_sessions"], /) -> int: ...
+    @overload
+    def run(self, statement: Literal["search.put"], /, *, after_no: SqlValue, last_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["search.advance"], /, *, session_no: SqlValue, after_no: SqlValue, indexed_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["search.take_out"], /, *, after_no: SqlValue, last_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["search.retreat"], /, *, after_no: SqlValue, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["search.forget_session"], /, *, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["search.merge"], /, *, pages: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["search.merge_all"], /, *, pages: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["search.ask_purge"], /) -> int: ...
+    @overload
+    def run(self, statement: Literal["search.end_purge"], /) -> int: ...
     @overload
     def run(self, statement: Literal["stopping.withdraw"], /, *, told_no: SqlValue, inbox_no: SqlValue) -> int: ...
     @overload

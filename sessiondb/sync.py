@@ -80,6 +80,7 @@ from .models import (
     OpenMessage,
     Receipt,
     Reply,
+    SearchPage,
     VerifyReport,
 )
 from .transcript.batch import Batch as AsyncBatch
@@ -699,6 +700,9 @@ class SessionDB(_Proxy[database.SessionDB]):
     migrate = _call(database.SessionDB.migrate)
     backup = _call(database.SessionDB.backup)
     gc = _call(database.SessionDB.gc)
+    build_search = _call(database.SessionDB.build_search)
+    drop_search = _call(database.SessionDB.drop_search)
+    search_indexed = _call(database.SessionDB.search_indexed)
     unarchive = _call(database.SessionDB.unarchive)
 
     run_recovery = _serve(database.SessionDB.run_recovery)
@@ -849,6 +853,30 @@ class SessionDB(_Proxy[database.SessionDB]):
                 namespace=namespace,
                 archive=archive,
                 abort_running=abort_running,
+            )
+        )
+
+    @_mirrors(database.SessionDB.search)
+    def search(
+        self,
+        words: str,
+        *,
+        session: Session | None = None,
+        agent_id: str | None = None,
+        role: str | None = None,
+        since_ms: int = 0,
+        before: int | None = None,
+        limit: int = 20,
+    ) -> SearchPage:
+        return self._loop.call(
+            lambda: self._peer.search(
+                words,
+                session=_peer_of(session),
+                agent_id=agent_id,
+                role=role,
+                since_ms=since_ms,
+                before=before,
+                limit=limit,
             )
         )
 

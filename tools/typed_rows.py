@@ -42,6 +42,10 @@ EXPRESSIONS = {
     "inbox.open.payload": "str",
     "inbox.open_of_session.payload": "str",
     "inbox.payload.payload": "str",
+    "search.snippet.content": "bytes | None",
+    "search.texts.content": "bytes | None",
+    "search.indexed.after_no": "int | None",
+    "search.indexed.indexed_no": "int | None",
     "keys": "str",  # a JSON array
     "retention.newest.keys": "int",
     "retention.oldest.keys": "int",
@@ -135,6 +139,8 @@ def stored_types(connection: apsw.Connection) -> dict[tuple[str, str], str]:
         for _, name, kind, required, _, key in connection.execute(
             f"PRAGMA table_info({table})"
         ).fetchall():
+            if not kind:
+                continue  # of a table of FTS5's, which have no types
             never_null = required or (key and kind == "INTEGER")
             found[table, name] = words.get(name, PYTHON[kind]) + ("" if never_null else " | None")
     return found

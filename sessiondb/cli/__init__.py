@@ -11,6 +11,7 @@
     deletion.py   delete, redact
     sessions.py   sessions
     overview.py   context, compactions, status, verify
+    search.py     search: words in what was said, and the index for them
     show.py       show, tail: transcripts for people
     history.py    epochs, diff, undo, reset, branch, fork
     transfer.py   import, export, append
@@ -27,7 +28,8 @@ Commands that read open the file read-only and hold no snapshot while they print
 terminal or a pager never keeps a gateway's WAL from being reset. Text from the database is
 escaped before it reaches a terminal. The commands that write are `import`, `migrate`, `append`,
 `gc`, `unarchive`, `pin`, `unpin`, `doctor --fix`, `delete`, `redact`, `restore-backup`, `undo`,
-`reset`, `branch`, `fork`, and an operator's decisions about what a gateway left behind.
+`reset`, `branch`, `fork`, `search --build`, and an operator's decisions about what a gateway
+left behind.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ TASKS = {
         "epochs": LazyCommand("history", "List the generations of a session's context."),
         "diff": LazyCommand("history", "Show what left a context between two epochs."),
         "metrics": LazyCommand("metrics", "Print the figures of a database for Prometheus."),
+        "search": LazyCommand("search", "Find words in what was said, the newest session first."),
         "query": LazyCommand("query", "Run a read-only SQL query and print its rows."),
     },
     "A gateway's queue": {

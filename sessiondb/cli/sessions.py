@@ -38,7 +38,8 @@ _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
-def _span_s(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
+def span_s(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
+    """Return a length of time in seconds. The callback of an option."""
     if text is None:
         return None
     found = _SPAN.fullmatch(text.strip())
@@ -63,7 +64,7 @@ def _span_s(_context: click.Context, _option: click.Parameter, text: str | None)
 @click.option(
     "--active",
     metavar="TIME",
-    callback=_span_s,
+    callback=span_s,
     help="Only sessions that changed in this time, such as 30m, 2h or 7d.",
 )
 @click.option(

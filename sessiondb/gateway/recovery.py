@@ -47,9 +47,14 @@ from sessiondb import events, process, threads
 from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.clock import Clock
 from sessiondb.errors import SessionDBError
-from sessiondb.limits import INTERRUPTED_ATTEMPTS_MAX, LEASE_GRACE_MS, RESUME_BUDGET_S
+from sessiondb.limits import (
+    INTERRUPTED_ATTEMPTS_MAX,
+    LEASE_GRACE_MS,
+    RESUME_BUDGET_S,
+    SEARCH_STEPS_OF_UPKEEP,
+)
 from sessiondb.timers import SYSTEM
-from sessiondb.transcript import compaction
+from sessiondb.transcript import compaction, search_index
 
 from . import (
     cancellation,
@@ -480,6 +485,8 @@ async def run_recovery(
                 decisions = await plan_resumes(db, policy, memory)
                 if any(decision.action not in ("later", "paused", "ask") for decision in decisions):
                     await resume(db, policy, memory)
+                if not await search_index.fill(db.backend, steps_max=SEARCH_STEPS_OF_UPKEEP):
+                    sleep_s = 0.0
                 backoff.reset()
             except SessionDBError as error:
                 sleep_s = min(every_s, backoff.next_delay(error))

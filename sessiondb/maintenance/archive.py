@@ -50,7 +50,7 @@ from sessiondb.limits import (
     STEP_BYTES,
     STEP_ROWS,
 )
-from sessiondb.transcript import registry
+from sessiondb.transcript import registry, search_index
 from sessiondb.transcript.keys import parse_key
 from sessiondb.transcript.paths import entry_number
 
@@ -351,6 +351,10 @@ def _move(tx: Tx, row: statements.ArchiveGet, to_state: str) -> None:
 
 async def _delete(backend: Backend, row: statements.ArchiveGet) -> None:
     """Delete the rows that the archive holds, a few at a time."""
+    # Its words come out of the search index by the entries that have them.
+    await search_index.forget_session(backend, row.session_no)
+    if row.encoding == "none":
+        await search_index.ask_purge(backend)
     low_no, high_no = entry_number(row.session_no, 0), entry_number(row.session_no, SEQ_MAX)
     batch_size = BatchSize()
 
@@ -460,6 +464,7 @@ async def _restore_one(backend: Backend, row: statements.ArchiveGet) -> None:
     elif row.state in ("deleting", "archived"):
         if row.state == "archived":
             await check_chunks(backend, row)
+        await search_index.forget_session(backend, row.session_no)
         await backend.step(lambda tx: _begin_restoring(tx, row), op="restore.begin")
     await advance(backend, row.archive_no)
 

@@ -31,6 +31,7 @@ from sessiondb.errors import NotFound
 from sessiondb.json_text import dumps
 from sessiondb.limits import DELETE_TRIES_MAX, PAGE_ROWS, STEP_ROWS
 from sessiondb.models import DeleteReport
+from sessiondb.transcript import search_index
 
 from . import archive, retention
 from .retention_plan import measure
@@ -72,6 +73,9 @@ async def delete(
     last = await backend.read(lambda tx: tx.one("deletion.last_event"), op="delete.look")
     gone: list[int] = []
     kept: list[tuple[str, str]] = []
+    if not keep_archive:
+        # Words of one that is archived left the index when it was. Those of others ask themselves.
+        await search_index.ask_purge(backend)
     names = await backend.read(lambda tx: _names(tx, session_nos), op="delete.look")
     # A fork has the higher number, so it is deleted before the session that it shares entries with.
     for session_no in sorted(names, reverse=True):
@@ -89,9 +93,12 @@ async def delete(
         rows = await _forget(backend, gone, last.event_no)
     if namespace is not None and not keep_archive:
         rows["named_details"] = await _forget_details(backend, namespace)
+    indexed: tuple[str, ...] = ()
+    if gone and not keep_archive:
+        indexed = await search_index.left(backend)
     await retention.free_pages(backend)
     done = tuple(names[session_no] for session_no in reversed(gone))
-    left = await _left(backend, keep_archive) if gone or rows else ()
+    left = (*await _left(backend, keep_archive), *indexed) if gone or rows else ()
     return DeleteReport(
         deleted=() if keep_archive else done,
         archived=done if keep_archive else (),

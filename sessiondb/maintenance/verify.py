@@ -33,6 +33,7 @@ session are in `verify_session.py` (its row, branches and entries), `verify_text
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -43,7 +44,7 @@ from sessiondb.models import Finding, VerifyReport
 from sessiondb.transcript.paths import entry_number
 from sessiondb.waiter import sleep
 
-from . import verify_inbox, verify_receipts, verify_steps
+from . import verify_inbox, verify_receipts, verify_search, verify_steps
 from .verify_receipts import ReceiptWalk
 from .verify_session import SessionWalk
 from .verify_steps import (
@@ -74,6 +75,9 @@ _REBUILD = (
 )
 _RESTORE = "Keep the file as it is and restore this session from a backup."
 _POINTERS = "Fork the session at its last good entry and continue in the fork."
+
+_OF_SEARCH: Final = re.compile(r"FTS5 table main\.search\b|from table \"search\"")
+"""What SQLite says of an index that it cannot read."""
 
 ADVICE: Final[dict[str, str]] = {
     "file": "Keep the file as it is, and run `sessiondb salvage DB NEW` to recover what can be "
@@ -128,6 +132,7 @@ ADVICE: Final[dict[str, str]] = {
     "queue": "Run `sessiondb inbox DB --line-up`: it marks again who waits.",
     "turn": "Its lease ends it: a running lane takes the session over, and so does the next start.",
     "outbox": "See `sessiondb outbox DB`, and settle the reply by hand.",
+    "search": "Messages are as they were. Build the index anew: `sessiondb search DB --rebuild`.",
     "event": "Use another name for the consumer, or restore a backup.",
 }
 """Every check by name, with what to do when it fails."""
@@ -232,6 +237,7 @@ class Walk:
         yield from self._guarded("the turns", self._turns())
         yield from self._guarded("the outbox", self._outbox())
         yield from self._guarded("the consumers of events", single(self._cursors))
+        yield from self._guarded("the search index", verify_search.walk(self.add))
         yield from self._guarded("the list of sessions", self._each_session())
 
     def add(
@@ -267,11 +273,13 @@ class Walk:
         broken_rules: list[str] = []
 
         def check(tx: ReadTx) -> None:
+            verify_search.forget_what_was_read(tx)
             for row in tx.all("verify.file_full") if self.deep else tx.all("verify.file_quick"):
                 if row.problem.startswith("CHECK constraint failed"):
                     broken_rules.append(row.problem)  # SQLite names the table, and not the row
                 elif row.problem != "ok":
-                    self.add("file", None, f"SQLite: {row.problem}")
+                    check = "search" if _OF_SEARCH.search(row.problem) else "file"
+                    self.add(check, None, f"SQLite: {row.problem}")
 
         def rules(tx: ReadTx) -> None:
             # Asked always: SQLite checks no CHECK on a connection that only reads.

@@ -17,12 +17,12 @@ import re
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from types import CoroutineType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import apsw
 
 from sessiondb import errors, paging
-from sessiondb.backend import Row, SqlValue, load_statements
+from sessiondb.backend import Row, SqlValue, Word, load_statements
 from sessiondb.limits import PAGE_BYTES
 from sessiondb.paging import Page
 
@@ -30,6 +30,10 @@ from . import layout
 
 # After these errors a connection is closed and opened again: its cache of the file may be wrong.
 SPOILING = (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.ReadOnlyError)
+
+# As the table `search` of schema.sql has it.
+TOKENIZER: Final = "unicode61"
+TOKENIZER_OPTIONS: Final = ("remove_diacritics", "2")
 
 _PARAMETER = re.compile(r":([A-Za-z_][A-Za-z0-9_]*)")
 
@@ -157,6 +161,12 @@ class Snapshot:
             self._check_count(prepared, len(rows), params)
         return rows
 
+    def words(self, text: str) -> list[Word]:
+        connection = self.usable("the words of a text")
+        tokenize = connection.fts5_tokenizer(TOKENIZER, list(TOKENIZER_OPTIONS))
+        encoded = text.encode("utf-8", "surrogatepass")
+        return [Word(*found) for found in tokenize(encoded, apsw.FTS5_TOKENIZE_DOCUMENT, None)]
+
     def layout_faults(self) -> list[str]:
         connection = self.usable("the schema")
         try:
@@ -230,6 +240,8 @@ class Snapshot:
             # A body passed to read() tried to write: a bug of the body, not of the disk.
             error.add_note(f"sessiondb: statement {statement}")
             raise error
+        if isinstance(error, apsw.CorruptError) and statement.startswith("search."):
+            _fail_search(error, statement, path)
         if isinstance(error, SPOILING):
             self.failure = error
         reraise(error, f"statement {statement}", self.interrupted, path)
@@ -267,6 +279,17 @@ class WriteTransaction(Snapshot):
         if prepared.changes is not None:
             self._check_count(prepared, changed, params)
         return changed
+
+
+def _fail_search(error: apsw.CorruptError, statement: str, path: str) -> NoReturn:
+    """Tell damage of the search index from damage of what it is made from.
+
+    Messages are as they were, and the connection has read nothing wrong of them.
+    """
+    raise errors.SearchDamaged(
+        f"statement {statement}: the search index of {path or 'DB'} is damaged ({error}). Messages "
+        f"are as they were. Build it anew with `sessiondb search {path or 'DB'} --rebuild`."
+    ) from error
 
 
 def plain_result(value: Any, op: str) -> Any:

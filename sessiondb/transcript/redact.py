@@ -25,6 +25,7 @@ from sessiondb.json_text import dumps, loads, stored_text
 from sessiondb.limits import RETRY_PAUSE_MS
 from sessiondb.models import BY_HAND, BYTES_OF_ENTRY, REDACTED, EntryRef, Redacted
 
+from . import search_index
 from .append import require_named
 from .entries import REDACTED_FIELD, Draft, parse_line
 from .formats import OPENAI_RESPONSES, spoken
@@ -164,6 +165,7 @@ def apply(tx: Tx, planned: Plan) -> Redacted:
 
 def _put(tx: Tx, planned: Plan) -> None:
     if not planned.already:
+        indexed = search_index.take_out(tx, planned.entry_no)
         tx.run(
             "redact.put_entry",
             entry_no=planned.entry_no,
@@ -171,6 +173,8 @@ def _put(tx: Tx, planned: Plan) -> None:
             body_at=planned.draft.body_at if planned.draft.body_bytes else 0,
             body_bytes=planned.draft.body_bytes,
         )
+        if indexed:
+            search_index.put_back(tx, planned.entry_no)
         tx.run(
             "redact.mark_receipts",
             session_no=planned.session_no,

@@ -6,6 +6,7 @@ A `Session` holds nothing of its session, so it never disagrees with the databas
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sessiondb import events
@@ -43,6 +44,7 @@ from . import (
     redact,
     registry,
     rewind,
+    search_index,
 )
 from . import details as details_rules
 from .compaction_job import CompactionJob
@@ -794,9 +796,10 @@ class Session:
             planned = await self.db.read(
                 "redact.plan", lambda tx: redact.plan(tx, self.ref.session_no, entry)
             )
-        return await self.db.write(
+        done = await self.db.write(
             "redact", lambda tx: redact.apply(tx, planned), size=len(planned.payload)
         )
+        return replace(done, left=(*done.left, *await search_index.left(self.db.backend)))
 
     async def end(self) -> bool:
         """End the session. False if it had ended. It accepts no append any more.

@@ -1426,7 +1426,14 @@ HISTORY = "it tells what was then, and nothing else records it"
 CLOCK = "the clock only labels, and nothing else records that moment"
 CHOICE = "it is a choice of the application's or an operator's, and any value is right"
 CHANNEL = "only the channel knows it"
+INDEX = "an index for a search has plants of its own (tests/transcript/test_search.py)"
 NOT_KNOWABLE = {
+    "search_state.state_no": INDEX,
+    "search_state.built_at_ms": CLOCK,
+    "search_state.purging": INDEX,
+    "search_session.session_no": INDEX,
+    "search_session.after_no": INDEX,
+    "search_session.indexed_no": INDEX,
     "instance.host": HISTORY,
     "instance.boot_id": HISTORY,
     "instance.pid": HISTORY,

@@ -49,6 +49,7 @@ ENDED = ("superseded", "rejected", "failed", "cancelled", "expired", "abandoned"
 DONE = {"state": "failed", "finished_at_ms": 1}
 CHECKS = [
     Rule("wal_link_once", "wal_link", [{"link_no": 2}, {"link_no": 0}], []),
+    Rule("search_state_once", "search_state", [{"state_no": 2}, {"state_no": 0}], []),
     Rule(
         "session_no_fits_entry_no",
         "session live",
@@ -334,7 +335,7 @@ def key_rule(table: str) -> Rule:
     old: Values = {"__old__": key}
     if table == "foreign_id":  # a session has one at most, which is another rule
         old = {**old, "session_no": FRESH[table]["session_no"]}
-    good: list[Values] = [] if table == "wal_link" else [{}]
+    good: list[Values] = [] if table in ("wal_link", "search_state") else [{}]
     return Rule(f"{table} key", table, [old], good, f"{table}.{key[-1]}")
 
 
@@ -369,6 +370,7 @@ POINTERS = [
     pointer("outbox.instance_no -> instance", "outbox web:sent", nullable=True),
     pointer("event.session_no -> session", EVENT, nullable=True),
     pointer("archive.session_no -> session", "archive old/1"),
+    pointer("search_session.session_no -> session", "search_session live"),
     pointer("archive_chunk.archive_no -> archive", "archive_chunk old/3/0"),
 ]
 CASES = [*CHECKS, *UNIQUES, *KEYS, *POINTERS]

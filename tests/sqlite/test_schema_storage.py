@@ -101,6 +101,7 @@ def test_every_partial_index_is_listed_here() -> None:
 
 
 DEFAULTS = {
+    "search_state": {"purging": 0},
     "instance": {"unclean": 0},
     "session": {
         "last_seq": 0,

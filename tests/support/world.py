@@ -75,6 +75,8 @@ NEW = 9_000
 FRESH: dict[str, dict[str, Any]] = {
     "instance": {"instance_no": NEW},
     "wal_link": {"link_no": 1},  # there is no other row
+    "search_state": {"state_no": 1},  # the same
+    "search_session": {"session_no": 8},  # twin-undone, of which nothing is in the index
     "session": {"session_no": NEW, "session_id": "new"},
     "binding": {"session_key": "agent:main:new"},
     "session_details": {"session_no": 8},  # twin-undone, which has none
@@ -196,8 +198,10 @@ def tables() -> dict[str, Table]:
     """Return the tables of the schema, by name."""
     connection = apsw.Connection(":memory:")
     connection.execute(schema_text()).fetchall()
+    # An index for a search is a virtual table, over tables of its own.
     names = connection.execute(
-        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+        "SELECT name FROM pragma_table_list "
+        "WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite_%'"
     ).fetchall()
     found = {}
     for (name,) in names:
@@ -348,6 +352,8 @@ LABELS: dict[str, Callable[[Rows, Row], object]] = {
     "event": _event_label,
     "event_cursor": lambda _, row: row["consumer"],
     "wal_link": lambda _, row: row["link_no"],
+    "search_session": lambda rows, row: rows.name("session", row["session_no"]),
+    "search_state": lambda _, row: row["state_no"],
     "archive": lambda rows, row: f"{rows.name('session', row['session_no'])}/{row['archive_no']}",
     "archive_chunk": lambda rows, row: (
         f"{rows.name('archive', row['archive_no'])}/{row['chunk_no']}"

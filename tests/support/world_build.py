@@ -111,6 +111,7 @@ class Builder:
         self.sending()
         self.waiting()
         self.pauses()
+        self.search()
         self.consumers()
         assert self.clock < NOW, "the world was built in the past"
 
@@ -713,6 +714,16 @@ class Builder:
                 until_ms=until_ms,
                 reason=f"429 of {channel}",
             )
+
+    def search(self) -> None:
+        """Begin an index for a search. No entry is in it yet."""
+
+        tx = self.tx()
+        tx.run("search.begin", now_ms=NOW)
+        for name in ("twin", "live"):
+            number = self.number(name)
+            low_no = number << 32
+            tx.run("search.advance", session_no=number, after_no=low_no, indexed_no=low_no)
 
     def consumers(self) -> None:
         self.clock = NOW - 2 * SECOND

@@ -109,9 +109,12 @@ FROM instance
 WHERE closed_at_ms IS NULL ORDER BY instance_no DESC LIMIT :limit;
 
 -- name: relations
--- Return the tables and views by name, views first: what a query may name.
+-- Return the tables and views by name, views first: what a query may name. The tables in which
+-- FTS5 keeps the search index are nothing to read.
 SELECT name, type FROM sqlite_schema
-WHERE type IN ('view', 'table') AND name NOT LIKE 'sqlite^_%' ESCAPE '^' ORDER BY type DESC, name;
+WHERE type IN ('view', 'table') AND name NOT LIKE 'sqlite^_%' ESCAPE '^'
+  AND name NOT IN ('search_config', 'search_data', 'search_docsize', 'search_idx')
+ORDER BY type DESC, name;
 
 -- name: branches
 -- Return where a session's first branches left their parents, for a person to see.

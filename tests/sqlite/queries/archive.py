@@ -115,6 +115,7 @@ def twice(w: World) -> Changes:
 def deleted(w: World) -> Changes:
     number = max(row["archive_no"] for _, row in w.rows("archive")) + 1
     return {
+        "search_state 1": {"purging": 1},  # its words go from the bytes of the index, too
         "session job-tired": {"ended_at_ms": NOW, "archived_at_ms": NOW},
         "+event session_ended/operator": ANY,
         "-binding agent:west:job:tired": {},

@@ -90,7 +90,9 @@ def put_again(table: str) -> Change:
 
 
 EVENT = "compaction_started/operator/1"
-PUT = [table for table in FRESH if table not in ("lane", "wal_link")]
+# Of an index for a search nothing is put: it is built anew.
+NOT_PUT = ("lane", "wal_link", "search_state", "search_session")
+PUT = [table for table in FRESH if table not in NOT_PUT]
 
 
 def gone(*labels: str) -> Changes:

@@ -117,7 +117,7 @@ def relations(w: World) -> list[dict[str, str]]:
     rows = w.connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'").fetchall()
     views = sorted(name for (name,) in rows)
     return [{"name": name, "type": "view"} for name in views] + [
-        {"name": name, "type": "table"} for name in sorted(tables())
+        {"name": name, "type": "table"} for name in sorted({*tables(), "search"})
     ]
 
 

@@ -1,0 +1,197 @@
+"""Cases of queries/search.sql.
+
+The tables of FTS5 are no rows of the world. `tests/transcript/test_search.py` asks what is in them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.world import Changes, Recorder, Row, World
+from tests.support.world_build import NOW
+
+FIRST = "session twin"
+BEGUN = ("twin", "live")
+"""The sessions that the index knows. None of their entries is there yet."""
+
+
+def begin(_world: World, tx: Recorder) -> None:
+    """Build an index anew, which is empty."""
+    tx.run("search.end")
+    tx.run("search.forget_sessions")
+    tx.run("search.begin", now_ms=NOW + 1)
+
+
+def built(world: World, tx: Recorder) -> None:
+    """Put everything there."""
+    begin(world, tx)
+    for row in tx.all("search.behind", limit=500):
+        low_no, last_no = row.session_no << 32, row.session_no << 32 | row.last_seq
+        tx.run("search.put", after_no=low_no, last_no=last_no)
+        tx.run("search.advance", session_no=row.session_no, after_no=low_no, indexed_no=last_no)
+
+
+def with_entries(world: World) -> list[tuple[str, Row]]:
+    """Return the sessions that can be searched and have entries, newest first."""
+    found = [
+        (label, row)
+        for label, row in world.rows("session")
+        if row["archived_at_ms"] is None and row["last_seq"] > 0
+    ]
+    return sorted(found, key=lambda one: -one[1]["session_no"])
+
+
+def progress(world: World, label: str, after: int = 0, back: int = 0) -> Row:
+    """Return the row that says how far a session is in the index."""
+    row = world.row(label)
+    low_no = row["session_no"] << 32
+    return {"after_no": low_no + after, "indexed_no": low_no + row["last_seq"] - back}
+
+
+def all_progress(world: World) -> Changes:
+    found: Changes = {}
+    for label, _ in with_entries(world):
+        name = label.partition(" ")[2]
+        row = progress(world, label)
+        if name in BEGUN:
+            found[f"search_session {name}"] = {"indexed_no": row["indexed_no"]}
+        else:
+            found[f"+search_session {name}"] = row
+    return found
+
+
+def then(statement: str, *, full: bool = True, **values: Any) -> Any:
+    """Return a rule that builds the index, and runs a statement for one session."""
+
+    def rule(world: World, tx: Recorder) -> None:
+        (built if full else begin)(world, tx)
+        number = world.no(FIRST)
+        params = {"session_no": number} if "session_no" in values else {}
+        numbers = {
+            name: number << 32 | value for name, value in values.items() if name.endswith("_no")
+        } | params
+        others = {name: value for name, value in values.items() if not name.endswith("_no")}
+        tx.run(statement, **numbers, **others)
+
+    return rule
+
+
+STATE: Changes = {"search_state 1": {"built_at_ms": NOW + 1}}
+HERE = "search_session twin"
+EMPTY: Changes = {**STATE, **{f"-search_session {name}": {} for name in BEGUN}}
+
+
+def with_state(world: World) -> Changes:
+    return {**all_progress(world), **STATE}
+
+
+def without_first(world: World) -> Changes:
+    return {name: row for name, row in with_state(world).items() if name != HERE} | {f"-{HERE}": {}}
+
+
+def after_first(world: World) -> Changes:
+    return {**with_state(world), HERE: progress(world, FIRST, after=1)}
+
+
+def less_far(world: World) -> Changes:
+    far = progress(world, FIRST, back=1)["indexed_no"]
+    return {**with_state(world), HERE: {"indexed_no": far}}
+
+
+def advance_less(world: World, tx: Recorder) -> None:
+    built(world, tx)
+    number = world.no(FIRST)
+    last_no = (number << 32) + world.row(FIRST)["last_seq"] - 1
+    tx.run("search.advance", session_no=number, after_no=7, indexed_no=last_no)
+
+
+def ended(world: World) -> Changes:
+    return {**all_progress(world), "-search_state 1": {}}
+
+
+def purge_twice(world: World, tx: Recorder) -> None:
+    begin(world, tx)
+    tx.run("search.ask_purge")
+    tx.run("search.end_purge")
+
+
+CHANGES = [
+    Change("search.begin", "once", begin, EMPTY),
+    Change("search.put", "everything that can be searched", built, with_state),
+    Change("search.advance", "in the place of another number", advance_less, less_far),
+    Change("search.merge_by_hand", "no row", then("search.merge_by_hand", full=False), EMPTY),
+    Change("search.merge", "no row", then("search.merge", pages=9), with_state),
+    Change("search.merge_all", "no row", then("search.merge_all", pages=9), with_state),
+    Change("search.empty", "no row", then("search.empty"), with_state),
+    Change("search.forget_sessions", "of all", then("search.forget_sessions"), EMPTY),
+    Change("search.end", "the state", then("search.end"), ended),
+    Change(
+        "search.forget_session",
+        "of one",
+        then("search.forget_session", session_no=0),
+        without_first,
+    ),
+    Change(
+        "search.retreat",
+        "of one",
+        then("search.retreat", session_no=0, after_no=1),
+        after_first,
+    ),
+    Change("search.take_out", "no row", then("search.take_out", after_no=0, last_no=1), with_state),
+    Change(
+        "search.ask_purge",
+        "the state",
+        then("search.ask_purge", full=False),
+        {**EMPTY, "search_state 1": {"built_at_ms": NOW + 1, "purging": 1}},
+    ),
+    Change("search.end_purge", "the state", purge_twice, EMPTY),
+]
+GUARDS: list[Guard] = []
+
+
+def cursors(world: World) -> list[Any]:
+    found = [(label.partition(" ")[2], row["session_no"]) for label, row in with_entries(world)]
+    return [name for name, _ in sorted(found, key=lambda one: one[1])]
+
+
+PAGES = [
+    Page(
+        "search.cursors",
+        {"after_session_no": 0},
+        lambda row: {"after_session_no": row.session_no},
+        "session_no",
+        cursors,
+        given=built,
+    ),
+]
+READS = [
+    Read("search.state", "its row", {}, [{"built_at_ms": NOW, "purging": 0}]),
+    Read("search.state", "no index", {}, [], given=lambda _w, tx: tx.run("search.end")),
+    Read("search.parts", "none", {}, [{"parts": 0}]),
+    Read("search.parts", "one, of one transaction", {}, [{"parts": 1}], given=built),
+    Read(
+        "search.count_behind",
+        "everything",
+        {},
+        lambda w: [{"behind": total(w), "entries": total(w)}],
+    ),
+    Read(
+        "search.count_behind",
+        "nothing",
+        {},
+        lambda w: [{"behind": 0, "entries": total(w)}],
+        given=built,
+    ),
+    Read(
+        "search.behind",
+        "the newest first",
+        {"limit": 3},
+        lambda w: [{"session_no": name} for name in cursors(w)[:-4:-1]],
+    ),
+    Read("search.behind", "none", {"limit": 3}, [], given=built),
+]
+
+
+def total(world: World) -> int:
+    return sum(row["last_seq"] for _, row in with_entries(world))

@@ -1,0 +1,393 @@
+"""Search: a person finds what was said, whatever is in the index, and nothing that was deleted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+import sessiondb
+import sessiondb.sync
+from sessiondb import InvalidInput, Item, SearchDamaged
+from sessiondb.maintenance import archive
+from sessiondb.models import SearchHit
+from sessiondb.transcript import search, search_index
+from tests.support.core import change, one_loop, reply, result, user, whole_path
+from tests.support.maintenance import Dying, Killed, archive_session, dump
+
+pytestmark = [pytest.mark.anyio, one_loop]
+
+SECRET = "swordfish"
+
+
+async def found(db: sessiondb.SessionDB, words: str, **options: Any) -> list[str]:
+    """Return the snippets of all pages of a search, as `session: snippet`."""
+    before: int | None = None
+    hits: list[SearchHit] = []
+    while True:
+        page = await db.search(words, before=before, **options)
+        hits += page.hits
+        if page.next is None:
+            return [f"{hit.session_id}: {hit.snippet}" for hit in hits]
+        before = page.next
+
+
+async def world(db: sessiondb.SessionDB) -> tuple[sessiondb.Session, sessiondb.Session]:
+    """Make two sessions of two agents that say the same and other things."""
+    one, two = [await db.create_session(name, agent_id=name) for name in ("one", "two")]
+    for session in (one, two):
+        await session.append(user("the red lamp is broken"))
+        await session.append(reply("I look at it", calls=["c"]))
+        await session.append(result("c", "lamp: Réd, 40 W"))
+    await two.append(user("broken is the lamp"))
+    return one, two
+
+
+@pytest.mark.parametrize("built", ["never", "before", "after", "between"])
+async def test_a_search_finds_the_same_whatever_is_in_the_index(tmp_db: Path, built: str) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        if built == "before":
+            await db.build_search()
+        one, two = await world(db)
+        if built == "between":
+            await db.build_search()
+        await one.append(user("one more lamp"))
+        if built in ("after", "before"):
+            assert (await db.build_search()).behind == 0
+        assert await found(db, "lamp", limit=2) == [
+            "two: broken is the lamp",
+            "two: lamp: Réd, 40 W",
+            "two: the red lamp is broken",
+            "one: one more lamp",
+            "one: lamp: Réd, 40 W",
+            "one: the red lamp is broken",
+        ]
+        assert await found(db, "broken lamp", session=two) == [
+            "two: broken is the lamp",
+            "two: the red lamp is broken",
+        ]
+        assert await found(db, '"lamp is broken"', agent_id="one") == [
+            "one: the red lamp is broken"
+        ]
+        assert await found(db, "RED", role="toolResult", limit=1) == [
+            "two: lamp: Réd, 40 W",
+            "one: lamp: Réd, 40 W",
+        ]
+        assert await found(db, "arguments") == []  # of a call
+        page = await db.search("lamp broken", limit=1)
+        [hit] = page.hits
+        marked = [hit.snippet[low:high] for low, high in hit.marks]
+        assert (sorted(marked), hit.on_path, hit.role) == (["broken", "lamp"], True, "user")
+        assert (page.unread, page.built) == (0, built != "never")
+        late = (await two.entries(limit=1))[0].appended_at_ms + 3_600_000
+        assert await found(db, "lamp", since_ms=late) == []
+        assert (await db.verify()).findings == ()
+
+
+@pytest.mark.parametrize(
+    "words",
+    ['"', '"a', "a AND", "NOT a", "a* OR", "text:a", "(a", "a^", "{a} :", "NEAR(a", "a-b", "+"],
+)
+async def test_no_word_is_syntax(tmp_db: Path, words: str) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session("s")
+        await session.append(user(f"so it is: {words}!"))
+        await session.append(user("so it is not"))
+        for _ in range(2):
+            if any(character.isalnum() for character in words):
+                [hit] = (await db.search(words)).hits
+                assert hit.snippet == f"so it is: {words}!"
+            else:
+                with pytest.raises(InvalidInput, match="no word to search for"):
+                    await db.search(words)
+            await db.build_search()
+
+
+@pytest.mark.parametrize("built", [False, True])
+async def test_an_entry_is_found_once_and_says_where_it_is(tmp_db: Path, built: bool) -> None:
+    """Of a fork, of a session that was undone, and of one with branches."""
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session("origin")
+        other = await db.create_session("other")
+        await other.append(user("a lamp elsewhere"))
+        first = await session.append(user("first lamp"))
+        await session.append(user("left lamp"))
+        fork = await session.fork(session_id="fork")
+        await fork.append(user("lamp of the fork"))
+        await session.branch(first.entry_id)
+        await session.append(user("right lamp"))
+        if built:
+            await db.build_search()
+        hits = (await db.search("lamp")).hits
+        assert [(hit.session_id, hit.snippet, hit.on_path) for hit in hits] == [
+            ("fork", "lamp of the fork", True),
+            ("other", "a lamp elsewhere", True),
+            ("origin", "right lamp", True),
+            ("origin", "left lamp", False),
+            ("origin", "first lamp", True),
+        ]
+        assert await found(db, "lamp", session=fork, limit=1) == [
+            "fork: lamp of the fork",
+            "origin: left lamp",
+            "origin: first lamp",
+        ]
+
+
+async def test_what_is_too_much_to_read_is_counted(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "SEARCH_TAIL_ENTRIES", 3)
+    async with sessiondb.open(tmp_db) as db:
+        one, two = await world(db)
+        page = await db.search("lamp")
+        assert [hit.snippet for hit in page.hits] == ["broken is the lamp", "lamp: Réd, 40 W"]
+        assert page.unread == 4
+        await db.build_search()
+        await one.append(user("lamp"))
+        page = await db.search("lamp")
+        assert (len(page.hits), page.unread) == (6, 0)
+        await db.drop_search()
+        page = await db.search("lamp")
+        assert (len(page.hits), page.unread, page.built) == (2, 5, False)
+        assert (await two.info()).entries == 4
+
+
+async def test_a_filter_that_leaves_little_is_read_in_pages(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "SEARCH_LOOK_AT_ONCE", 2)
+    monkeypatch.setattr(search, "SEARCH_LOOK_MAX", 4)
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session("s")
+        await session.append(reply("lamp"))
+        await session.append_many([user(f"lamp {number}") for number in range(9)])
+        await db.build_search()
+        page = await db.search("lamp", role="assistant")
+        assert page.hits == ()
+        assert page.next is not None
+        assert await found(db, "lamp", role="assistant") == ["s: lamp"]
+        assert len(await found(db, "lamp", role="user", limit=1)) == 9
+
+
+async def test_upkeep_fills_the_index_and_appends_do_not(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await world(db)
+        assert await search_index.fill(db.backend, steps_max=1)  # nobody has built one
+        assert not (await db.search_indexed()).built
+        await db.build_search()
+        one, _ = await world_more(db)
+        assert (await db.search_indexed()).behind == 2
+        assert await search_index.fill(db.backend, steps_max=5)
+        assert (await db.search_indexed()).behind == 0
+        assert (await db.verify(deep=True)).findings == ()
+        assert len(await found(db, "further", session=one)) == 1
+
+
+async def world_more(
+    db: sessiondb.SessionDB,
+) -> tuple[sessiondb.Session, sessiondb.Session]:
+    one, two = await db.session_by_id("one"), await db.session_by_id("two")
+    for session in (one, two):
+        await session.append(user("a further lamp"))
+    return one, two
+
+
+ITEMS: list[dict[str, Any]] = [
+    user(SECRET),
+    {"role": "user", "content": [{"type": "text", "text": f"see {SECRET}"}]},
+    {**reply(SECRET, calls=["1"], tokens=70), "stopReason": "toolUse"},
+    result("1", SECRET),
+    {"role": "bashExecution", "command": f"cat {SECRET}", "output": SECRET, "exitCode": 0},
+    {"type": "custom_message", "customType": "n", "content": SECRET, "display": True},
+    {"type": "session_info", "name": SECRET},
+    {"type": "branch_summary", "summary": SECRET, "fromId": "x"},
+]
+
+
+def holding(path: Path, word: str = SECRET) -> bool:
+    """Tell whether a word is in the bytes of a closed database. The index cuts off beginnings."""
+    pages = b"".join(file.read_bytes() for file in path.parent.glob(f"{path.name}*"))
+    return word[1:].encode() in pages
+
+
+@pytest.mark.parametrize("way", ["redact", "delete", "archive and delete"])
+async def test_words_that_are_deleted_leave_the_index(tmp_db: Path, way: str) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session, other = [await db.create_session(name) for name in ("s", "t")]
+        await session.append_many(ITEMS)
+        await other.append(user("catfish"))
+        await db.build_search()
+        # Parts of the index that are made later have other words of the same session.
+        await session.append(user("dogfish"))
+        await db.build_search()
+        assert len(await found(db, SECRET, limit=3)) == len(ITEMS)
+        if way == "redact":
+            for entry in await whole_path(session):
+                if SECRET in entry.payload:
+                    await session.redact(entry)
+                    assert (await db.verify()).findings == ()
+        else:
+            if way != "delete":
+                assert (await archive_session(db, session)).state == "archived"
+            await db.delete(session)
+        assert await found(db, SECRET) == []
+        assert await found(db, "catfish") == ["t: catfish"]
+        assert not (await db.search_indexed()).purging
+        assert (await db.verify()).findings == ()
+    assert not holding(tmp_db)
+    assert holding(tmp_db, "catfish")
+
+
+@pytest.mark.parametrize("step", [2, 5, 6])
+async def test_an_archive_takes_its_words_with_it_and_brings_them_back(
+    tmp_db: Path, step: int
+) -> None:
+    """Whenever a process dies in between: the index has what the tables have."""
+    async with sessiondb.open(tmp_db) as db:
+        one, two = await world(db)
+        await db.build_search()
+        archive_no = await archive_until(db, one, Dying(db.backend, step))
+        if archive_no is None:
+            pytest.skip("it died before anything was begun")
+        hits = await found(db, "red")
+        assert {hit.partition(":")[0] for hit in hits} <= {"one", "two"}
+        state = dump(tmp_db, "archive")["archive"][0][2]
+        if state != "restored":
+            await db.unarchive(one.ref.session_id)
+        await db.build_search()
+        assert await found(db, "red", session=one) == [
+            "one: lamp: Réd, 40 W",
+            "one: the red lamp is broken",
+        ]
+        assert await found(db, "red", session=two) != []
+        assert (await db.verify()).findings == ()
+
+
+async def archive_until(
+    db: sessiondb.SessionDB, session: sessiondb.Session, backend: Any
+) -> int | None:
+    """Archive a session with a backend that dies on the way."""
+    archive_no: int | None = None
+    try:
+        archive_no, _ = await archive.begin(backend, session.ref.session_no, "for the test")
+        assert archive_no is not None
+        await archive.advance(backend, archive_no)
+    except Killed:
+        pass
+    return archive_no
+
+
+async def test_a_damaged_index_harms_no_message(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        one, two = await world(db)
+        await db.build_search()
+    change(tmp_db, "UPDATE search_data SET block = x'00' WHERE id > 10")
+    async with sessiondb.open(tmp_db) as db:
+        one, two = await db.session_by_id("one"), await db.session_by_id("two")
+        with pytest.raises(SearchDamaged, match="--rebuild"):
+            await db.search("lamp")
+        assert len((await two.context()).messages) == 4
+        assert {finding.check for finding in (await db.verify()).findings} == {"search"}
+        await one.append(user(f"{SECRET} lamp"))
+        last = (await whole_path(one))[-1]
+        await one.redact(last)
+        await db.build_search(rebuild=True)
+        assert len(await found(db, "lamp")) == 5
+        assert (await db.verify()).findings == ()
+    assert not holding(tmp_db)
+
+
+PLANTED = [
+    ("INSERT INTO search (rowid, text) VALUES (7, 'nobody')", "there is no entry"),
+    ("DELETE FROM search_docsize WHERE id = (SELECT min(id) FROM search_docsize)", "is not"),
+    ("UPDATE search_session SET indexed_no = indexed_no + 9", "further than"),
+    ("UPDATE search_session SET indexed_no = indexed_no - 2", "not count"),
+]
+
+
+@pytest.mark.parametrize(("planted", "said"), PLANTED, ids=[said for _, said in PLANTED])
+async def test_verify_compares_the_index_with_the_entries(
+    tmp_db: Path, planted: str, said: str
+) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await world(db)
+        await db.build_search()
+    change(tmp_db, planted)
+    async with sessiondb.open(tmp_db) as db:
+        findings = (await db.verify()).findings
+        assert findings
+        assert {finding.check for finding in findings} == {"search"}
+        assert any(said in finding.message for finding in findings), findings
+        await db.build_search(rebuild=True)
+        assert (await db.verify()).findings == ()
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="there is no sqlite3 shell")
+async def test_the_shell_of_the_distribution_finds_words(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        one, _ = await world(db)
+        await db.build_search()
+        await one.redact((await whole_path(one))[0])
+    query = (
+        "SELECT t.session_id, t.seq, snippet(search, 0, '[', ']', '...', 12) "
+        "FROM search JOIN transcript AS t ON t.entry_no = search.rowid "
+        """WHERE search MATCH '"lamp" "broken"' ORDER BY search.rowid DESC LIMIT 20"""
+    )
+    done = await anyio.run_process(["sqlite3", "-readonly", str(tmp_db), query])
+    assert done.stdout.decode().splitlines() == [
+        "two|4|[broken] is the [lamp]",
+        "two|1|the red [lamp] is [broken]",
+    ]
+
+
+async def test_a_database_that_nobody_searches_pays_nothing(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await world(db)
+        await db.search("lamp")
+    tables = dump(tmp_db, "search_docsize", "search_idx", "search_session", "search_state")
+    assert not any(tables.values())
+
+
+async def test_no_image_and_no_reasoning_is_in_the_index(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session("s")
+        await session.append_many(
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image", "data": SECRET, "mimeType": "image/png"},
+                        {"type": "text", "text": "what is this?"},
+                    ],
+                },
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "thinking", "thinking": SECRET, "thinkingSignature": SECRET},
+                        {"type": "text", "text": "a lamp \ud83d"},
+                        {"type": "toolCall", "id": "1", "name": "f", "arguments": {"x": SECRET}},
+                    ],
+                },
+            ]
+        )
+        for _ in range(2):
+            assert await found(db, SECRET) == []
+            assert len(await found(db, "lamp")) == 1
+            await db.build_search()
+
+
+@pytest.mark.usefixtures("anyio_backend")
+def test_the_synchronous_face_searches(tmp_db: Path) -> None:
+    with sessiondb.sync.open(tmp_db) as db:
+        session = db.create_session("s")
+        db.create_session("t").append_many([Item(user("lamp"), key="1")])
+        session.append(user("lamp"))
+        assert db.build_search().behind == 0
+        assert [hit.session_id for hit in db.search("lamp", session=session).hits] == ["s"]
+        assert db.search_indexed().built
+        db.drop_search()
+        assert json.dumps(len(db.search("lamp").hits)) == "2"
