@@ -558,6 +558,28 @@ class DetailsInNamespace(NamedTuple):
     document: str
 
 
+class DiskCanMeasure(NamedTuple):
+    """disk.can_measure: Return whether this SQLite can count the pages of a table."""
+
+    can: int
+
+
+class DiskObjects(NamedTuple):
+    """disk.objects: Return the tables and indexes that have pages."""
+
+    name: str
+    table_name: str
+
+
+class DiskPages(NamedTuple):
+    """disk.pages: Return the bytes of the pages of one table or index. It reads each of them."""
+
+    bytes: int
+
+
+DiskArchived = DiskPages  # disk.archived
+
+
 class DrainingLast(NamedTuple):
     """draining.last: Return the number of the newest reply. 0: there is none."""
 
@@ -3010,6 +3032,14 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["details.in_namespace"], /, *, namespace: SqlValue, after_name: SqlValue, limit: SqlValue) -> DetailsInNamespace | None: ...
     @overload
+    def first(self, statement: Literal["disk.can_measure"], /) -> DiskCanMeasure | None: ...
+    @overload
+    def first(self, statement: Literal["disk.objects"], /) -> DiskObjects | None: ...
+    @overload
+    def first(self, statement: Literal["disk.pages"], /, *, name: SqlValue) -> DiskPages | None: ...
+    @overload
+    def first(self, statement: Literal["disk.archived"], /) -> DiskArchived | None: ...
+    @overload
     def first(self, statement: Literal["draining.last"], /) -> DrainingLast | None: ...
     @overload
     def first(self, statement: Literal["early_lines.of_file"], /, *, import_file_no: SqlValue) -> EarlyLinesOfFile | None: ...
@@ -3644,6 +3674,14 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["details.in_namespace"], /, *, namespace: SqlValue, after_name: SqlValue, limit: SqlValue) -> DetailsInNamespace: ...
     @overload
+    def one(self, statement: Literal["disk.can_measure"], /) -> DiskCanMeasure: ...
+    @overload
+    def one(self, statement: Literal["disk.objects"], /) -> DiskObjects: ...
+    @overload
+    def one(self, statement: Literal["disk.pages"], /, *, name: SqlValue) -> DiskPages: ...
+    @overload
+    def one(self, statement: Literal["disk.archived"], /) -> DiskArchived: ...
+    @overload
     def one(self, statement: Literal["draining.last"], /) -> DrainingLast: ...
     @overload
     def one(self, statement: Literal["early_lines.of_file"], /, *, import_file_no: SqlValue) -> EarlyLinesOfFile: ...
@@ -4276,6 +4314,14 @@ class Reads(Protocol):
     def all(self, statement: Literal["details.named"], /, *, namespace: SqlValue, name: SqlValue) -> list[DetailsNamed]: ...
     @overload
     def all(self, statement: Literal["details.in_namespace"], /, *, namespace: SqlValue, after_name: SqlValue, limit: SqlValue) -> list[DetailsInNamespace]: ...
+    @overload
+    def all(self, statement: Literal["disk.can_measure"], /) -> list[DiskCanMeasure]: ...
+    @overload
+    def all(self, statement: Literal["disk.objects"], /) -> list[DiskObjects]: ...
+    @overload
+    def all(self, statement: Literal["disk.pages"], /, *, name: SqlValue) -> list[DiskPages]: ...
+    @overload
+    def all(self, statement: Literal["disk.archived"], /) -> list[DiskArchived]: ...
     @overload
     def all(self, statement: Literal["draining.last"], /) -> list[DrainingLast]: ...
     @overload

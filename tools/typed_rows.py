@@ -42,6 +42,8 @@ EXPRESSIONS = {
     "inbox.open.payload": "str",
     "inbox.open_of_session.payload": "str",
     "inbox.payload.payload": "str",
+    "disk.objects.name": "str",
+    "disk.objects.table_name": "str",
     "search.snippet.content": "bytes | None",
     "search.texts.content": "bytes | None",
     "search.indexed.after_no": "int | None",

@@ -7,6 +7,7 @@
     queue_texts.py  what messages of the queue say, and how old they are
     gateway.py    held, stuck, resume
     events.py     events
+    disk.py       disk: what takes the space
     retention.py  gc, unarchive, pin, unpin
     deletion.py   delete, redact
     sessions.py   sessions
@@ -85,6 +86,7 @@ TASKS = {
         ),
     },
     "Free space": {
+        "disk": LazyCommand("disk", "Show what takes the space, and what frees it."),
         "gc": LazyCommand("retention", "Archive old sessions by limits, and free space."),
         "unarchive": LazyCommand("retention", "Bring an archived session back, exactly as it was."),
         "pin": LazyCommand("retention", "Protect a session from retention."),

@@ -83,6 +83,7 @@ def commands(path: Path, folder: Path) -> dict[str, list[str]]:
         "metrics": ["metrics", str(path), "--json"],
         "verify": ["verify", str(path), "--json"],
         "query": ["query", str(path), "SELECT count(*), max(payload) FROM entry"],
+        "disk": ["disk", str(path)],
         "search": ["search", str(path), "hello"],
         "inbox": ["inbox", str(path)],
         "stuck": ["stuck", str(path)],

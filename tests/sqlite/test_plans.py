@@ -51,6 +51,8 @@ ALLOWED = {
     "salvage.cap_cursors": "consumers of events: a handful of rows; once for each salvage",
     "import_file.agents": "bindings, once per export",
     "import_file.indexes": "receipts of index files, once per export",
+    "disk.objects": "the names of tables and indexes",
+    "disk.archived": "one row per archive; a person asked",
     "search.behind": "one row per session, 0.5 us each; a person searches, or upkeep looks",
     "search.count_behind": "the same",
     "search.ask_purge": "one row",

@@ -152,7 +152,7 @@ def test_a_column_that_is_left_out_has_its_default(world: World, table: str) -> 
     names, values = ", ".join(row), ", ".join(f":{name}" for name in row)
     with world.undone():
         found = world.connection.execute(
-            f"INSERT INTO {table} ({names}) VALUES ({values}) RETURNING "
+            f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({values}) RETURNING "
             + ", ".join(DEFAULTS[table]),
             row,
         ).fetchall()

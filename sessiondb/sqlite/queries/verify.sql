@@ -150,6 +150,7 @@ WHERE state NOT IN ('writing', 'complete', 'deleting', 'archived', 'restoring', 
 UNION ALL SELECT 'archive_encoding_known', 'archive ' || archive_no FROM archive
 WHERE encoding NOT IN ('zstd', 'zlib', 'none')
 UNION ALL SELECT 'wal_link_once', 'link ' || link_no FROM wal_link WHERE link_no <> 1
+UNION ALL SELECT 'search_state_once', 'index ' || state_no FROM search_state WHERE state_no <> 1
 LIMIT :limit;
 
 -- name: last_session

@@ -1,0 +1,113 @@
+"""Search: the first page beside a raw query of the same index, and appends beside its building."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from floor import Raw
+from measure import Bench, latencies, percentile, running, size
+
+import sessiondb
+
+ENTRIES = size(1_000_000, 400)
+SESSIONS = size(2_000, 4)
+BATCH = 500
+HITS = 20
+RAW = """SELECT rowid, snippet(search, 0, char(2), char(3), '...', 32) FROM gateway.search
+WHERE search MATCH ? ORDER BY rowid DESC LIMIT 20"""
+# A word of nearly every entry, one of some, and two of which few have both.
+WORDS = {"a common word": '"w1"', "a rare word": '"w400"', "two words": '"w20" AND "w400"'}
+
+
+def _messages(rng: random.Random, count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "role": "user" if number % 2 else "assistant",
+            "content": " ".join(f"w{int(rng.paretovariate(0.6)) % 50_000}" for _ in range(60)),
+        }
+        for number in range(count)
+    ]
+
+
+async def _fill(db: sessiondb.SessionDB, entries: int, sessions: int) -> None:
+    rng = random.Random(7)
+    for number in range(sessions):
+        session = await db.create_session(f"s{number}")
+        left = entries // sessions
+        while left > 0:
+            await session.append_many(_messages(rng, min(left, BATCH)))
+            left -= BATCH
+
+
+def test_the_first_hits_come_as_soon_as_those_of_a_raw_query(
+    bench: Bench, raw: Raw, db: sessiondb.SessionDB, tmp_path: Path
+) -> None:
+    """Also with entries that are not in the index, which are read for each search."""
+    bench.run(_fill(db, ENTRIES, SESSIONS))
+    bench.run(db.build_search())
+    bench.run(_behind(db))
+
+    def attach(connection: apsw.Connection) -> None:
+        connection.execute("ATTACH ? AS gateway", (str(tmp_path / "gateway.db"),))
+
+    bench.run(raw.run(attach))
+    count = size(50, 3)
+    for what, words in WORDS.items():
+
+        def query(connection: apsw.Connection, words: str = words) -> list[Any]:
+            return connection.execute(RAW, (words,)).fetchall()
+
+        async def floor(words: str = words) -> None:
+            await raw.run(lambda connection: query(connection, words))
+
+        async def ours(words: str = words) -> None:
+            await db.search(words.replace('"', "").replace(" AND", ""), limit=HITS)
+
+        pairs = [
+            (bench.run(latencies(floor, count)), bench.run(latencies(ours, count)))
+            for _ in range(size(10, 1))
+        ]
+        medians = [(percentile(one, 0.5), percentile(other, 0.5)) for one, other in pairs]
+        bench.say(f"search of {ENTRIES:,} entries, {what}", medians, unit="us", target="<= 1.5")
+    bench.benchmark.pedantic(lambda: None, rounds=1)
+
+
+async def _behind(db: sessiondb.SessionDB) -> None:
+    session = await db.session_by_id("s0")
+    await session.append_many(_messages(random.Random(8), 10))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.99], ids=["p50", "p99"])
+def test_an_append_beside_the_building_of_the_index(
+    bench: Bench, db: sessiondb.SessionDB, share: float
+) -> None:
+    """The floor is the same append while nothing is built."""
+    # So many that the index is being built all the time.
+    bench.run(_fill(db, size(100_000, 400), size(200, 4)))
+    session = bench.run(db.create_session("appended to"))
+    count = size(400, 5)
+
+    async def append() -> None:
+        await session.append({"role": "user", "content": "w1 w2 w3"})
+
+    async def idle() -> list[float]:
+        return await latencies(append, count)
+
+    async def beside() -> list[float]:
+        async with running(_build(db)):
+            return await latencies(append, count)
+
+    pairs = bench.rounds(idle, beside, 10)
+    found = [(percentile(one, share), percentile(other, share)) for one, other in pairs]
+    bench.say(
+        f"append {share:.0%} beside the building of the index", found, unit="us", target="<= 1.2"
+    )
+
+
+async def _build(db: sessiondb.SessionDB) -> None:
+    while True:
+        await db.build_search(rebuild=True)
