@@ -260,6 +260,7 @@ def _print(report: MigrationReport, outputs: Sequence[Path]) -> None:
         print_wrapped(f"{escape(source.path)}: {lines}, kept as bytes; see view quarantine_log")
     if len(torn) > LISTED_FILES_MAX:
         click.echo(f"... and {len(torn) - LISTED_FILES_MAX:,} more sources with damaged lines")
+    _print_remarks(report)
     if report.others:
         listed = ", ".join(f"{count:,} {escape(kind)}" for kind, count in report.others.items())
         print_wrapped(f"no conversations: {listed}")
@@ -286,6 +287,20 @@ def _print_lost(report: MigrationReport) -> None:
             f"{count:,} {escape(kind)}" for kind, count in report.not_imported.items()
         )
         print_wrapped(f"not imported: {listed}")
+
+
+def _print_remarks(report: MigrationReport) -> None:
+    """Print what there is to say about indexes: above all, which keys point at nothing here."""
+    remarks = [
+        (source.path, note)
+        for source in report.sources
+        if source.kind == "index"
+        for note in source.notes
+    ]
+    for path, note in remarks[:LISTED_FILES_MAX]:
+        print_wrapped(f"{escape(path)}: {escape(note)}")
+    if len(remarks) > LISTED_FILES_MAX:
+        click.echo(f"... and {len(remarks) - LISTED_FILES_MAX:,} more; --report has them")
 
 
 def _by_kind(report: MigrationReport) -> dict[str, list[SourceReceipt]]:

@@ -85,6 +85,15 @@ def test_damaged_lines_set_the_exit_code(home: Path, tmp_db: Path) -> None:
         assert f"{SESSIONS}/a.jsonl: 1 damaged line" in result.stdout
 
 
+def test_keys_that_point_at_nothing_are_named(home: Path, tmp_db: Path) -> None:
+    index = json.loads((home / SESSIONS / "sessions.json").read_text())
+    index |= {f"agent:main:lost{at}": {"sessionId": f"lost{at}"} for at in range(25)}
+    (home / SESSIONS / "sessions.json").write_text(json.dumps(index))
+    shown = ok("migrate", home, tmp_db)
+    assert "agent:main:lost0: not bound: its transcript lost0.jsonl is missing" in shown
+    assert "and 5 more; --report has them" in shown
+
+
 def test_a_name_by_strangers_is_shown_and_not_obeyed(
     home: Path, tmp_db: Path, tmp_path: Path
 ) -> None:
