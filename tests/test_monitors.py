@@ -161,6 +161,17 @@ def test_the_command_prints_the_text_or_names_the_extra(
     assert json.loads(ok("metrics", tmp_db, "--json"))
 
 
+def test_the_command_prints_no_control_character_of_a_lanes_name(tmp_db: Path) -> None:
+    pytest.importorskip("prometheus_client", reason="it is part of the extra prometheus")
+    with sync.open(tmp_db) as db:
+        db.set_lane("red \x1b[31m\u202e", concurrency=1, priority=5)
+    for options in ((), ("--json",)):
+        printed = ok("metrics", tmp_db, *options)
+        assert "\x1b" not in printed
+        assert "\u202e" not in printed
+        assert "red " in printed
+
+
 def test_a_collector_reads_at_each_scrape(tmp_db: Path) -> None:
     library = pytest.importorskip("prometheus_client", reason="it is part of the extra prometheus")
     registry = library.CollectorRegistry()
