@@ -97,6 +97,7 @@ def run(framework: Framework, say: Callable[[str], None]) -> Judged:
     for path in framework.tests:
         if (PLUGINS / path).exists():  # it must not find the conftest of this checkout
             shutil.copy(PLUGINS / path, source / path)
+    left_out = [word for name in framework.left_out for word in ("--deselect", name)]
     plugins = [word for name in ("outcomes", *framework.plugins) for word in ("-p", name)]
     done = subprocess.run(
         [
@@ -108,6 +109,7 @@ def run(framework: Framework, say: Callable[[str], None]) -> Judged:
             "-p",
             "no:cacheprovider",
             *plugins,
+            *left_out,
             *framework.tests,
         ],
         cwd=source,
