@@ -17,8 +17,12 @@ ENTRIES = size(1_000_000, 400)
 SESSIONS = size(2_000, 4)
 BATCH = 500
 HITS = 20
-RAW = """SELECT rowid, snippet(search, 0, char(2), char(3), '...', 32) FROM gateway.search
-WHERE search MATCH ? ORDER BY rowid DESC LIMIT 20"""
+# What one would write by hand for such a list.
+RAW = """SELECT s.session_id, e.entry_id, e.role, e.appended_at_ms, s.agent_id,
+       snippet(search, 0, char(2), char(3), '...', 32)
+FROM gateway.search JOIN gateway.entry AS e ON e.entry_no = search.rowid
+JOIN gateway.session AS s ON s.session_no = e.entry_no >> 32
+WHERE search MATCH ? ORDER BY search.rowid DESC LIMIT 20"""
 # A word of nearly every entry, one of some, and two of which few have both.
 WORDS = {"a common word": '"w1"', "a rare word": '"w400"', "two words": '"w20" AND "w400"'}
 

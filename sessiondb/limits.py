@@ -241,7 +241,7 @@ SEARCH_PURGE_STEPS = 100
 # Hits of one page, and matches that are examined for it. A filter that leaves few of them (an
 # agent, a role) ends a page early, and the next one continues there.
 SEARCH_HITS_MAX = 200
-SEARCH_LOOK_AT_ONCE = 500
+SEARCH_LOOK_AT_ONCE = 200
 SEARCH_LOOK_MAX = 5_000
 # Entries that are not in the index yet, and are read for a search: newest ones first. About
 # 0.2 s where each of them has the word.

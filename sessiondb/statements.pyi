@@ -1794,9 +1794,10 @@ class SearchParts(NamedTuple):
 
 
 class SearchMatches(NamedTuple):
-    """search.matches: Return the numbers of entries with some words, last ones first."""
+    """search.matches: Return the numbers of entries with some words, last ones first. Each with the part of its text that has them, between two marks."""
 
     entry_no: int
+    content: bytes | None
 
 
 class SearchDescribed(NamedTuple):
@@ -1814,17 +1815,7 @@ class SearchDescribed(NamedTuple):
     head_no: int | None
 
 
-class SearchSnippet(NamedTuple):
-    """search.snippet: Return the part of an entry's text that has some words. Each is between two marks."""
-
-    content: bytes | None
-
-
-class SearchTexts(NamedTuple):
-    """search.texts: Return the texts of a range of entries, last ones first."""
-
-    entry_no: int
-    content: bytes | None
+SearchTexts = SearchMatches  # search.texts
 
 
 class SearchCursors(NamedTuple):
@@ -1847,7 +1838,10 @@ class SearchDocuments(NamedTuple):
     indexed_no: int | None
 
 
-SearchMissing = SearchMatches  # search.missing
+class SearchMissing(NamedTuple):
+    """search.missing: Return entries of a range that have words and are not in the index."""
+
+    entry_no: int
 
 
 class SessionIdsByPrefix(NamedTuple):
@@ -3326,8 +3320,6 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["search.described"], /, *, numbers: SqlValue, branch_no: SqlValue, agent_id: SqlValue, role: SqlValue, since_ms: SqlValue, checkpoints: SqlValue) -> SearchDescribed | None: ...
     @overload
-    def first(self, statement: Literal["search.snippet"], /, *, words: SqlValue, entry_no: SqlValue) -> SearchSnippet | None: ...
-    @overload
     def first(self, statement: Literal["search.texts"], /, *, after_no: SqlValue, last_no: SqlValue, limit: SqlValue) -> SearchTexts | None: ...
     @overload
     def first(self, statement: Literal["search.cursors"], /, *, after_session_no: SqlValue, limit: SqlValue) -> SearchCursors | None: ...
@@ -3968,8 +3960,6 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["search.described"], /, *, numbers: SqlValue, branch_no: SqlValue, agent_id: SqlValue, role: SqlValue, since_ms: SqlValue, checkpoints: SqlValue) -> SearchDescribed: ...
     @overload
-    def one(self, statement: Literal["search.snippet"], /, *, words: SqlValue, entry_no: SqlValue) -> SearchSnippet: ...
-    @overload
     def one(self, statement: Literal["search.texts"], /, *, after_no: SqlValue, last_no: SqlValue, limit: SqlValue) -> SearchTexts: ...
     @overload
     def one(self, statement: Literal["search.cursors"], /, *, after_session_no: SqlValue, limit: SqlValue) -> SearchCursors: ...
@@ -4608,8 +4598,6 @@ class Reads(Protocol):
     def all(self, statement: Literal["search.matches"], /, *, words: SqlValue, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> list[SearchMatches]: ...
     @overload
     def all(self, statement: Literal["search.described"], /, *, numbers: SqlValue, branch_no: SqlValue, agent_id: SqlValue, role: SqlValue, since_ms: SqlValue, checkpoints: SqlValue) -> list[SearchDescribed]: ...
-    @overload
-    def all(self, statement: Literal["search.snippet"], /, *, words: SqlValue, entry_no: SqlValue) -> list[SearchSnippet]: ...
     @overload
     def all(self, statement: Literal["search.texts"], /, *, after_no: SqlValue, last_no: SqlValue, limit: SqlValue) -> list[SearchTexts]: ...
     @overload

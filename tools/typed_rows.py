@@ -44,7 +44,7 @@ EXPRESSIONS = {
     "inbox.payload.payload": "str",
     "disk.objects.name": "str",
     "disk.objects.table_name": "str",
-    "search.snippet.content": "bytes | None",
+    "search.matches.content": "bytes | None",
     "search.texts.content": "bytes | None",
     "search.indexed.after_no": "int | None",
     "search.indexed.indexed_no": "int | None",

@@ -42,7 +42,7 @@ def forget_what_was_read(tx: ReadTx) -> None:
     """
     # What cannot be read is found by the check itself.
     with suppress(SearchDamaged):
-        tx.all("search.matches", words='"x"', low_no=0, high_no=0, limit=1)
+        tx.page("search.matches", words='"x"', low_no=0, high_no=0, limit=1)
 
 
 def _documents(add: Add) -> Steps:

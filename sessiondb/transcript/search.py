@@ -48,7 +48,7 @@ _LAST: Final = 2**63 - 1
 _PIECES: Final = re.compile(r'"([^"]*)"?|([^"\s]+)')
 # Marks around a word in a snippet of the index. A text that has them itself has them no more.
 _BEGIN, _END = "\x02", "\x03"
-_MARKS: Final = re.compile(f"[{_BEGIN}{_END}]")
+_MARKS: Final = re.compile(f"([{_BEGIN}{_END}])")
 _AROUND: Final = 10
 """So many words stand before the first hit in a snippet, and twice as many behind it."""
 
@@ -126,7 +126,7 @@ def page(tx: ReadTx, text: str, filters: Filters, before_no: int | None, limit: 
     words = wanted(tx, text)
     built = tx.first("search.state") is not None
     tail = _Tail(tx, words, filters)
-    look = _Look(tx, words, filters)
+    look = _Look(tx, words, filters, limit)
     hits: list[SearchHit] = []
     paths: dict[int, list[Segment]] = {}
     for span in _spans(tx, filters, before_no):
@@ -196,18 +196,20 @@ def _described(
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An entry that has the words, and its text if it was read."""
+    """An entry that has the words: its snippet from the index, or its text and its words."""
 
     row: _Described
+    snippet: bytes | None = None
     text: str | None = None
     words: Sequence[Word] = ()
 
 
 class _Look:
-    """A bounded look into the index."""
+    """A bounded look into the index, for a page of `limit` hits."""
 
-    def __init__(self, tx: ReadTx, words: Wanted, filters: Filters) -> None:
+    def __init__(self, tx: ReadTx, words: Wanted, filters: Filters, limit: int) -> None:
         self._tx, self._words, self._filters = tx, words, filters
+        self._at_once = SEARCH_LOOK_AT_ONCE if filters.leave_out else limit + 1
         self._left = SEARCH_LOOK_MAX
         self.reached_no: int | None = None
         """Where the bound ended it. None: it has seen every match."""
@@ -216,30 +218,24 @@ class _Look:
         """Yield the hits in a range, last ones first."""
         high_no = span.high_no
         while True:
-            numbers = self._matches(span.low_no, high_no)
-            for row in _described(self._tx, numbers, self._filters, span.branch_no):
-                yield _Found(row)
-            self._left -= len(numbers)
-            if len(numbers) < self._at_once:
+            found = self._tx.page(
+                "search.matches",
+                words=self._words.match,
+                low_no=span.low_no,
+                high_no=high_no,
+                limit=self._at_once,
+            )
+            rows = found.rows
+            snippets = {row.entry_no: row.content for row in rows}
+            for row in _described(self._tx, list(snippets), self._filters, span.branch_no):
+                yield _Found(row, snippet=snippets[row.entry_no])
+            self._left -= len(rows)
+            if not found.more:
                 return
-            high_no = numbers[-1] - 1
+            high_no = rows[-1].entry_no - 1
             if self._left <= 0:
-                self.reached_no = numbers[-1]
+                self.reached_no = rows[-1].entry_no
                 return
-
-    @property
-    def _at_once(self) -> int:
-        return SEARCH_LOOK_AT_ONCE if self._filters.leave_out else SEARCH_HITS_MAX // 4
-
-    def _matches(self, low_no: int, high_no: int) -> list[int]:
-        rows = self._tx.all(
-            "search.matches",
-            words=self._words.match,
-            low_no=low_no,
-            high_no=high_no,
-            limit=self._at_once,
-        )
-        return [row.entry_no for row in rows]
 
 
 # -- what is not there yet -------------------------------------------------------------
@@ -280,7 +276,7 @@ class _Tail:
         found = {number: self._match(tx, text) for number, text in texts.items()}
         numbers = [number for number, words_of in found.items() if words_of]
         self.hits = [
-            _Found(row, texts[row.entry_no], found[row.entry_no])
+            _Found(row, text=texts[row.entry_no], words=found[row.entry_no])
             for row in _described(tx, numbers, filters, None)
         ]
         """Last ones first."""
@@ -337,7 +333,7 @@ def _hit(tx: ReadTx, found: _Found, words: Wanted, paths: dict[int, list[Segment
     snippet, marks = (
         snippet_of(found.text, found.words, words)
         if found.text is not None
-        else _snippet(tx, row.entry_no, words)
+        else _unmarked(found.snippet or b"")
     )
     return SearchHit(
         session_id=row.session_id,
@@ -357,14 +353,13 @@ def _hit(tx: ReadTx, found: _Found, words: Wanted, paths: dict[int, list[Segment
     )
 
 
-def _snippet(tx: ReadTx, entry_no: int, words: Wanted) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """Return the snippet of an entry in the index."""
-    row = tx.first("search.snippet", words=words.match, entry_no=entry_no)
-    marked = (row.content or b"").decode(errors="replace") if row is not None else ""
+def _unmarked(snippet: bytes) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """Return a snippet of the index without the marks around its words, and where they were."""
+    marked = snippet.decode(errors="replace")
     text: list[str] = []
     marks: list[tuple[int, int]] = []
     at = begun = 0
-    for piece in re.split(f"([{_BEGIN}{_END}])", marked):
+    for piece in _MARKS.split(marked):
         if piece == _BEGIN:
             begun = at
         elif piece == _END:

@@ -38,6 +38,7 @@ LINE = '{"role":"user","content":"hello"}\n'
 # The next steps that the messages name.
 WAYS_OUT = (
     "salvage",
+    "--rebuild",
     "put the database back",
     "Upgrade",
     "Check",

@@ -53,7 +53,9 @@ def content_of(path: Path) -> dict[str, list[Any]]:
         names = [
             name
             for (name,) in opened.execute(
-                "select name from sqlite_schema where type = 'table' order by name"
+                # An index for a search shows the texts of the entries.
+                "select name from sqlite_schema"
+                " where type = 'table' and name <> 'search' order by name"
             )
         ]
         rows = {name: sorted(opened.execute(f'select * from "{name}"'), key=repr) for name in names}

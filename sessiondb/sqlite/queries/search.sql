@@ -101,8 +101,11 @@ UPDATE search_state SET purging = 1;
 UPDATE search_state SET purging = 0;
 
 -- name: matches
--- Return the numbers of entries with some words, last ones first.
-SELECT rowid AS entry_no FROM search
+-- Return the numbers of entries with some words, last ones first. Each with the part of its text
+-- that has them, between two marks.
+SELECT rowid AS entry_no,
+       CAST(snippet(search, 0, char(2), char(3), '...', 32) AS BLOB) AS content
+FROM search
 WHERE search MATCH :words AND rowid BETWEEN :low_no AND :high_no ORDER BY rowid DESC LIMIT :limit;
 
 -- name: described
@@ -124,11 +127,6 @@ WHERE s.archived_at_ms IS NULL
                   WHERE c.entry_no >> 32 = e.entry_no >> 32 AND c.entry_id = e.entry_id
                     AND c.entry_no > e.entry_no AND c.payload = e.payload)
 ORDER BY e.entry_no DESC;
-
--- name: snippet
--- Return the part of an entry's text that has some words. Each is between two marks.
-SELECT CAST(snippet(search, 0, char(2), char(3), '...', 32) AS BLOB) AS content FROM search
-WHERE search MATCH :words AND rowid = :entry_no;
 
 -- name: texts
 -- Return the texts of a range of entries, last ones first.
