@@ -65,6 +65,7 @@ from .maintenance import (
     health,
     metrics,
     retention,
+    search_archives,
     status,
     verify,
 )
@@ -1309,6 +1310,7 @@ class SessionDB:
         agent_id: str | None = None,
         role: str | None = None,
         since_ms: int = 0,
+        archived: bool = False,
         before: int | None = None,
         limit: int = 20,
     ) -> SearchPage:
@@ -1322,7 +1324,9 @@ class SessionDB:
         A fork shares entries. They are found once, with the session that they were appended to.
         With `session`, also those that it shares. Entries that a session has left by an undo or a
         switch of branches are found, and marked. `role` is that of a message, or the type of
-        another entry. `before` is `next` of the page before. A page may have fewer hits than
+        another entry. `archived` searches
+        archived sessions instead, which takes as long as to unpack them. `before` is `next` of the
+        page before. A page may have fewer hits than
         `limit`, or none, although `next` says that others follow.
 
         Raises:
@@ -1336,6 +1340,8 @@ class SessionDB:
             role=role,
             since_ms=since_ms,
         )
+        if archived:
+            return await search_archives.page(self.backend, words, filters, before, limit)
         return await self.read("search", lambda tx: search.page(tx, words, filters, before, limit))
 
     async def build_search(self, *, rebuild: bool = False) -> SearchIndexed:

@@ -865,6 +865,7 @@ class SessionDB(_Proxy[database.SessionDB]):
         agent_id: str | None = None,
         role: str | None = None,
         since_ms: int = 0,
+        archived: bool = False,
         before: int | None = None,
         limit: int = 20,
     ) -> SearchPage:
@@ -875,6 +876,7 @@ class SessionDB(_Proxy[database.SessionDB]):
                 agent_id=agent_id,
                 role=role,
                 since_ms=since_ms,
+                archived=archived,
                 before=before,
                 limit=limit,
             )

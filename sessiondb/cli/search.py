@@ -69,6 +69,7 @@ WIDTH = 80
 @click.option(
     "-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="So many hits."
 )
+@click.option("--archived", is_flag=True, help="Search archived sessions instead: slower.")
 @click.option("--build", is_flag=True, help="Build the index, or go on, and keep it from now on.")
 @click.option("--rebuild", is_flag=True, help="Build it anew.")
 @click.option("--drop", is_flag=True, help="Empty it, and keep it no more.")
@@ -82,6 +83,7 @@ def search(
     role: str | None,
     since: float | None,
     limit: int,
+    archived: bool,
     build: bool,
     rebuild: bool,
     drop: bool,
@@ -104,7 +106,7 @@ def search(
             return
         chosen = session_named(opened, session) if session is not None else None
         since_ms = 0 if since is None else clock.now_ms() - round(since * 1000)
-        pages = list(_pages(opened, _joined(words), limit, chosen, agent, role, since_ms))
+        pages = list(_pages(opened, _joined(words), limit, chosen, agent, role, since_ms, archived))
         hits = [hit for page in pages for hit in page.hits]
         if as_json:
             rest = as_record(pages[-1])
@@ -131,6 +133,7 @@ def _pages(
     agent: str | None,
     role: str | None,
     since_ms: int,
+    archived: bool,
 ) -> Iterator[SearchPage]:
     before: int | None = None
     while True:
@@ -140,6 +143,7 @@ def _pages(
             agent_id=agent,
             role=role,
             since_ms=since_ms,
+            archived=archived,
             before=before,
             limit=min(limit, SEARCH_HITS_MAX),
         )

@@ -113,6 +113,12 @@ def wanted(tx: ReadTx, text: str) -> Wanted:
     return Wanted(tuple(phrases))
 
 
+def check_limit(limit: int) -> None:
+    """Refuse a number of hits that is none of a page."""
+    if not 0 < limit <= SEARCH_HITS_MAX:
+        raise InvalidInput(f"a page of a search has 1 to {SEARCH_HITS_MAX} hits, not {limit}")
+
+
 def page(tx: ReadTx, text: str, filters: Filters, before_no: int | None, limit: int) -> SearchPage:
     """Return one page of what a search finds.
 
@@ -121,8 +127,7 @@ def page(tx: ReadTx, text: str, filters: Filters, before_no: int | None, limit: 
     Raises:
         InvalidInput: there is no word to search for, or `limit` is not one of a page.
     """
-    if not 0 < limit <= SEARCH_HITS_MAX:
-        raise InvalidInput(f"a page of a search has 1 to {SEARCH_HITS_MAX} hits, not {limit}")
+    check_limit(limit)
     words = wanted(tx, text)
     built = tx.first("search.state") is not None
     tail = _Tail(tx, words, filters)
@@ -270,10 +275,9 @@ class _Tail:
     """The newest entries that are not in the index: those that have the words."""
 
     def __init__(self, tx: ReadTx, words: Wanted, filters: Filters) -> None:
-        self._words = words
         self.unread = 0
         texts = dict(self._read(tx, _behind(tx, filters)))
-        found = {number: self._match(tx, text) for number, text in texts.items()}
+        found = {number: matching(tx, text, words) for number, text in texts.items()}
         numbers = [number for number, words_of in found.items() if words_of]
         self.hits = [
             _Found(row, text=texts[row.entry_no], words=found[row.entry_no])
@@ -298,14 +302,15 @@ class _Tail:
                 self.unread -= last_no - reached_no + 1
                 last_no = reached_no - 1
 
-    def _match(self, tx: ReadTx, text: str) -> list[Word]:
-        """Return the words of a text, or none unless it has all that are searched for."""
-        if text.isascii() and not all(
-            word in text.lower() for phrase in self._words.phrases for word in phrase
-        ):
-            return []  # sooner than to take it apart
-        words = tx.words(text)
-        return words if all(_places(words, phrase) for phrase in self._words.phrases) else []
+
+def matching(tx: ReadTx, text: str, wanted: Wanted) -> list[Word]:
+    """Return the words of a text, or none unless it has all that are searched for."""
+    if text.isascii() and not all(
+        word in text.lower() for phrase in wanted.phrases for word in phrase
+    ):
+        return []  # sooner than to take it apart
+    words = tx.words(text)
+    return words if all(_places(words, phrase) for phrase in wanted.phrases) else []
 
 
 _TEXTS_AT_ONCE: Final = 20

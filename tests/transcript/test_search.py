@@ -288,6 +288,26 @@ async def archive_until(
     return archive_no
 
 
+async def test_archived_sessions_are_searched_if_that_is_asked(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        one, two = await world(db)
+        await db.build_search()
+        for session in (one, two):
+            assert (await archive_session(db, session)).state == "archived"
+        assert await found(db, "lamp") == []
+        assert await found(db, "lamp", archived=True, limit=2) == [
+            "two: broken is the lamp",
+            "two: lamp: Réd, 40 W",
+            "two: the red lamp is broken",
+            "one: lamp: Réd, 40 W",
+            "one: the red lamp is broken",
+        ]
+        assert await found(db, "red", archived=True, agent_id="one", role="user") == [
+            "one: the red lamp is broken"
+        ]
+        assert [hit.archived for hit in (await db.search("40", archived=True)).hits] == [True, True]
+
+
 async def test_a_damaged_index_harms_no_message(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         one, two = await world(db)

@@ -128,6 +128,15 @@ WHERE s.archived_at_ms IS NULL
                     AND c.entry_no > e.entry_no AND c.payload = e.payload)
 ORDER BY e.entry_no DESC;
 
+-- name: archives
+-- Return archives that can be searched, the newest session first.
+SELECT a.archive_no, s.session_no, s.session_id, s.agent_id
+FROM archive AS a CROSS JOIN session AS s ON s.session_no = a.session_no
+WHERE a.state = 'archived' AND a.session_no <= :last_no
+  AND (:session_no IS NULL OR a.session_no = :session_no)
+  AND (:agent_id IS NULL OR s.agent_id = :agent_id)
+ORDER BY a.session_no DESC LIMIT :limit;
+
 -- name: texts
 -- Return the texts of a range of entries, last ones first.
 SELECT t.entry_no, CAST(t.text AS BLOB) AS content FROM search_text AS t

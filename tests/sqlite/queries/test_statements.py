@@ -44,6 +44,7 @@ NO_PAGE_BEHIND = {
     "listing.of_namespace": "some, to tell whether they are few",
     "recovery.running_compactions": "what was returned is given up, and not returned again",
     "search.behind": "what was returned is put into the index, and not returned again",
+    "search.archives": "read from one number on (tests/transcript/test_search.py)",
     "search.matches": "read from one number on (tests/transcript/test_search.py)",
     "search.missing": "findings of one page of entries",
     "search.texts": "read from one number on (tests/transcript/test_search.py)",
