@@ -14,7 +14,7 @@ import pytest
 import sessiondb
 import sessiondb.sync
 from sessiondb import InvalidInput, Item, SearchDamaged
-from sessiondb.maintenance import archive
+from sessiondb.maintenance import archive, retention
 from sessiondb.models import SearchHit
 from sessiondb.transcript import search, search_index
 from tests.support.core import change, one_loop, reply, result, user, whole_path
@@ -272,6 +272,37 @@ async def test_an_archive_takes_its_words_with_it_and_brings_them_back(
         ]
         assert await found(db, "red", session=two) != []
         assert (await db.verify()).findings == ()
+
+
+async def test_words_leave_a_large_index_in_many_steps(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that merges a part of it does not end the purge."""
+    monkeypatch.setattr(search_index, "SEARCH_MERGE_PAGES", 1)
+    monkeypatch.setattr(search_index, "SEARCH_PURGE_STEPS", 2)
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.create_session("s")
+        for part in range(3):
+            words = " ".join(f"{SECRET}{part}x{number}" for number in range(3_000))
+            await session.append(user(words))
+            await session.append(user(words.replace(SECRET, "catfish")))
+            await db.build_search()
+        for entry in (await whole_path(session))[::2]:
+            done = await session.redact(entry)
+        assert any("Older parts of the search index" in sentence for sentence in done.left)
+        assert (await db.search_indexed()).purging
+        assert (await db.search(f"{SECRET}0x7")).hits == ()
+        assert (await db.search("catfish0x7")).hits != ()
+        # Upkeep goes on with it, a bounded part at a time.
+        steps = 0
+        while not await search_index.fill(db.backend, steps_max=5):
+            steps += 1
+        assert steps > 1
+        assert not (await db.search_indexed()).purging
+        assert (await db.verify()).findings == ()
+        await retention.free_pages(db.backend)
+    assert not holding(tmp_db)
+    assert holding(tmp_db, "catfish")
 
 
 async def archive_until(

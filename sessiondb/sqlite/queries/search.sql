@@ -88,7 +88,7 @@ INSERT INTO search (search, rank) VALUES ('merge', -:pages);
 
 -- name: parts
 -- Return how many parts the index has, up to two.
-SELECT (SELECT min(segid) FROM search_idx) IS NOT NULL
+SELECT ((SELECT min(segid) FROM search_idx) IS NOT NULL)
      + EXISTS (SELECT 1 FROM search_idx
                WHERE segid > (SELECT min(segid) FROM search_idx)) AS parts;
 

@@ -169,7 +169,7 @@ READS = [
     Read("search.state", "its row", {}, [{"built_at_ms": NOW, "purging": 0}]),
     Read("search.state", "no index", {}, [], given=lambda _w, tx: tx.run("search.end")),
     Read("search.parts", "none", {}, [{"parts": 0}]),
-    Read("search.parts", "one, of one transaction", {}, [{"parts": 1}], given=built),
+    Read("search.parts", "more than one", {}, [{"parts": 2}], given=built),
     Read(
         "search.count_behind",
         "everything",
