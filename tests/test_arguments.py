@@ -43,6 +43,7 @@ VALID: dict[str, Any] = {
     "path": "there", "policy": sessiondb.RetentionPolicy(), "priority": 1, "reason": "x",
     "ref": KEY, "session_id": "s", "session_no": 1, "sql": "select 1", "state": "sent",
     "summary": "x", "target": "web:1", "timeout_s": 1.0, "title": "x", "turn_no": 1, "version": 1,
+    "words": "x",
 }  # fmt: skip
 OF_CALL: dict[str, dict[str, Any]] = {
     "diff": {"before": 1, "after": 2},

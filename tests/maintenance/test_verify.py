@@ -462,6 +462,7 @@ async def test_each_broken_invariant_is_found_and_nothing_else(
 
 def test_every_check_is_broken_on_purpose_somewhere() -> None:
     broken = {name for check, _, _ in BREAKS for name in check.split()}
+    broken.add("search")  # in tests/transcript/test_search.py: its findings are warnings
     assert broken | {name for planted in PLANTS for name in planted.check.split()} == set(
         verify.ADVICE
     )

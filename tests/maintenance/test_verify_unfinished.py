@@ -45,6 +45,7 @@ PARTS = {
     "the turns",
     "the outbox",
     "the consumers of events",
+    "the search index",
     "the list of sessions",
 }
 ERRORS: list[tuple[Exception, str]] = [

@@ -36,6 +36,7 @@ ASKED = {
     "outbox_open": "1",
     "process_log lately": f"opened_at_ms > {LATELY}",
     "quarantine_log": "path = 'x'",
+    "search_text": "entry_no = 1",
     "session_overview": OF_SESSION,
     "session_overview lately": f"updated_at_ms > {LATELY}",
     "transcript": OF_SESSION,

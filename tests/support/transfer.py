@@ -75,8 +75,9 @@ def tables(path: Path, *, times: bool = True) -> dict[str, list[tuple[Any, ...]]
                 column for (_, column, *_) in connection.execute(f"pragma table_info({name})")
             ]
             chosen = [column for column in columns if times or not column.endswith("_ms")]
+            order = "1, 2" if len(chosen) > 1 else "1"
             found[name] = list(
-                connection.execute(f"select {', '.join(chosen)} from {name} order by 1, 2")
+                connection.execute(f"select {', '.join(chosen)} from {name} order by {order}")
             )
     finally:
         connection.close()
