@@ -28,6 +28,7 @@ PARTS: Final = {
 }
 _INDEXES: Final = "indexes of messages"
 _SESSIONS: Final = "sessions"
+_SCHEMA: Final = "schema"
 
 # What frees a part. All of it, or as much as is old enough: then `--dry-run` says how much.
 _FREES: Final = {
@@ -78,6 +79,8 @@ def plan(tx: ReadTx) -> Plan:
     objects = tuple(
         Object(row.name, _part_of(row.table_name)) for row in rows if row.name != ENTRIES
     )
+    # The table of the schema is not in itself.
+    objects += (Object("sqlite_schema", _SCHEMA),)
     return Plan(tx.one("disk.can_measure").can == 1, objects)
 
 
