@@ -3,7 +3,8 @@
     working --> ending turns       no turn is claimed, and nothing resumed. Those that run go on
     ending turns --> ending readers    every turn and compaction has ended: readers of events
                                    handle what there is, and return
-    ending readers --> ending replies  what they forwarded is sent, too, and all that may be sent
+    ending readers --> ending replies  what they forwarded is sent, too, and all that may be sent.
+                                   A compaction that began meanwhile is awaited as well
 
 A drain is of one open database (`SessionDB`), and of its registration. Other processes on
 the same file go on, and take what this one did not. Nothing is interrupted: a loop returns
@@ -122,6 +123,8 @@ async def drain(db: Database, loops: Loops, instance_no: int | None, timeout_s: 
         await _end(db, loops, Stage.READERS)
         loops.last_reply_no = await db.read("drain", lambda tx: tx.one("draining.last").outbox_no)
         await _end(db, loops, Stage.REPLIES)
+        # The application may have begun a compaction when a turn ended, and after the look above.
+        await _wait(db, partial(_turns_ended, db, loops, instance_no))
 
 
 async def pause(db: Database, loops: Loops, stage: Stage, pause_s: float) -> None:

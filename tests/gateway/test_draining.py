@@ -18,6 +18,7 @@ import sessiondb
 import sessiondb.sync
 from sessiondb import Answer, RefusedBySender
 from sessiondb.gateway import outbox
+from sessiondb.gateway.draining import Stage
 from sessiondb.gateway.running_turn import LaneSettings, Turn
 from sessiondb.models import Reply
 from sessiondb.sqlite import transaction
@@ -338,6 +339,55 @@ async def test_a_drain_waits_for_the_compactions_of_its_process(tmp_db: Path) ->
                 assert [held.what for held in left.held] == ["compaction"]
                 group.start_soon(partial(db.drain, timeout_s=LONG_S))
                 summarise.set()
+        assert [job.state async for job in db.compactions()] == ["committed"]
+
+
+async def test_a_drain_waits_for_a_compaction_that_begins_while_replies_are_sent(
+    tmp_db: Path,
+) -> None:
+    called, may_send, summarise = anyio.Event(), anyio.Event(), anyio.Event()
+    reports: list[sessiondb.Drained] = []
+
+    async def channel(outgoing: Reply) -> str:
+        called.set()
+        await may_send.wait()
+        return "receipt"
+
+    async with sessiondb.open(tmp_db) as db:
+        session = await db.session(TALKS[0])
+        for number in range(4):
+            await session.append(user(f"question {number}"))
+            await session.append(reply("long talk " * 400))
+        await say(db, "e1", TALKS[1])
+        await complete(db, (await claimed(db)).turn_no, "an answer", replies=[("web", "sent")])
+
+        async def compact() -> None:
+            async with session.compact(keep_recent_tokens=1) as job:
+                await summarise.wait()
+                await job.commit("they talked")
+
+        async def send() -> None:
+            await db.run_outbox(channel)
+            for _ in range(5):  # the loop has returned, and the drain waits all the same
+                assert await holds(db, "compaction")
+            summarise.set()
+
+        async def stop() -> None:
+            reports.append(await db.drain(timeout_s=LONG_S))
+
+        async def sends_only() -> bool:
+            return db._loops.ends(Stage.REPLIES)
+
+        with anyio.fail_after(LONG_S):
+            async with anyio.create_task_group() as group:
+                group.start_soon(send)
+                await called.wait()
+                group.start_soon(stop)
+                await eventually(sends_only)
+                group.start_soon(compact)
+                await eventually(partial(holds, db, "compaction"))
+                may_send.set()
+        assert reports == [sessiondb.Drained((), ())]
         assert [job.state async for job in db.compactions()] == ["committed"]
 
 
