@@ -17,7 +17,7 @@ from sessiondb.backend import ReadTx
 from sessiondb.limits import SEQ_BITS
 from sessiondb.transcript.entries import Draft, parse_line
 from sessiondb.transcript.formats import ANY, spoken
-from sessiondb.transcript.pairing import NOTHING_OPEN, Open, follow
+from sessiondb.transcript.pairing import NOTHING_OPEN, Open, follow, open_at_head
 from sessiondb.transcript.paths import Segment, context_start
 
 from . import verify_steps
@@ -84,7 +84,7 @@ class OrderCheck:
     def end(self) -> None:
         """Compare the calls that are open behind the head, once everything was followed."""
         row = self._session
-        noted = Open.from_columns(row.open_marks, row.head_open_calls or 0)
+        noted = open_at_head(row.formats, row.head_no, row.open_marks, row.head_open_calls or 0)
         if self._stands is None or not noted.is_known or noted == self._stands:
             return
         if self._reached_no != row.head_no:

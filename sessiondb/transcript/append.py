@@ -41,10 +41,8 @@ from sessiondb.models import ANY_HEAD, AnyHead, Entry, EntryRef, ExpectedHead, R
 
 from .content import says_the_same
 from .entries import BOUNDARY_TYPES, OFF_TREE_TYPES, Draft, EntryRow, Gap, id_or_none, new_id
-from .formats import spoken
-from .formats.prompt import PROMPTS
 from .notes import note_asked, note_order
-from .pairing import NOTHING_OPEN, UNKNOWN
+from .pairing import open_behind
 from .paths import entry_number, on_path, segments, session_of
 from .state import (
     State,
@@ -579,9 +577,8 @@ def _inherit(tx: ReadTx, state: State, target: TreeEntry | None) -> None:
     state.position = target.position if target is not None else 0
     state.tokens_total = target.tokens_total if target is not None else 0
     state.open_calls = target.open_calls if target is not None else 0
-    # Which calls are open is not stored with entries, and neither is what leads to a call.
-    leads = PROMPTS[spoken(state.formats).name].calls_are_items and target is not None
-    state.open_marks = (UNKNOWN if state.open_calls or leads else NOTHING_OPEN).column
+    # Which calls are open is not stored with entries.
+    state.open_marks = open_behind(state.formats, state.head_no, state.open_calls).column
     state.ordered_from_no = state.asked_no = None
     state.model_no = target.model_no if target is not None else None
     state.thinking_no = target.thinking_no if target is not None else None

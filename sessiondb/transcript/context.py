@@ -35,7 +35,7 @@ from .formats import PI, CallId, Format, known, spoken
 from .formats.base import ASSISTANT, RESULT, USER
 from .formats.pi import SYSTEM, mended, message_of, present
 from .formats.prompt import PROMPTS
-from .pairing import Open, Part, in_order
+from .pairing import Part, in_order, open_at_head
 from .paths import Segment, context_start, on_path, require_entries, segments
 from .state import State, no_session
 
@@ -289,7 +289,7 @@ def _is_ordered(now: statements.ContextNow) -> bool:
     return (
         now.ordered_from_no is not None
         and start_no >= now.ordered_from_no
-        and not Open.from_columns(now.open_marks, now.open_calls).is_open
+        and not open_at_head(now.formats, now.head_no, now.open_marks, now.open_calls).is_open
     )
 
 

@@ -13,7 +13,7 @@ from sessiondb.backend import ReadTx
 from .formats import spoken
 from .formats.base import ASSISTANT, RESULT
 from .formats.prompt import PROMPTS
-from .pairing import NOTHING_OPEN, UNKNOWN, Open, follow
+from .pairing import NOTHING_OPEN, UNKNOWN, Open, follow, open_at_head
 
 if TYPE_CHECKING:
     from .entries import Draft
@@ -32,7 +32,7 @@ def note_order(
 
     Without that every context would have to be decoded, to see whether it is in order.
     """
-    before = Open.from_columns(state.open_marks, state.open_calls)
+    before = _open_before(state)
     if begins_context and first_kept_no is None:
         # Only a context that begins here is free of what is open: an undo brings that back.
         if before.is_open or state.ordered_from_no is None:
@@ -52,6 +52,10 @@ def note_order(
     if state.ordered_from_no is None or goes_on or not stands_well:
         state.ordered_from_no = entry_no + 1
     state.open_marks = after.column
+
+
+def _open_before(state: State) -> Open:
+    return open_at_head(state.formats, state.head_no, state.open_marks, state.open_calls)
 
 
 def _cuts_calls(tx: ReadTx, state: State, before: Open, first_kept_no: int) -> bool:
@@ -80,7 +84,7 @@ def note_asked(state: State, draft: Draft, entry_no: int) -> None:
     """
     in_parts = spoken(state.formats).reply_in_parts
     is_next_part = in_parts and state.head_no is not None and state.model_no == state.head_no
-    before = Open.from_columns(state.open_marks, state.open_calls)
+    before = _open_before(state)
     state.asked_no = asked_after(
         state.asked_no,
         draft,

@@ -111,13 +111,6 @@ class Open:
     marks: tuple[str, ...] = ()
     is_known: bool = True
 
-    @classmethod
-    def from_columns(cls, marks: str | None, open_calls: int) -> Open:
-        """Read a session's column, which `column` wrote. If nothing did, the count of its head."""
-        if marks is None:
-            return UNKNOWN if open_calls else NOTHING_OPEN
-        return UNKNOWN if marks == _UNKNOWN else cls(tuple(marks.split()))
-
     @property
     def is_open(self) -> bool:
         """False: no call is open, for sure."""
@@ -136,6 +129,25 @@ class Open:
 
 NOTHING_OPEN: Final = Open()
 UNKNOWN: Final = Open(is_known=False)
+
+
+def open_at_head(formats: int, head_no: int | None, marks: str | None, open_calls: int) -> Open:
+    """Read what a session's row says of the calls that are open at its head.
+
+    `marks` is what `Open.column` wrote, or None if no append has noted it for this head.
+    """
+    if marks is None:
+        return open_behind(formats, head_no, open_calls)
+    return UNKNOWN if marks == _UNKNOWN else Open(tuple(marks.split()))
+
+
+def open_behind(formats: int, entry_no: int | None, open_calls: int) -> Open:
+    """Tell which calls are open behind an entry of which no more is known than its own calls.
+
+    Where calls are items of their own, one may be open further back, or an item may lead to one.
+    """
+    may_go_on = entry_no is not None and PROMPTS[spoken(formats).name].calls_are_items
+    return UNKNOWN if open_calls or may_go_on else NOTHING_OPEN
 
 
 def follow(before: Open, ties: Ties, bit: int) -> tuple[Open, bool]:

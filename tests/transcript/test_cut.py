@@ -380,3 +380,43 @@ async def test_a_cut_of_another_epoch_is_chosen_again(db: sessiondb.SessionDB) -
     )
     await session.reset()
     assert await db.write("begin", lambda tx: compaction.begin(tx, choice, timeout_ms=1)) is None
+
+
+# The reply is not over: its call is open, and the last item that the fork has calls nothing.
+WORKING: list[dict[str, Any]] = [
+    {"role": "user", "content": "an earlier question"},
+    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "a"}]},
+    {"role": "user", "content": "a question"},
+    {"type": "function_call", "call_id": "c1", "name": "read", "arguments": "{}"},
+    {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "so"}]},
+]
+GOES_ON = {
+    "type": "message",
+    "role": "assistant",
+    "content": [{"type": "output_text", "text": "wait"}],
+}
+
+
+@pytest.mark.parametrize("keep_recent_tokens", [0, 2])
+async def test_a_fork_of_a_working_turn_keeps_all_of_it(
+    db: sessiondb.SessionDB, keep_recent_tokens: int
+) -> None:
+    origin, other = await db.create_session(), await db.create_session()
+    for session in (origin, other):
+        entries = await session.append_many(WORKING)
+    await other.append({"type": "reasoning", "id": "rs_2", "summary": []})
+    forks = {
+        "of the whole": await origin.fork(),
+        "at an entry": await origin.fork(entry=(await origin.entries())[-1].entry_id),
+        "at an entry that is not the head": await other.fork(entry=entries[-1].entry_id),
+        "of an epoch": await origin.fork(epoch=0),
+    }
+    summarised = {}
+    for name, session in {"not forked": origin, **forks}.items():
+        await session.append(GOES_ON)
+        async with session.compact(
+            trigger="threshold", keep_recent_tokens=keep_recent_tokens
+        ) as job:
+            summarised[name] = list(job.messages)
+            await job.commit("S")
+    assert summarised == dict.fromkeys(summarised, WORKING[:2])
