@@ -351,9 +351,9 @@ class Limits(BaseModel):
     wal_fold_s: float = Field(default=1.0, ge=0)
     """After this long without a commit the WAL is folded into the file."""
     slow_ms: float | None = Field(default=None, ge=0)
-    """A write that waits for the writer, and is in its transaction, for longer is logged.
+    """A write or a read that waits and runs for longer is logged.
 
-    The logger `sessiondb.slow` gets a line for each such transaction: the operations' names and
-    times, and no text of a message. None: nothing is logged."""
+    The logger `sessiondb.slow` gets a line for each such transaction and read: the operations'
+    names and times, and no text of a message. None: nothing is logged."""
     wal_retry_ms: float = Field(default=1_000.0, ge=0)
     """After a reset or a fold that readers blocked, the next attempt waits this long."""

@@ -222,6 +222,16 @@ def _process(stats: Mapping[str, Any]) -> Iterable[Metric]:
     yield _counter("reads", readers["reads"], "Reads of this process")
     yield _counter("reads_refused", readers["requests_refused"], "Reads refused: too many waited")
     yield _counter("reads_interrupted", readers["interrupted"], "Reads that took too long")
+    yield _counter("reads_slow", readers["slow"], "Reads over the threshold of the slow log")
+    yield _counter(
+        "reads_wait_seconds", readers["wait_ms_total"] / 1000, "Time that reads waited for a reader"
+    )
+    yield _counter("reads_seconds", readers["read_ms_total"] / 1000, "Time that reads took")
+    yield _gauge(
+        "reads_seconds_longest",
+        readers["snapshot_ms_longest"] / 1000,
+        "The longest read since the database was opened",
+    )
     yield _counter(
         "guard_violations", stats["guard_violations"], "Writes found outside of the library"
     )

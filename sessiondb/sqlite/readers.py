@@ -37,6 +37,7 @@ from sessiondb.waiter import Waiter, notify_all
 from .connection import READ_LOCKED_S_MAX, explain_cannot_open, jitter, log
 from .held_files import HeldFiles
 from .schema import refuse_newer
+from .slow_log import slow_read
 from .transaction import Snapshot, reraise
 
 
@@ -52,6 +53,13 @@ class ReadRequest:
     error: BaseException | None = field(default=None, init=False)
     taken: bool = field(default=False, init=False)
     abandoned: bool = field(default=False, init=False)
+    enqueued: float = field(default=0.0, init=False)
+    waited_ms: float = field(default=0.0, init=False)
+    """How long it waited for a free reader."""
+    took_ms: float = field(default=0.0, init=False)
+    """How long its snapshot was open."""
+    slow: bool = field(default=False, init=False)
+    """Over `limits.slow_ms`, waiting included."""
     began: float = field(default=0.0, init=False)
     reader: _Reader | None = field(default=None, init=False)
     snapshot: Snapshot | None = field(default=None, init=False)
@@ -81,6 +89,9 @@ class Readers:
         self.idle: list[_Reader] = []  # the last one became idle last
         self.waiting = 0
         self.reads = 0
+        self.slow = 0
+        self.wait_ms_total = 0.0
+        self.read_ms_total = 0.0
         self.refused = 0
         self.interrupted = 0
         self.abandoned = 0
@@ -117,6 +128,7 @@ class Readers:
             StoreBusy: every reader is occupied and the queue is full.
             StoreClosed: the database has been closed.
         """
+        request.enqueued = monotonic()
         # Critical section "admission". Lock: lock. Invariants: `waiting` counts the requests
         # that no reader has taken and no caller has abandoned. A request is in the queue
         # only while no reader is idle.
@@ -203,6 +215,9 @@ class Readers:
             ages = [monotonic() - request.began for request in self.current.values()]
             return {
                 "reads": self.reads,
+                "slow": self.slow,
+                "wait_ms_total": self.wait_ms_total,
+                "read_ms_total": self.read_ms_total,
                 "queue_items": self.waiting,
                 "requests_refused": self.refused,
                 "requests_abandoned": self.abandoned,
@@ -270,6 +285,7 @@ class _Reader:
             if request.abandoned:
                 return False
             request.taken = True
+            request.waited_ms = (monotonic() - request.enqueued) * 1000
             self.readers.waiting -= 1
             return True
 
@@ -282,10 +298,15 @@ class _Reader:
         except BaseException as error:  # noqa: BLE001  # it is raised in the task that asked
             request.error = error
         request.fn = None
+        # From here on the request belongs to its task. The line is written after the caller is
+        # woken: a handler of logs may be slow.
+        slow, told = request.slow, (request.op, request.waited_ms, request.took_ms)
         lost = notify_all([request.waiter])
         if lost:
             with self.readers.lock:
                 self.readers.undelivered += lost
+        if slow:
+            slow_read(self.readers.path, *told)
 
     def _refuse_changed(self, request: ReadRequest) -> None:
         """Refuse to read files that are not those of their names any more.
@@ -374,7 +395,12 @@ class _Reader:
             readers.current.pop(self, None)
             request.reader = None
             readers.reads += 1
-            took_ms = (monotonic() - request.began) * 1000
+            request.took_ms = took_ms = (monotonic() - request.began) * 1000
+            readers.wait_ms_total += request.waited_ms
+            readers.read_ms_total += took_ms
+            slow_ms = readers.limits.slow_ms
+            request.slow = slow_ms is not None and request.waited_ms + took_ms >= slow_ms
+            readers.slow += request.slow
             if took_ms > readers.snapshot_ms_longest:
                 readers.snapshot_ms_longest, readers.snapshot_longest_op = took_ms, request.op
 

@@ -28,13 +28,11 @@ write lock is held from BEGIN to COMMIT. Everything else here belongs to the wri
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import apsw
@@ -60,10 +58,9 @@ from .held_files import HeldFiles, changed_while_open
 from .instance import write_lock_holder, write_locked
 from .request_queue import Pending, Request, RequestQueue
 from .schema import refuse_newer
+from .slow_log import WriterLog
 from .transaction import SPOILING, WriteTransaction, plain_result, reraise, translate
 from .write_connection import WriteConnection
-
-slow_log = logging.getLogger("sessiondb.slow")
 
 
 class Writer:
@@ -86,6 +83,7 @@ class Writer:
         self.limits = limits
         self.stats = WriterStats()
         self.queue = RequestQueue(path, limits)
+        self._log = WriterLog(path, limits.slow_ms)
         self._connection = WriteConnection(
             path,
             limits,
@@ -171,9 +169,11 @@ class Writer:
         if connection is None or self._connection.files.changed() is not None:
             self.checkpoints.postpone()  # or the thread would ask again without a pause
         else:
+            began = monotonic()
             self.queue.running = "checkpoint"
             self.checkpoints.run_due(connection)
             self.queue.running = ""
+            self._log.note_hold("checkpoint", began, monotonic())
 
     def _end(self) -> None:
         """Fail what is left, sign off, fold the WAL, close.
@@ -216,8 +216,7 @@ class Writer:
         while (request := self._take(batch, pending)) is not None:
             self._execute(connection, request, batch)
         self._commit(connection, batch)
-        self._measure(batch)
-        log_it = self._slow_line(batch)
+        log_it = self._measure(batch)
         self._batch = None
         self._deliver(batch.finished)
         if log_it is not None:
@@ -288,7 +287,8 @@ class Writer:
         self.stats.busy_waits += 1
         holder = write_lock_holder(connection, self.path)
         self.queue.running = f"waiting for {holder}, which holds the write lock"
-        refuse_from = monotonic() + self.limits.busy_timeout_s
+        began = monotonic()
+        refuse_from = began + self.limits.busy_timeout_s
         while pending:
             jitter()
             try:
@@ -300,6 +300,7 @@ class Writer:
                 self._connection.drop(error)
                 return False
             else:
+                self._log.note_hold(holder, began, monotonic())
                 return True
         return False
 
@@ -448,48 +449,21 @@ class Writer:
             request.outcome = "committed"
         self.stats.commits += 1
 
-    def _measure(self, batch: Batch) -> None:
-        took_s = monotonic() - batch.began
+    def _measure(self, batch: Batch) -> Callable[[], None] | None:
+        """Count a transaction. Return what logs it, if a caller of it waited for long."""
+        ended = monotonic()
+        took_s = ended - batch.began
         self.stats.note_batch(batch, took_s * 1000)
         if batch.in_background:
             for request in batch.finished:
                 request.held_ms = took_s * 1000
         elif batch.finished:
             self.queue.note_cost(took_s / len(batch.finished))
-
-    def _slow_line(self, batch: Batch) -> Callable[[], None] | None:
-        """Return what logs a transaction in which a caller waited for long. None: it was quick.
-
-        The line has names of operations, and no text of anybody.
-        """
-        slow_ms, now = self.limits.slow_ms, monotonic()
-        if slow_ms is None or batch.in_background or not batch.finished:
-            return None
-        longest = max(batch.finished, key=lambda request: request.waited_ms)
-        oldest = min(request.enqueued for request in batch.finished)
-        if (now - oldest) * 1000 < slow_ms:
-            return None
-        self.stats.slow += 1
-        held_ms = self.stats.transaction_ms_last
-        return partial(
-            slow_log.warning,
-            "%s: %s waited %.0f ms for the writer. Its transaction of %d operations held the "
-            "writer for %.0f ms, of which %s took %.0f ms.",
-            self.path,
-            longest.op,
-            longest.waited_ms,
-            len(batch.finished),
-            held_ms,
-            batch.slowest_op or longest.op,
-            batch.slowest_ms,
-            extra={
-                "operation": longest.op,
-                "waited_ms": longest.waited_ms,
-                "held_ms": held_ms,
-                "slowest_operation": batch.slowest_op,
-                "slowest_ms": batch.slowest_ms,
-            },
-        )
+        log_it = self._log.line(batch, ended)
+        self._log.note_hold(batch.slowest_op, batch.began, ended)
+        if log_it is not None:
+            self.stats.slow += 1
+        return log_it
 
     def _deliver(self, requests: list[Request]) -> None:
         """Wake the callers. From here on a request belongs to its task alone."""
@@ -546,6 +520,7 @@ class Writer:
             return
         connection = self._connection.live or self._reopen()
         failure: apsw.Error | None = None
+        began = monotonic()
         try:
             if connection is None:
                 raise StoreBusy(
@@ -568,6 +543,8 @@ class Writer:
             failure = error if isinstance(error, SPOILING) else None
         except BaseException as error:  # noqa: BLE001  # it is raised in the task that asked
             request.fail(error)
+        finally:
+            self._log.note_hold(request.op, began, monotonic())
         self.queue.remove_task(request)
         self._deliver([request])
         if failure is not None:
