@@ -45,7 +45,7 @@ from sessiondb.limits import (
 )
 from sessiondb.messages import is_typed, message_json
 
-from .formats import ANY, OPENAI_RESPONSES, PI, is_item, recognise, spoken
+from .formats import ANY, OPENAI_RESPONSES, PI, Format, is_item, recognise, spoken
 from .formats.pi import SUMMARY, message_of, needs_mending
 from .pairing import Ties, ties_of
 from .pi_sdk import RECORD_TYPE, as_pi
@@ -377,6 +377,16 @@ def _describe(
     return draft
 
 
+def _weigher(message: dict[str, Any], may_be: int) -> Format:
+    """Return the format that weighs a message: the first that it may have by its shape.
+
+    Its session may know more, and formats weigh fields differently that none of them names. An
+    append is weighed before its session is known, so a later reading must not know more either.
+    """
+    found = recognise(message) if may_be != PI.bit else may_be
+    return spoken(found if found & may_be else may_be)
+
+
 def _describe_message(draft: Draft, message: dict[str, Any], version: int, may_be: int) -> None:
     message_format = spoken(may_be)
     role = message_format.role(message)
@@ -388,7 +398,7 @@ def _describe_message(draft: Draft, message: dict[str, Any], version: int, may_b
     if is_made:
         message = message_of({"type": "message", "message": message})
     draft.role = _text_or_none(role)
-    draft.tokens = message_format.tokens(message)
+    draft.tokens = _weigher(message, may_be).tokens(message)
     draft.results = len(message_format.closes(message))
     if message.get("excludeFromContext") is True:
         draft.projection, draft.tokens = Projection.EXCLUDED, 0

@@ -235,6 +235,25 @@ async def test_the_items_of_openai_responses_come_back_as_they_were(db: SessionD
     assert (await session.info()).context_tokens == sum(weighs)
 
 
+async def test_a_message_weighs_the_same_whenever_it_is_read(db: SessionDB, tmp_path: Path) -> None:
+    weighs = {}
+    for message_format, item in UNMISTAKABLE.items():
+        for chosen in (message_format, None):
+            session = await db.create_session(format=chosen)
+            for role in ("user", "assistant"):
+                await session.append({"role": role, "content": ""})
+                await session.append({"role": role, "content": "hello", "latency": 1_585})
+            await session.append(item)
+            weighs[session.id] = [entry.tokens for entry in await session.entries()]
+    assert not (await db.verify()).findings
+    await db.export(tmp_path / "exported")
+    async with sessiondb.temporary() as other:
+        await other.import_path(tmp_path / "exported")
+        for session_id, tokens in weighs.items():
+            session = await other.session_by_id(session_id)
+            assert [entry.tokens for entry in await session.entries()] == tokens
+
+
 SUMMARY = f"{SUMMARY_INTRODUCTION}\n\n<summary>\nTHE SUMMARY\n</summary>"
 
 
