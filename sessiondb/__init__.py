@@ -141,7 +141,8 @@ if typing.TYPE_CHECKING:
     from .transcript.reset_policy import ConversationKind, ResetMode, ResetPolicy, StaleReason
     from .transcript.session import Session
     from .transfer.progress import Progress
-    from .transfer.redaction import LineShape, RedactionRule, Redactor
+    from .transfer.redaction import LineShape, Redactor
+    from .transfer.redaction_rules import AllowedMatch, RedactionRule
     from .words import (
         Audience,
         CompactionOutcome,
@@ -166,6 +167,7 @@ __all__ = [
     "ANY_HEAD",
     "Accepted",
     "Alarm",
+    "AllowedMatch",
     "Answer",
     "Appendable",
     "AppendedHistory",
@@ -418,7 +420,8 @@ _MODULES = {
     ),
     "sessiondb.transcript.session": ("Session",),
     "sessiondb.transfer.progress": ("Progress",),
-    "sessiondb.transfer.redaction": ("LineShape", "RedactionRule", "Redactor"),
+    "sessiondb.transfer.redaction": ("LineShape", "Redactor"),
+    "sessiondb.transfer.redaction_rules": ("AllowedMatch", "RedactionRule"),
     "sessiondb.words": (
         "Audience",
         "CompactionOutcome",

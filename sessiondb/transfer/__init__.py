@@ -15,7 +15,10 @@
     exporter                      export: sessions to files
     reading                       ... for people and their programs: HTML, Markdown, tables
     roundtrip                     an import compared with its file
-    redaction, redaction_rules    secrets removed. A user's own rules
+    redaction                     secrets removed. What to look for, and what to look at:
+    redaction_rules               the rules here, those of gitleaks, a user's own
+    redaction_text                a text with its escapes decoded
+    unredacted                    secrets that an earlier import stored
     progress                      the callback of import and export
 
 `importer` and `exporter` are the doors. The package knows `transcript`, and neither the gateway

@@ -1,10 +1,11 @@
-r"""Secrets removed from transcripts on import and on export: the option `--redact`. Off by default.
+"""Secrets removed from transcripts on import and on export: the option `--redact`. Off by default.
 
-What it promises. A secret that has one of the shapes below is replaced by `[redacted:<rule>]`.
-Receipts count the secrets per rule, and nothing ever shows a secret. A line of JSON stays a line
-of JSON of the same shape: only string values that hold a secret change. Names, numbers, spaces,
-ids and signatures are the same bytes as before. A line that is not JSON is treated as plain text.
-Redacting a redacted text changes nothing.
+What it promises. A secret that has the shape of one of the rules (`redaction_rules`) is replaced by
+`[redacted:<rule>]`. Receipts count the secrets per rule, and nothing ever shows a secret. A line of
+JSON stays a line of JSON of the same shape: only string values that hold a secret change. Names,
+numbers, spaces, ids and signatures are the same bytes as before. A line that is not JSON is treated
+as plain text. A secret is found right behind an escape of JSON, of a terminal or of a URL, too
+(`redaction_text`). A mark is never a part of a secret.
 
 What it is not. It knows shapes, not meanings. These secrets stay: a password that looks like a
 word, a secret that is cut in two, that is the name of a field, or that is encoded (base64, an
@@ -13,180 +14,42 @@ the redacted text, so an export returns that. The table `import_file` still coun
 bytes of the file, so that a file that has grown is recognised. Entries that a program appends are
 stored as they come: only the program knows what may be changed.
 
-Cost. No input makes a rule slow. A built-in rule starts at a fixed text or behind a character
-that cannot be in the secret, and repeats nothing without a bound, so each character is read a
-bounded number of times. A user's own rule that could do otherwise is refused when it is read
-(`redaction_rules`). A fixed text that every match contains (`hints`) is searched first, which
-spares nearly all lines the rest.
+Cost. No input makes a rule slow, because RE2 reads each character once. Most lines have no match
+of any rule as a whole, and then none of their strings is looked at.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal
 
 from sessiondb.json_text import DamagedLine, decode_object, dumps, loads
 from sessiondb.limits import ENTRY_BYTES_MAX, ENTRY_VALUES_MAX
 from sessiondb.models import BY_HAND, REDACTED
 
-KEY_BLOCK_CHARS_MAX: Final = 64 * 1024
+from .redaction_rules import (
+    EMAIL,
+    RULES,
+    RedactionRule,
+    compiled,
+    gitleaks_rules,
+    read_rules,
+    require_engine,
+)
+from .redaction_text import Words, decoded, decoded_once, spans_in_text
 
 LineShape = Literal["entry", "index"]
 """What a line is: an entry of a transcript, or an index of sessions."""
 
+_Secret = tuple[int, int, str]
+"""Where it is, and the name of its rule."""
 
-@dataclass(frozen=True, slots=True)
-class RedactionRule:
-    """The shape of a kind of secret. The group `secret` is replaced, else the whole match."""
-
-    name: str
-    pattern: re.Pattern[str]
-    hints: tuple[str, ...] = ()
-    """Every match contains one of these. None given: the pattern is tried on every string."""
-    ends_with: re.Pattern[str] | None = None
-    """The secret goes from the pattern to this one, or for `KEY_BLOCK_CHARS_MAX` without it."""
-
-    def may_match(self, text: str) -> bool:
-        """Return False if a text certainly holds no match. Quick."""
-        return not self.hints or any(hint in text for hint in self.hints)
-
-    def spans(self, text: str) -> Iterator[tuple[int, int]]:
-        """Yield where the secrets are, from left to right."""
-        if self.ends_with is not None:
-            yield from self._blocks(text, self.ends_with)
-            return
-        group: str | int = "secret" if "secret" in self.pattern.groupindex else 0
-        for match in self.pattern.finditer(text):
-            start, end = match.span(group)
-            if end > start:  # a group that took no part in the match is at -1
-                yield start, end
-
-    def _blocks(self, text: str, ends_with: re.Pattern[str]) -> Iterator[tuple[int, int]]:
-        at = 0
-        while (begin := self.pattern.search(text, at)) is not None:
-            limit = min(len(text), begin.end() + KEY_BLOCK_CHARS_MAX)
-            end = ends_with.search(text, begin.end(), limit)
-            at = end.end() if end is not None else limit
-            yield begin.start(), at
-
-
-def _rule(name: str, pattern: str, *hints: str) -> RedactionRule:
-    # ASCII: a letter of another script is not a part of a token.
-    return RedactionRule(name, re.compile(pattern, re.ASCII), hints)
-
-
-_KEY_KIND = r"(?:[A-Z0-9]{1,20} ){0,4}PRIVATE KEY(?: BLOCK)?-----"
-
-# Ordered: the more specific rule comes first. Each begins at a text of its own, behind a character
-# that is not of the secret's alphabet. So no character starts two attempts, and a long run of such
-# characters is read once.
-RULES: Final[tuple[RedactionRule, ...]] = (
-    RedactionRule(
-        "private-key",
-        re.compile(rf"-----BEGIN {_KEY_KIND}"),
-        ("-----BEGIN ",),
-        re.compile(rf"-----END {_KEY_KIND}"),
-    ),
-    _rule("anthropic-key", r"(?<![\w-])sk-ant-[\w-]{16,300}", "sk-ant-"),
-    _rule(
-        "stripe-key",
-        r"(?<![\w-])(?:(?:sk|rk)_(?:live|test)|whsec)_[A-Za-z0-9]{16,255}",
-        "k_live_",
-        "k_test_",
-        "whsec_",
-    ),
-    # OpenAI, and the many services that copied its form. A digit is required, because `sk-` also
-    # begins ordinary names.
-    _rule("sk-key", r"(?<![\w-])sk-(?=[A-Za-z_-]{0,80}[0-9])[\w-]{20,300}", "sk-"),
-    _rule(
-        "aws-access-key",
-        r"(?<![A-Za-z0-9])(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}(?![A-Za-z0-9])",
-        "AKIA",
-        "ASIA",
-        "ABIA",
-        "ACCA",
-    ),
-    _rule(
-        "aws-secret-key",
-        r"(?i:secret_?access_?key|aws_?secret_?key)[\"'\\]{0,3}\s{0,3}[:=]\s{0,3}[\"'\\]{0,3}"
-        r"(?P<secret>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
-        "ecret",
-        "ECRET",
-    ),
-    _rule(
-        "github-token",
-        r"(?<!\w)(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_\w{22,255})",
-        *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
-    ),
-    _rule(
-        "gitlab-token",
-        r"(?<![\w-])gl(?:pat|dt|rt|ft|cbt)-[\w.-]{20,255}",
-        "glpat-",
-        "gldt-",
-        "glrt-",
-        "glft-",
-        "glcbt-",
-    ),
-    _rule("slack-token", r"(?<![\w-])(?:xox[abeoprs]|xapp)-[A-Za-z0-9-]{10,255}", "xox", "xapp-"),
-    _rule(
-        "slack-webhook",
-        r"hooks\.slack\.com/(?:services|workflows|triggers)/(?P<secret>[\w/-]{20,255})",
-        "hooks.slack.com/",
-    ),
-    # The first part is a number in base64, which begins in one of nine ways.
-    _rule(
-        "discord-token",
-        r"(?<![\w-])(?:M[Tjz]|N[DTjz]|O[DT])[\w-]{22,26}\.[\w-]{6}\.[\w-]{27,45}(?![\w-])",
-        *("MT", "Mj", "Mz", "ND", "NT", "Nj", "Nz", "OD", "OT"),
-    ),
-    _rule(
-        "discord-webhook",
-        r"discord(?:app)?\.com/api/webhooks/\d{15,25}/(?P<secret>[\w-]{30,120})",
-        "/api/webhooks/",
-    ),
-    _rule(
-        "telegram-token",
-        r"(?<![A-Za-z0-9])(?:bot)?(?P<secret>[0-9]{8,12}:AA[\w-]{33})(?![\w-])",
-        ":AA",
-    ),
-    _rule("google-key", r"(?<![\w-])AIza[\w-]{35}(?![\w-])", "AIza"),
-    _rule(
-        "google-token",
-        r"(?<![\w-])(?:ya29\.[\w-]{20,2000}|GOCSPX-[\w-]{20,60})",
-        "ya29.",
-        "GOCSPX-",
-    ),
-    _rule("huggingface-token", r"(?<!\w)hf_[A-Za-z0-9]{30,60}(?!\w)", "hf_"),
-    _rule(
-        "model-key",
-        r"(?<![\w-])(?:gsk_[A-Za-z0-9]{40,60}|xai-[A-Za-z0-9]{60,100}"
-        r"|pplx-[A-Za-z0-9]{40,60}|r8_[A-Za-z0-9]{37,40})(?![\w-])",
-        *("gsk_", "xai-", "pplx-", "r8_"),
-    ),
-    _rule("npm-token", r"(?<!\w)npm_[A-Za-z0-9]{36}(?!\w)", "npm_"),
-    _rule("pypi-token", r"(?<![\w-])pypi-AgE[\w-]{50,500}", "pypi-AgE"),
-    _rule("sendgrid-key", r"(?<![\w.-])SG\.[\w-]{16,32}\.[\w-]{16,64}", "SG."),
-    _rule("jwt", r"(?<![\w-])eyJ[\w-]{8,8000}\.eyJ[\w-]{8,16000}\.[\w-]{0,4000}", "eyJ"),
-    _rule(
-        "authorization",
-        r"(?<![A-Za-z])(?:[Bb]earer|BEARER|[Bb]asic|BASIC)[ \t]{1,3}"
-        r"(?=[A-Za-z._~+/=-]{0,80}[0-9])(?P<secret>[\w.~+/=-]{16,4000})",
-        *("earer ", "EARER ", "asic ", "ASIC ", "earer\t", "EARER\t", "asic\t", "ASIC\t"),
-    ),
-    _rule(
-        "url-password",
-        r"://[^\s/?#:@\"'<>\[\]]{0,100}:(?!\[redacted:)(?P<secret>[^\s/?#@\"'<>]{1,200})@",
-        "://",
-    ),
-)
-EMAIL: Final = _rule(
-    "email",
-    r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])",
-    "@",
-)
+_REPLACED: Final = re.compile(rb"(\[redacted:[a-z0-9_-]+\])")
 
 # Fields that redaction never changes, by their path in an entry (without list indexes): strings
 # that link entries, and texts that a provider gets back byte for byte. Deeper down, in a tool's
@@ -248,74 +111,146 @@ class Redactor:
 
     `emails` adds e-mail addresses, which are not secrets but may be private. `rules` adds a
     user's own.
+
+    Raises:
+        InvalidInput: the extra `redact` is not installed.
     """
 
     def __init__(self, *, emails: bool = False, rules: Iterable[RedactionRule] = ()) -> None:
-        self.rules = (*RULES, *((EMAIL,) if emails else ()), *rules)
-        self._hints = (
-            None
-            if any(not rule.hints for rule in self.rules)
-            else sorted({hint for rule in self.rules for hint in rule.hints})
-        )
+        require_engine()
+        own = tuple(rules)
+        self.rules = (*RULES, *((EMAIL,) if emails else ()), *gitleaks_rules(), *own)
+        self._always = [at for at, rule in enumerate(self.rules) if not rule.hints]
+        self._hinted: dict[str, list[int]] = {}
+        for at, rule in enumerate(self.rules):
+            for hint in rule.hints:
+                self._hinted.setdefault(hint, []).append(at)
+        # Short ones are in most texts, so they go together.
+        self._hints = Words(sorted(self._hinted, key=lambda hint: (len(hint), hint)))
+
+    @property
+    def fingerprint(self) -> str:
+        """What the rules are, in a few characters: the same for the same rules."""
+        return hashlib.sha256(repr(self.rules).encode()).hexdigest()[:12]
 
     def text(self, text: str, counts: Counter[str]) -> str:
         """Return a text without its secrets. Count them per rule."""
-        for rule in self.rules:
-            if not rule.may_match(text):
-                continue
-            parts, at = [], 0
-            for start, end in rule.spans(text):
-                parts += [text[at:start], f"[redacted:{rule.name}]"]
-                at = end
-                counts[rule.name] += 1
-            if parts:
-                text = "".join([*parts, text[at:]])
-        return text
+        as_bytes = text.encode("utf-8", "surrogatepass")
+        redacted = _redacted(as_bytes, self._may_match(as_bytes, decoded(as_bytes)), counts)
+        return redacted.decode("utf-8", "surrogatepass") if redacted != as_bytes else text
 
     def line(self, raw: bytes, counts: Counter[str], *, shape: LineShape = "entry") -> bytes:
         """Return a line, or a whole index, without its secrets. Count them per rule.
 
         The line end stays.
         """
-        text = raw.decode("utf-8", "surrogateescape")
-        if self._holds_none(text):
+        once = decoded_once(raw)
+        rules = self._may_match(once, decoded(once))
+        is_whole = raw.rstrip().endswith(b"}")
+        if not rules and is_whole:
             return raw
+        text = raw.decode("utf-8", "surrogateescape")
         try:
+            if not is_whole:
+                raise DamagedLine("it is torn")
             decode_object(
                 text, values_max=ENTRY_BYTES_MAX if shape == "index" else ENTRY_VALUES_MAX
             )
         except DamagedLine:
             redacted = self.text(text, counts)
         else:
-            redacted = self._object(text, counts, shape)
+            redacted = _redacted_object(text, rules, counts, shape)
         return raw if redacted == text else redacted.encode("utf-8", "surrogateescape")
 
-    def _holds_none(self, text: str) -> bool:
-        """Return True if a line certainly holds no secret. Quick.
+    def _may_match(self, *texts: bytes) -> list[RedactionRule]:
+        """Return the rules that match in one of the texts, in their order, and a few others.
 
-        It holds no hint, and no escape of an ASCII character that might hide one.
+        What matches in a string of a line of JSON matches in the line: quotes end a secret, too.
+        Only a rule without hints may be a user's that wants to be the whole string.
         """
-        return (
-            self._hints is not None
-            and "\\u00" not in text
-            and "\\/" not in text
-            and not any(hint in text for hint in self._hints)
-        )
+        possible = set(self._always)
+        for text in dict.fromkeys(texts):
+            found = {at for hint in self._hints.within(text.lower()) for at in self._hinted[hint]}
+            possible.update(
+                at
+                for at in found - possible
+                if compiled(self.rules[at].pattern).search(text) is not None
+            )
+        return [self.rules[at] for at in sorted(possible)]
 
-    def _object(self, text: str, counts: Counter[str], shape: LineShape) -> str:
-        """Replace string values of a valid JSON object in place."""
-        parts: list[str] = []
-        at = 0
-        for start, end, path, key in _values(text):
-            if _is_kept(shape, path, key):
-                continue
-            token = text[start:end]
-            value: str = loads(token) if "\\" in token else token[1:-1]
-            redacted = self.text(value, counts)
-            if redacted != value:
-                parts += [text[at:start], dumps(redacted)]
-                at = end
-        return "".join([*parts, text[at:]]) if parts else text
+
+def redactor_from(*, emails: bool = False, rules_file: str | Path | None = None) -> Redactor:
+    """Return a redactor with the built-in rules and the rules of a file (`read_rules`)."""
+    return Redactor(emails=emails, rules=read_rules(rules_file) if rules_file is not None else ())
+
+
+def _redacted(text: bytes, rules: Sequence[RedactionRule], counts: Counter[str]) -> bytes:
+    """Return a text without the secrets of some rules. What was replaced before parts the rest."""
+    # An address is no secret: it is looked for in what the secrets leave.
+    secrets = [rule for rule in rules if rule is not EMAIL]
+    for some in (secrets, [EMAIL] if EMAIL in rules else []):
+        parts = _REPLACED.split(text) if some else [text]  # every second one is a mark
+        text = b"".join(
+            part if at % 2 else _without_secrets(part, some, counts)
+            for at, part in enumerate(parts)
+        )
+    return text
+
+
+def _without_secrets(text: bytes, rules: Sequence[RedactionRule], counts: Counter[str]) -> bytes:
+    parts, at = [], 0
+    for start, end, name in _apart(_secrets(text, decoded(text), rules)):
+        parts += [text[at:start], f"[redacted:{name}]".encode()]
+        at = end
+        counts[name] += 1
+    return b"".join([*parts, text[at:]]) if parts else text
+
+
+def _secrets(text: bytes, meant: bytes, rules: Iterable[RedactionRule]) -> list[_Secret]:
+    """Return the secrets of each rule: those in the text as it is, and those behind its escapes."""
+    found: list[_Secret] = []
+    for rule in rules:
+        spans = list(rule.spans(text))
+        if meant is not text:
+            spans += spans_in_text(text, list(rule.spans(meant)))
+        found += [(start, end, rule.name) for start, end in spans]
+    return found
+
+
+def _apart(secrets: list[_Secret]) -> list[_Secret]:
+    """Return secrets from left to right. Those that overlap are one, with the longest one's name.
+
+    Of several as long it is the one of the first rule.
+    """
+    found: list[_Secret] = []
+    longest = 0
+    for start, end, name in sorted(secrets, key=lambda secret: secret[0]):
+        if found and start < found[-1][1]:
+            first, last, before = found[-1]
+            found[-1] = (first, max(last, end), before if end - start <= longest else name)
+            longest = max(longest, end - start)
+        else:
+            found.append((start, end, name))
+            longest = end - start
+    return found
+
+
+def _redacted_object(
+    text: str, rules: list[RedactionRule], counts: Counter[str], shape: LineShape
+) -> str:
+    """Replace string values of a valid JSON object in place."""
+    parts: list[str] = []
+    at = 0
+    for start, end, path, key in _values(text):
+        if _is_kept(shape, path, key):
+            continue
+        token = text[start:end]
+        value = (loads(token) if "\\" in token else token[1:-1]).encode("utf-8", "surrogatepass")
+        redacted = _redacted(value, rules, counts)
+        if redacted != value:
+            parts += [text[at:start], dumps(redacted.decode("utf-8", "surrogatepass"))]
+            at = end
+    return "".join([*parts, text[at:]]) if parts else text
 
 
 def _values(text: str) -> Iterator[tuple[int, int, tuple[str, ...], str]]:
@@ -360,7 +295,7 @@ def _is_kept(shape: LineShape, path: tuple[str, ...], key: str) -> bool:
 # -- the mark in the record of a file --------------------------------------------------------------
 
 _MARK: Final = re.compile(
-    rf"{REDACTED} from byte (?P<at>\d+): "
+    rf"{REDACTED} from byte (?P<at>\d+)(?: \(rules (?P<rules>[0-9a-f]{{12}})\))?: "
     r"(?P<counts>nothing|[a-z0-9_-]+ \d+(?:, [a-z0-9_-]+ \d+)*)(?:; |\Z)"
 )
 
@@ -371,6 +306,8 @@ class Mark:
 
     from_byte: int
     counts: Counter[str]
+    rules: str | None = None
+    """Which rules they were (`Redactor.fingerprint`), if they were the same all the time."""
 
     @property
     def is_by_hand(self) -> bool:
@@ -381,7 +318,8 @@ class Mark:
         found = (
             ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items())) or "nothing"
         )
-        return f"{REDACTED} from byte {self.from_byte}: {found}"
+        rules = f" (rules {self.rules})" if self.rules is not None else ""
+        return f"{REDACTED} from byte {self.from_byte}{rules}: {found}"
 
 
 def mark_in(note: str | None) -> Mark | None:
@@ -393,7 +331,7 @@ def mark_in(note: str | None) -> Mark | None:
     for part in match["counts"].split(", ") if match["counts"] != "nothing" else ():
         name, _, count = part.rpartition(" ")
         counts[name] = int(count)
-    return Mark(int(match["at"]), counts)
+    return Mark(int(match["at"]), counts, match["rules"])
 
 
 def without_mark(note: str | None) -> str:

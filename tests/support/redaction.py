@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import random
+import re
+import uuid
 from collections import Counter
+from pathlib import Path
 
 from sessiondb.transfer.redaction import Redactor
 
@@ -101,3 +104,52 @@ WHOLE = Redactor(emails=True)
 def redacted(text: str, redactor: Redactor = WHOLE) -> tuple[str, dict[str, int]]:
     counts: Counter[str] = Counter()
     return redactor.text(text, counts), dict(counts)
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+_ALPHABETS = {
+    "alnum": ALPHABET,
+    "letters": "abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ",
+    "small": "abcdefghjkmnpqrstuvwxyz23456789",
+    "upper": "ABCDEFGHJKLMNPQRSTUVWXYZ23456789",
+    "word": ALPHABET + "_-",
+    "hex": "0123456789abcdef",
+    "digits": "123456789",
+    "base32": CAPITALS,
+    "base64": ALPHABET + "+/",
+    "bech": "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L",
+}
+_PART = re.compile(r"<(?:(?P<kind>[a-z0-9]+):(?P<count>\d+)|(?P<word>uuid|nl|dashes))>")
+
+
+def _filled(template: str) -> str:
+    def part(found: re.Match[str]) -> str:
+        if found["kind"] is not None:
+            alphabet = _ALPHABETS[found["kind"]]
+            made = "".join(_random.choices(alphabet, k=int(found["count"])))
+            # As a generated one does, it begins and ends in a letter or a digit, and has a digit.
+            return "x" + made[1:-1] + "7" if found["kind"] == "word" else made
+        words = {"uuid": str(uuid.UUID(int=_random.getrandbits(128), version=4)), "nl": "\n"}
+        return words.get(found["word"], "-----")
+
+    return _PART.sub(part, template)
+
+
+def _table() -> tuple[list[tuple[str, str]], list[str]]:
+    """Return the texts with a secret, each with it, and those without."""
+    secrets, harmless = [], []
+    for line in Path(__file__).with_name("redaction_table.txt").read_text("utf-8").splitlines():
+        if line.startswith("#") or not line:
+            continue
+        filled = _filled(line.replace("\\x1b", "\x1b"))
+        if "«" in filled:
+            secrets.append(
+                (filled.replace("«", "").replace("»", ""), filled.split("«")[1].split("»")[0])
+            )
+        else:
+            harmless.append(filled)
+    return secrets, harmless
+
+
+SECRET_TEXTS, HARMLESS_TEXTS = _table()
