@@ -452,6 +452,8 @@ class FileReceipt:
     notes: tuple[str, ...] = ()
     redacted: dict[str, int] = field(default_factory=dict)
     """With a redactor: how many secrets were replaced in this import, per rule."""
+    unredacted: dict[str, int] = field(default_factory=dict)
+    """With a redactor: how many secrets an earlier import stored that are still there."""
     verified: bool | None = None
     """With verify: whether export and context equal the file. The notes list the differences.
 
@@ -507,10 +509,13 @@ class ImportReport:
     def ok(self) -> bool:
         """True when every conversation is stored, and as it is in its file.
 
-        No file failed, was foreign, had changed, or differed from its stored copy.
+        No file failed, was foreign, had changed, or differed from its stored copy. With a
+        redactor, no secret that an earlier import stored is still there.
         """
         return all(
-            file.status not in ("failed", "foreign", "changed") and file.verified is not False
+            file.status not in ("failed", "foreign", "changed")
+            and file.verified is not False
+            and not file.unredacted
             for file in self.files
         )
 

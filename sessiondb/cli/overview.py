@@ -106,7 +106,6 @@ def context(
         "sessiondb compactions gateway.db",
         "sessiondb compactions gateway.db --session agent:main:discord:channel:1",
     ),
-    watch_without=(),
 )
 @database_argument
 @click.option("--session", metavar="SESSION", help="Only compactions of this session.")
@@ -219,7 +218,6 @@ def _exit_code(report: VerifyReport) -> int:
         "sessiondb status gateway.db --check",
         "sessiondb status gateway.db --json",
     ),
-    watch_without=(),
 )
 @database_argument
 @click.option(

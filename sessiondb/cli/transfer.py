@@ -14,7 +14,7 @@ import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -27,8 +27,7 @@ from sessiondb.errors import ConstraintFailed, InvalidInput, NotFound, SessionDB
 from sessiondb.limits import ENTRY_BYTES_MAX
 from sessiondb.models import ExportedFile, ExportReport, FileReceipt, ImportReport, Receipt
 from sessiondb.transcript.keys import looks_like_key
-from sessiondb.transfer.redaction import Redactor
-from sessiondb.transfer.redaction_rules import redactor_from
+from sessiondb.transfer.redaction import Redactor, redactor_from
 from sessiondb.words import ExportFormat
 
 from .program import (
@@ -73,20 +72,6 @@ _NOT_IMPORTED = {
     "foreign": "conversations of other programs",
     "changed": "changed since their import",
     "skipped": "no conversations",
-}
-
-# The kinds of files that have a plural: by their last word, and those that do not end in one.
-_NOUNS = ("credential", "database", "file", "folder", "link", "log", "rollout", "skill", "stream")
-_PLURALS = {
-    "compressed transcript": "compressed transcripts",
-    "copy": "copies",
-    "index": "indexes",
-    "list": "lists",
-    "part": "parts",
-    "pointer": "pointers",
-    "trajectory": "trajectories",
-    "transcript elsewhere": "transcripts elsewhere",
-    "transcript with an odd name": "transcripts with odd names",
 }
 
 
@@ -289,6 +274,7 @@ def _print_import(report: ImportReport, sessions: Column, *, verbose: bool) -> N
         click.echo(f"... and {rest:,} files without a remark; --verbose lists them")
     _print_quarantined(report, verbose=verbose)
     _print_not_imported(report)
+    _print_unredacted(report)
     counts: dict[str, int] = {}
     for file in report.files:
         counts[file.status] = counts.get(file.status, 0) + 1
@@ -325,22 +311,17 @@ def _print_not_imported(report: ImportReport) -> None:
     if len(names) > LISTED_FILES_MAX:
         click.echo(f"... and {len(names) - LISTED_FILES_MAX:,} more reasons; --json has them")
     for status, kinds in report.not_imported.items():
-        print_wrapped(f"{_NOT_IMPORTED[status]}: {kinds_counted(dict(sorted(kinds.items())))}")
+        listed = ", ".join(f"{count:,} {escape(kind)}" for kind, count in sorted(kinds.items()))
+        print_wrapped(f"{_NOT_IMPORTED[status]}: {listed}")
 
 
-def kinds_counted(kinds: Mapping[str, int]) -> str:
-    """Show how many files there are of each kind."""
-    return ", ".join(
-        counted(count, escape(kind), escape(_plural(kind))) for kind, count in kinds.items()
-    )
-
-
-def _plural(kind: str) -> str:
-    """Return the name of several files of a kind. A program's name, say, has none of its own."""
-    noun, of, rest = kind.partition(" of ")
-    if of:
-        return _plural(noun) + of + rest
-    return _PLURALS.get(kind, f"{kind}s" if kind.endswith(_NOUNS) else kind)
+def _print_unredacted(report: ImportReport) -> None:
+    """Say which secrets an earlier import stored, because this one did not take them out."""
+    files = [file for file in report.files if file.unredacted]
+    for file in files[:LISTED_FILES_MAX]:
+        print_wrapped(f"not redacted: {escape(file.name)}: {escape(file.note)}")
+    if len(files) > LISTED_FILES_MAX:
+        click.echo(f"... and {len(files) - LISTED_FILES_MAX:,} more files; --json has them")
 
 
 def _import_row(file: FileReceipt) -> list[object]:

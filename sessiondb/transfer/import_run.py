@@ -63,6 +63,7 @@ class FileState:
     damaged: int = 0
     blank: int = 0
     redacted: Counter[str] = field(default_factory=Counter)
+    unredacted: Counter[str] = field(default_factory=Counter)
     last_kept: tuple[int, str] = (-1, "")
     listed: list[QuarantinedLine] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -129,6 +130,7 @@ class FileState:
             quarantined=tuple(self.listed),
             notes=tuple(list(dict.fromkeys(self.notes))[:LISTED_MAX]),
             redacted=counted(self.redacted),
+            unredacted=counted(self.unredacted),
             verified=self.verified,
         )
 

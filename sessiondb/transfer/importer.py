@@ -57,7 +57,6 @@ from .import_index import import_index
 from .import_packs import BatchRead, FileEnd, Pack, read_packs
 from .import_plan import FilePlan, plan_files
 from .import_run import FATAL, FileState, ImportRun
-from .index_paths import follow_rows
 from .openclaw_index import read_indexes, with_index_ids
 from .openclaw_sqlite import OpenForeign, Stores, read_stores
 from .progress import Progress
@@ -75,6 +74,7 @@ from .source import (
     store_batch,
     store_early,
 )
+from .unredacted import look_for_secrets
 
 _VERIFIED: Final = ("imported", "grown", "unchanged")
 VERDICTS_MAX: Final = 50  # that are recorded in one transaction
@@ -129,7 +129,6 @@ async def import_path(
             keep_replaced=keep_replaced,
             progress=progress,
             redactor=redactor,
-            protect=protect,
         )
     receipts = [state.receipt() for state in run.files.values()]
     receipts += [
@@ -173,7 +172,6 @@ async def _import(
     keep_replaced: bool,
     progress: Progress | None,
     redactor: Redactor | None,
-    protect: Sequence[str],
 ) -> ImportRun:
     """Import what was found: transcripts, then the keys that point at them."""
     # The first index to bind a key wins. OpenClaw's database is newer than a file beside it.
@@ -182,7 +180,6 @@ async def _import(
         *await threads.run(read_indexes, scanned.indexes, redactor),
     ]
     files = with_index_ids(in_order([*stores.transcripts, *scanned.transcripts]), indexes)
-    scanned.skipped += await threads.run(follow_rows, indexes, files, scanned.base, protect)
     everything = [*files, *(index.file for index in indexes)]
     compares = verify and not dry_run
     read_twice = sum(file.bytes for file in files) if compares else 0
@@ -191,6 +188,9 @@ async def _import(
     await _Transcripts(run).import_files(files, keep_replaced=keep_replaced)
     for index in indexes:
         await import_index(run, index)
+    if redactor is not None:
+        for state in run.files.values():
+            await look_for_secrets(run, redactor, state)
     if verdicts == "use":
         _keep_verdicts(run)
     if compares:

@@ -153,6 +153,8 @@ class FileBatch:
     last: bool = False
     redacted: Counter[str] | None = None
     """How many secrets were replaced in it, per rule. None: there was no redactor."""
+    rules: str | None = None
+    """Which rules those of the redactor are."""
 
 
 class PrefixChanged(Exception):
@@ -299,6 +301,7 @@ def _end_at(known: Place, redactor: Redactor | None) -> FileBatch:
         sha256=known.sha256,
         final_newline=known.final_newline,
         redacted=redacted,
+        rules=redactor.fingerprint if redactor is not None else None,
     )
     end.last = True
     return end
@@ -411,6 +414,7 @@ class _Reader:
         batch.final_newline, batch.identity, batch.last = self.final_newline, self.identity, last
         if self.redactor is not None:
             batch.redacted, self.redacted = self.redacted, Counter()
+            batch.rules = self.redactor.fingerprint
         # The next batch expects exactly this place: of two imports of one file only one continues.
         self.batch = FileBatch(
             Place(batch.bytes, batch.lines, batch.sha256, batch.bytes, batch.lines)

@@ -178,6 +178,8 @@ def _verdict(receipt: FileReceipt) -> SourceVerdict:
         return "would-import"
     if receipt.verified is None:
         return "kept"
+    if receipt.unredacted:
+        return "differs"
     return "equal" if receipt.verified else "differs"
 
 

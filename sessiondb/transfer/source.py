@@ -307,12 +307,9 @@ def _note_of(
     """Return the note of the record. First comes the mark of a redaction, if there was one."""
     mark = mark_in(row.note)
     if batch.redacted is not None:
-        from_byte, counts = (
-            (mark.from_byte, mark.counts)
-            if mark is not None
-            else (batch.before.resume_at, Counter[str]())
-        )
-        mark = Mark(from_byte, counts + batch.redacted)
+        before = mark or Mark(batch.before.resume_at, Counter(), batch.rules)
+        rules = batch.rules if batch.rules == before.rules else None
+        mark = Mark(before.from_byte, before.counts + batch.redacted, rules)
     rest = without_mark(row.note)
     return shortened(
         [*([str(mark)] if mark is not None else []), *([rest] if rest else []), *notes]

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+pytest.importorskip("re2", reason="the extra `redact` is not installed")
+
 import sessiondb
 from sessiondb.cli.program import program
 from sessiondb.transfer import import_packs, importer, jsonl_reader
@@ -280,6 +282,87 @@ async def test_a_file_imported_as_it_is_can_be_redacted_from_there(
 
 
 @pytest.mark.anyio
+async def test_importing_again_names_the_secrets_that_are_stored_already(tmp_path: Path) -> None:
+    source, home = state_folder(tmp_path / "in"), tmp_path / "db"
+    write(source, {"clean.jsonl": header("c").encode() + b"\n" + message("m", None, "hi").encode()})
+    name = "agents/main/sessions/s-1.jsonl"
+    async with sessiondb.open(home / "g.db") as db:
+        assert (await db.import_path(source)).ok
+        for _ in range(2):  # to say it once is not to have done it
+            again = await db.import_path(source, redactor=Redactor(), verify=True)
+            assert not again.ok
+            assert by_name(again)[name].unredacted == {
+                "aws-access-key": 1,
+                "github-token": 2,
+                "jwt": 1,
+                "sk-key": 1,
+                "slack-token": 1,
+            }
+            assert "(in the lines s-1, m1, m3, " in by_name(again)[name].note
+            assert "`sessiondb redact DB s-1 ENTRY`" in by_name(again)[name].note
+            assert by_name(again)["clean.jsonl"].unredacted == {}
+        dry = await db.import_path(source, redactor=Redactor(), dry_run=True)
+        assert by_name(dry)[name].unredacted == by_name(again)[name].unredacted
+        with (source / name).open("ab") as file:  # torn line and new part come in redacted
+            file.write(b'"}\n' + message("m9", "m5", PLANTED[0]).encode() + b"\n")
+        grown = by_name(await db.import_path(source, redactor=Redactor()))[name]
+        assert (grown.status, grown.redacted, grown.unredacted["github-token"]) == (
+            "grown",
+            {"slack-token": 1, "github-token": 1},
+            2,
+        )
+        # One way that the note names: another name.
+        await db.delete(await db.session_by_id("s-1"))
+        copy = tmp_path / "copy.jsonl"
+        copy.write_bytes((source / name).read_bytes())
+        assert (await db.import_path(copy, redactor=Redactor(), verify=True)).ok
+        assert (await db.export(tmp_path / "out")).ok
+    assert leaks(tmp_path / "out") == []
+
+
+@pytest.mark.anyio
+async def test_importing_again_is_content_once_the_named_entries_are_redacted(
+    tmp_path: Path,
+) -> None:
+    lines = [header("s-1"), message("m1", None, PLANTED[0]), message("m2", "m1", "fine")]
+    source = write(tmp_path / "in", {"a.jsonl": "\n".join([*lines, ""]).encode()})
+    async with sessiondb.open(tmp_path / "g.db") as db:
+        assert (await db.import_path(source)).ok
+        report = await db.import_path(source, redactor=Redactor())
+        assert "(in the line m1)" in report.files[0].note
+        await (await db.session_by_id("s-1")).redact("m1")
+        assert (await db.import_path(source, redactor=Redactor())).ok
+
+
+@pytest.mark.anyio
+async def test_importing_again_with_more_rules_looks_once_more(tmp_path: Path) -> None:
+    source = write(
+        tmp_path / "in",
+        {"a.jsonl": header("s-1").encode() + b"\n" + message("m", None, "jo@example.org").encode()},
+    )
+    async with sessiondb.open(tmp_path / "g.db") as db:
+        assert (await db.import_path(source, redactor=Redactor())).ok
+        assert (await db.import_path(source, redactor=Redactor())).ok
+        report = await db.import_path(source, redactor=Redactor(emails=True))
+        assert (report.ok, report.files[0].unredacted) == (False, {"email": 1})
+        assert (await db.import_path(source, redactor=Redactor())).ok
+
+
+@pytest.mark.anyio
+async def test_importing_again_says_that_an_archive_was_not_searched(tmp_path: Path) -> None:
+    source = write(
+        tmp_path / "in",
+        {"a.jsonl": header("s-1").encode() + b"\n" + message("m", None, PLANTED[0]).encode()},
+    )
+    async with sessiondb.open(tmp_path / "g.db") as db:
+        assert (await db.import_path(source)).ok
+        await db.delete(await db.session_by_id("s-1"), archive=True)
+        report = await db.import_path(source, redactor=Redactor())
+    assert not report.ok
+    assert "`sessiondb unarchive DB s-1`" in report.files[0].note
+
+
+@pytest.mark.anyio
 async def test_an_import_stopped_after_any_batch_resumes_redacted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,16 +508,30 @@ def test_the_commands_redact_and_name_rules_but_no_secret(
     assert not [secret for secret in PLANTED if secret in imported.output + exported.output]
 
 
+def test_the_command_says_what_is_still_stored_and_exits_with_1(tmp_path: Path) -> None:
+    whole = header("s-1").encode() + b"\n" + message("m", None, PLANTED[0]).encode() + b"\n"
+    source, db = write(tmp_path / "in", {"a.jsonl": whole}), tmp_path / "g.db"
+    assert run("import", db, source).exit_code == 0
+    again = run("import", db, source, "--redact")
+    assert again.exit_code == 1
+    assert "not redacted: a.jsonl: an earlier import stored 1 github-token" in again.output
+    assert PLANTED[0] not in again.output
+    machine = run("import", db, source, "--redact", "--json")
+    assert machine.exit_code == 1
+    report = json.loads(machine.output)[0]
+    assert (report["ok"], report["files"][0]["unredacted"]) == (False, {"github-token": 1})
+
+
 def test_a_bad_rule_file_ends_the_command_before_it_opens(
     tmp_path: Path,
 ) -> None:
     rules = tmp_path / "rules"
-    rules.write_text("slow = (a+)+\n", encoding="utf-8")
+    rules.write_text("ahead = a(?=b)\n", encoding="utf-8")
     for command in (
         ("import", tmp_path / "g.db", tmp_path),
         ("export", tmp_path / "g.db", tmp_path / "out"),
     ):
         result = run(*command, "--redact-rules", rules)
         assert result.exit_code == 1
-        assert f"{rules}, line 1: rule slow: `+` repeats without an end" in result.output
+        assert f"{rules}, line 1: rule ahead: 'a(?=b)' is not a regular" in result.output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rules"]
