@@ -38,7 +38,7 @@ from urllib.parse import urlsplit
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, QueryParams
 from starlette.middleware import Middleware
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -68,6 +68,7 @@ SOCKET_MESSAGE_BYTES_MAX = 4 * 1024
 CONNECTIONS_MAX = 1_000
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 HISTORY_MAX = 1_000
+ENTRY_NO_MAX = 2**63 - 1
 NOTICES_MAX = 20
 # Dead letters and unknown replies that operators are shown. All of them: `sessiondb
 # dead`, `sessiondb outbox`.
@@ -88,13 +89,19 @@ def make_app(
         routes=[
             Route("/", web.page),
             Route("/messages", web.messages, methods=["POST"]),
-            Route("/conversations/{conversation}", web.conversation),
+            # A name may hold a slash. The server has undone its percent sign by then.
+            Route("/conversations/{conversation:path}", web.conversation),
             Route("/status", web.status),
             Route("/held", web.held),
             Route("/health", web.health),
-            WebSocketRoute("/ws/{conversation}", web.socket),
+            WebSocketRoute("/ws/{conversation:path}", web.socket),
         ],
-        exception_handlers={SessionDBError: refuse, InvalidInput: reject, SessionEnded: reject},
+        exception_handlers={
+            SessionDBError: refuse,
+            InvalidInput: reject,
+            SessionEnded: reject,
+            ClientDisconnect: reject,  # nobody reads it, and nothing has failed
+        },
         middleware=[Middleware(OnlyOurHosts, hosts=frozenset(hosts))],
     )
 
@@ -106,21 +113,23 @@ class OnlyOurHosts:
         self.app, self.hosts = app, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        host = (
-            urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname
-            if scope["type"] in ("http", "websocket")
-            else ""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        status, error = (
+            421,
+            "this gateway does not go by that host name; start it with --allow-host",
         )
-        if scope["type"] == "lifespan" or host in self.hosts:
+        try:
+            host = urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname
+        except ValueError as bad:
+            host, status, error = None, 400, f"the header Host is not the name of a host: {bad}"
+        if host in self.hosts:
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
             await WebSocket(scope, receive, send).close(1008)
         else:
-            answer = JSONResponse(
-                {"error": "this gateway does not go by that host name; start it with --allow-host"},
-                status_code=421,
-            )
-            await answer(scope, receive, send)
+            await JSONResponse({"error": error}, status_code=status)(scope, receive, send)
 
 
 async def refuse(request: Request, error: Exception) -> Response:
@@ -148,7 +157,7 @@ async def refuse(request: Request, error: Exception) -> Response:
 async def reject(request: Request, error: Exception) -> Response:
     """Say what is wrong with a request: sent again it would be no better."""
     del request
-    return JSONResponse({"error": str(error)}, status_code=400)
+    return JSONResponse({"error": str(error) or "the client hung up"}, status_code=400)
 
 
 class Web:
@@ -227,12 +236,9 @@ class Web:
 
     async def conversation(self, request: Request) -> Response:
         query = request.query_params
-        limit, before = number(query, "limit", 200), number(query, "before", 0)
-        key = session_key(
-            query.get("channel", "web"),
-            query.get("agent", "main"),
-            request.path_params["conversation"],
-        )
+        limit = number(query, "limit", default=200, most=HISTORY_MAX)
+        before = number(query, "before", default=0, most=ENTRY_NO_MAX) or None
+        key = key_of(request)
         try:
             session = await self.db.session(key, create=False)
         except NotFound:  # looking makes nothing
@@ -245,9 +251,10 @@ class Web:
                 "before": None,
             }
             return JSONResponse({**nothing, "agents": list(AGENTS)})
-        newest = await session.entries(
-            limit=min(limit, HISTORY_MAX), before=before or None, newest_first=True
-        )
+        try:
+            newest = await session.entries(limit=limit, before=before, newest_first=True)
+        except NotFound as error:  # of another conversation, or of before a /new
+            raise InvalidInput(f"before={before}: {error}") from error
         text = []
         for entry in reversed(newest):
             message, said = entry.message or {}, entry.text
@@ -319,13 +326,8 @@ class Web:
         if is_foreign(socket):
             await socket.close(1008)  # "policy violation". Before it is accepted, that is a 403
             return
-        query = socket.query_params
         try:
-            session = await self._session(
-                query.get("channel", "web"),
-                query.get("agent", "main"),
-                socket.path_params["conversation"],
-            )
+            session = await self.db.session(key_of(socket))
         except InvalidInput as error:
             await socket.close(1008, str(error))
             return
@@ -388,7 +390,23 @@ def is_foreign(connection: HTTPConnection) -> bool:
     There are no accounts here that would keep it out.
     """
     origin = connection.headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != connection.headers.get("host")
+    return origin is not None and origin not in {
+        f"{scheme}://{connection.headers.get('host')}" for scheme in ("http", "https")
+    }
+
+
+def key_of(connection: HTTPConnection) -> str:
+    """Return the key of the conversation that an address names.
+
+    Raises:
+        InvalidInput: there is no such agent.
+    """
+    query = connection.query_params
+    agent = query.get("agent", "main")
+    if agent not in AGENTS:
+        raise InvalidInput(f"there is no agent {agent!r}; there are {', '.join(AGENTS)}")
+    conversation = connection.path_params["conversation"]
+    return session_key(query.get("channel", "web"), agent, conversation)
 
 
 def without_payload(row: DeadLetter | Reply) -> dict[str, Any]:
@@ -396,15 +414,18 @@ def without_payload(row: DeadLetter | Reply) -> dict[str, Any]:
     return {name: value for name, value in asdict(row).items() if name != "payload"}
 
 
-def number(query: QueryParams, name: str, default: int) -> int:
+def number(query: QueryParams, name: str, *, default: int, most: int) -> int:
     """Return a number of a query.
 
     Raises:
-        InvalidInput: it is none, or negative.
+        InvalidInput: it is none from 1 to `most`.
     """
-    text = query.get(name, str(default))
-    if not text.isdecimal():
-        raise InvalidInput(f"{name} is a number, not {text!r}")
+    text = query.get(name)
+    if text is None:
+        return default
+    digits = len(str(most))
+    if not re.fullmatch(rf"[0-9]{{1,{digits}}}", text) or not 1 <= int(text) <= most:
+        raise InvalidInput(f"{name} is a whole number from 1 to {most:,}, not {text[:40]!r}")
     return int(text)
 
 

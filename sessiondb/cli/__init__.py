@@ -5,7 +5,7 @@
     terminal.py   escaping, tables that fit, times, JSON
     queue.py      inbox, dead, outbox, lanes
     queue_texts.py  what messages of the queue say, and how old they are
-    gateway.py    held, stuck, resume
+    gateway.py    held, abort, stuck, resume
     events.py     events
     disk.py       disk: what takes the space
     retention.py  gc, unarchive, pin, unpin
@@ -64,6 +64,7 @@ TASKS = {
         "dead": LazyCommand("queue", "List dead letters, or requeue or drop some."),
         "outbox": LazyCommand("queue", "List replies that are not sent, or settle some by hand."),
         "held": LazyCommand("gateway", "Show who holds what, and whether the holder is alive."),
+        "abort": LazyCommand("gateway", "Stop a turn: its message is not answered."),
         "resume": LazyCommand("gateway", "Show what a start would resume, and why."),
         "events": LazyCommand("events", "Print events, and follow new ones with -f."),
     },

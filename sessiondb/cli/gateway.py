@@ -1,7 +1,7 @@
 """Commands about the work of a gateway: its leases, its failures, and what is resumed.
 
 A command that only shows something opens the file read-only. A decision of an operator
-(`held --abort`, `resume --run`) is a few short write transactions. A gateway may run
+(`abort`, `resume --run`) is a few short write transactions. A gateway may run
 meanwhile, and notices the decision at once. `held` asks the kernel whether a holder is alive,
 by the lock that it holds, so a gateway in a container is as much alive as any other.
 """
@@ -52,32 +52,18 @@ from .terminal import (
 
 @command(
     examples=("sessiondb held gateway.db",),
+    watch_without=(),
 )
 @database_argument
-@click.option(
-    "--abort",
-    type=int,
-    multiple=True,
-    metavar="N",
-    help="Stop turn N: its message is not answered, and its sender is told.",
-)
-@json_option("Print a JSON array, or an object about --abort.")
+@json_option("Print a JSON array.")
 @debug_option
-def held(db: str, abort: tuple[int, ...], as_json: bool) -> None:
+def held(db: str, as_json: bool) -> None:
     """Show who holds what, and whether the holder is alive.
 
     Lists turns, compactions and replies that are being sent, with the times at which each
     lease began and ends. The next start of a gateway releases what a dead process holds. A
-    turn is also released when its lease expires.
+    turn is also released when its lease expires. `sessiondb abort` stops a turn by its number.
     """
-    if abort:
-        with write_into(db, create=False) as opened:
-            for number in abort:
-                opened.abort_turn(number, "stopped by an operator")
-                say(f"turn {number} is stopped", quiet=as_json)
-        if as_json:
-            print_json({"aborted": abort})
-        return
     with look_into(db) as opened:
         found = opened.held()
         sessions = session_column(opened, (holding.session_id for holding in found))
@@ -112,11 +98,44 @@ def _held_row(holding: Holding) -> list[object]:
     ]
 
 
+@command(
+    short_help="Stop a turn: its message is not answered.",
+    examples=(
+        "sessiondb abort gateway.db 2",
+        "sessiondb abort gateway.db 2 --reason 'the tool hangs'",
+    ),
+)
+@database_argument
+@click.argument("turns", metavar="TURN...", type=int, nargs=-1, required=True)
+@click.option(
+    "--reason",
+    metavar="TEXT",
+    default="stopped by an operator",
+    show_default=True,
+    help="Why. It is kept with the turn, and in its event.",
+)
+@json_option("Print an object.")
+@debug_option
+def abort(db: str, turns: tuple[int, ...], reason: str, as_json: bool) -> None:
+    """Stop a turn: its message is not answered, and its sender is told.
+
+    Whatever the turn still tries to write is refused, in its process too. `sessiondb held DB`
+    lists the turns that run, each with its number.
+    """
+    with write_into(db, create=False) as opened:
+        for number in turns:
+            opened.abort_turn(number, reason)
+            say(f"turn {number} is stopped", quiet=as_json)
+    if as_json:
+        print_json({"aborted": turns})
+
+
 # -- stuck -----------------------------------------------------------------------------------------
 
 
 @command(
     examples=("sessiondb stuck gateway.db  # exits with 1 when anything is stuck",),
+    watch_without=(),
 )
 @database_argument
 @json_option("Print a JSON array.")

@@ -34,6 +34,7 @@ from .terminal import Column, counted, escape, print_json, print_table, size, to
 from .transfer import (
     LISTED_FILES_MAX,
     Progress,
+    kinds_counted,
     open_for_import,
     print_wrapped,
     redact_options,
@@ -204,7 +205,7 @@ def _rest(report: MigrationReport) -> Iterator[str]:
         yield ""
     if report.others:
         yield from ("## No conversations", "")
-        yield from (f"- {count:,} {_cell(kind)}" for kind, count in report.others.items())
+        yield from (f"- {kinds_counted({kind: count})}" for kind, count in report.others.items())
         yield ""
 
 
@@ -262,8 +263,7 @@ def _print(report: MigrationReport, outputs: Sequence[Path]) -> None:
         click.echo(f"... and {len(torn) - LISTED_FILES_MAX:,} more sources with damaged lines")
     _print_remarks(report)
     if report.others:
-        listed = ", ".join(f"{count:,} {escape(kind)}" for kind, count in report.others.items())
-        print_wrapped(f"no conversations: {listed}")
+        print_wrapped(f"no conversations: {kinds_counted(report.others)}")
     for problem in report.problems:
         print_wrapped(f"not at rest: {escape(problem)}.")
     for path in outputs:
@@ -283,10 +283,7 @@ def _print_lost(report: MigrationReport) -> None:
     if len(paths) > LISTED_FILES_MAX:
         click.echo(f"... and {len(paths) - LISTED_FILES_MAX:,} more reasons; --report has them")
     if report.not_imported:
-        listed = ", ".join(
-            f"{count:,} {escape(kind)}" for kind, count in report.not_imported.items()
-        )
-        print_wrapped(f"not imported: {listed}")
+        print_wrapped(f"not imported: {kinds_counted(report.not_imported)}")
 
 
 def _print_remarks(report: MigrationReport) -> None:

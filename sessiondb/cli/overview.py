@@ -106,6 +106,7 @@ def context(
         "sessiondb compactions gateway.db",
         "sessiondb compactions gateway.db --session agent:main:discord:channel:1",
     ),
+    watch_without=(),
 )
 @database_argument
 @click.option("--session", metavar="SESSION", help="Only compactions of this session.")
@@ -218,6 +219,7 @@ def _exit_code(report: VerifyReport) -> int:
         "sessiondb status gateway.db --check",
         "sessiondb status gateway.db --json",
     ),
+    watch_without=(),
 )
 @database_argument
 @click.option(

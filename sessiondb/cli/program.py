@@ -37,6 +37,7 @@ from sessiondb.errors import (
 
 from .lazy import LazyGroup
 from .terminal import escape, escape_lines
+from .watch import SECONDS, remember, run_watched
 
 # The functions that use the library import it, so that `--help` does not wait for it.
 if TYPE_CHECKING:
@@ -133,9 +134,19 @@ def exit_code_of(error: SessionDBError) -> int:
 class Command(click.Command):
     """A command whose help ends with examples, and that takes DB from the environment."""
 
-    def __init__(self, *args: Any, examples: Sequence[str], **extra: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        examples: Sequence[str],
+        watch_without: Sequence[str] | None = None,
+        **extra: Any,
+    ) -> None:
         super().__init__(*args, **extra)
         self.examples = tuple(examples)
+        self.changing = tuple(watch_without or ())
+        if watch_without is not None:
+            names = [param.name for param in self.params]
+            self.params.insert(names.index("as_json"), _watch_option())
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Add the database that the environment names to too few arguments, at its place."""
@@ -163,7 +174,8 @@ class Command(click.Command):
         """Run. An error is reported once, by the command: the library's log shows it again."""
         if not ctx.meta.get(_DEBUG):
             logging.getLogger("sessiondb").addHandler(logging.NullHandler())
-        return super().invoke(ctx)
+        run = super().invoke
+        return run_watched(ctx, self.changing, lambda: run(ctx))
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Print the examples. Lines are not wrapped, so that they can be copied."""
@@ -174,13 +186,20 @@ class Command(click.Command):
 
 
 def command(
-    name: str | None = None, *, examples: Sequence[str], short_help: str | None = None
+    name: str | None = None,
+    *,
+    examples: Sequence[str],
+    short_help: str | None = None,
+    watch_without: Sequence[str] | None = None,
 ) -> Callable[[Callable[..., Any]], Command]:
     """Return the decorator of a command.
 
-    `examples` are command lines about `gateway.db`. A test runs each of them.
+    `examples` are command lines about `gateway.db`. A test runs each of them. `watch_without`
+    gives it `--watch`. It names the options with which the command would change something.
     """
-    return click.command(name, cls=Command, examples=examples, short_help=short_help)
+    return click.command(
+        name, cls=Command, examples=examples, short_help=short_help, watch_without=watch_without
+    )
 
 
 class Program(LazyGroup):
@@ -436,6 +455,18 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
+
+
+def _watch_option() -> click.Option:
+    """Return the `--watch` option of a command that can only look."""
+    return click.Option(
+        ["--watch"],
+        type=FiniteRange(*SECONDS),
+        metavar="SECONDS",
+        expose_value=False,
+        callback=remember,
+        help="Show it again every so many seconds, until Ctrl-C.",
+    )
 
 
 def json_option(description: str = "Print JSON.") -> Callable[[F], F]:

@@ -62,6 +62,7 @@ OPEN_REPLIES: tuple[ReplyState, ...] = ("pending", "sending", "unknown", "failed
         "sessiondb inbox gateway.db -n 20",
         "sessiondb inbox gateway.db --session agent:main:discord:channel:1",
     ),
+    watch_without=("withdraw", "line_up", "requeued", "given_up"),
 )
 @database_argument
 @click.option(
@@ -208,6 +209,7 @@ def _inbox_row(message: OpenMessage) -> list[object]:
         "sessiondb dead gateway.db",
         "sessiondb dead gateway.db --requeue 2",
     ),
+    watch_without=("requeue", "drop"),
 )
 @database_argument
 @click.option(
@@ -279,6 +281,7 @@ def _dead_row(letter: DeadLetter) -> list[object]:
         "sessiondb outbox gateway.db --state unknown",
         "sessiondb outbox gateway.db --sent 1",
     ),
+    watch_without=("sent", "resend"),
 )
 @database_argument
 @click.option(
@@ -363,27 +366,47 @@ def _reply_row(reply: Reply) -> list[object]:
 
 
 @command(
-    examples=("sessiondb lanes gateway.db",),
+    examples=(
+        "sessiondb lanes gateway.db",
+        "sessiondb lanes gateway.db --drop reports --into main",
+    ),
+    watch_without=("pause", "resume", "drop", "into"),
 )
 @database_argument
 @click.option("--pause", metavar="LANE", help="Let no process claim from LANE.")
 @click.option("--resume", metavar="LANE", help="Let LANE run again.")
+@click.option("--drop", metavar="LANE", help="Drop LANE. Its loops return, in all processes.")
+@click.option(
+    "--into", metavar="LANE", help="With --drop: the lane for its messages that are not done."
+)
 @json_option("Print a JSON array.")
 @debug_option
-def lanes(db: str, pause: str | None, resume: str | None, as_json: bool) -> None:
+def lanes(
+    db: str,
+    pause: str | None,
+    resume: str | None,
+    drop: str | None,
+    into: str | None,
+    as_json: bool,
+) -> None:
     """List the lanes: their limits, what runs, and what waits.
 
     A lane with a lower priority number goes first. `oldest` is how long the message has waited
     that waits longest. Interrupted and dead messages are those that the lane accepted. From a
     paused lane nothing is claimed, while messages are accepted and turns go on.
     """
-    if pause is not None and resume is not None:
-        refuse("--pause and --resume are two calls.")
-    with look_into(db) if pause is resume is None else write_into(db, create=False) as opened:
+    changes = sum(name is not None for name in (pause, resume, drop))
+    if changes > 1:
+        refuse("--pause, --resume and --drop are calls of their own.")
+    if into is not None and drop is None:
+        refuse("--into needs --drop LANE.")
+    with write_into(db, create=False) if changes else look_into(db) as opened:
         if pause is not None:
             opened.pause_lane(pause)
         if resume is not None:
             opened.resume_lane(resume)
+        if drop is not None:
+            opened.drop_lane(drop, into=into)
         found = opened.lanes()
     if as_json:
         print_json_array(to_json(lane) for lane in found)

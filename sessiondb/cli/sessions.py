@@ -58,6 +58,7 @@ def span_s(_context: click.Context, _option: click.Parameter, text: str | None) 
         "sessiondb sessions gateway.db --sort tokens -n 10",
         "sessiondb sessions gateway.db --all --json",
     ),
+    watch_without=(),
 )
 @database_argument
 @click.option("--agent", metavar="ID", help="Only sessions of this agent.")

@@ -14,7 +14,7 @@ import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -72,6 +72,20 @@ _NOT_IMPORTED = {
     "foreign": "conversations of other programs",
     "changed": "changed since their import",
     "skipped": "no conversations",
+}
+
+# The kinds of files that have a plural: by their last word, and those that do not end in one.
+_NOUNS = ("credential", "database", "file", "folder", "link", "log", "rollout", "skill", "stream")
+_PLURALS = {
+    "compressed transcript": "compressed transcripts",
+    "copy": "copies",
+    "index": "indexes",
+    "list": "lists",
+    "part": "parts",
+    "pointer": "pointers",
+    "trajectory": "trajectories",
+    "transcript elsewhere": "transcripts elsewhere",
+    "transcript with an odd name": "transcripts with odd names",
 }
 
 
@@ -311,8 +325,22 @@ def _print_not_imported(report: ImportReport) -> None:
     if len(names) > LISTED_FILES_MAX:
         click.echo(f"... and {len(names) - LISTED_FILES_MAX:,} more reasons; --json has them")
     for status, kinds in report.not_imported.items():
-        listed = ", ".join(f"{count:,} {escape(kind)}" for kind, count in sorted(kinds.items()))
-        print_wrapped(f"{_NOT_IMPORTED[status]}: {listed}")
+        print_wrapped(f"{_NOT_IMPORTED[status]}: {kinds_counted(dict(sorted(kinds.items())))}")
+
+
+def kinds_counted(kinds: Mapping[str, int]) -> str:
+    """Show how many files there are of each kind."""
+    return ", ".join(
+        counted(count, escape(kind), escape(_plural(kind))) for kind, count in kinds.items()
+    )
+
+
+def _plural(kind: str) -> str:
+    """Return the name of several files of a kind. A program's name, say, has none of its own."""
+    noun, of, rest = kind.partition(" of ")
+    if of:
+        return _plural(noun) + of + rest
+    return _PLURALS.get(kind, f"{kind}s" if kind.endswith(_NOUNS) else kind)
 
 
 def _print_unredacted(report: ImportReport) -> None:

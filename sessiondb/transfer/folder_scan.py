@@ -377,7 +377,9 @@ def _classify(
                 _failed(base, path, kind, "its name is not UTF-8; rename it and import again")
             )
         elif not stat.S_ISREG(status.st_mode):
-            found.skipped.append(_left_alone(base, path, Other("not a file", "not a regular file")))
+            found.skipped.append(
+                _left_alone(base, path, Other("special file", "not a regular file"))
+            )
         elif inode in own:
             found.skipped.append(
                 _failed(

@@ -16,8 +16,9 @@ from sessiondb.errors import SessionDBError
 from sessiondb.limits import IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES
 
 from .import_packs import REDACTED_BEFORE
+from .import_plan import known_files
 from .import_run import FATAL, FileState, ImportRun
-from .openclaw_index import Binding, Index, KeyPlan, Targets, agent_in, plan_keys
+from .openclaw_index import Binding, Index, KeyPlan, Target, Targets, agent_in, plan_keys
 from .redaction import Mark, mark_in
 from .source import bind_keys, shortened, unbind_keys
 
@@ -85,12 +86,19 @@ async def _import(run: ImportRun, index: Index, state: FileState) -> None:
 async def _plan_keys(
     run: ImportRun, index: Index, before: statements.ImportFileIndexContent | None, agent_id: str
 ) -> KeyPlan:
-    targets = Targets(
-        await run.backend.read(
-            lambda tx: tx.all("import_file.in_folder", folder=index.file.folder),
-            op="import.index",
+    folder = index.file.folder
+    stored = [
+        Target(row.path, row.kind, row.session_no, row.session_id)
+        for row in await run.backend.read(
+            lambda tx: tx.all("import_file.in_folder", folder=folder), op="import.index"
         )
-    )
+    ]
+    stored += [
+        Target(row.path, row.kind, row.session_no, row.session_id)
+        for row in await known_files(run.backend, sorted(set(index.leads.values())))
+        if row.session_no is not None
+    ]
+    targets = Targets([*_targets_of(run), *stored], index.leads, folder)
     new_ids = {
         state.session_id
         for state in run.files.values()
@@ -98,6 +106,15 @@ async def _plan_keys(
     }
     content = before.content if before is not None else None
     return await threads.run(plan_keys, index, content, targets, agent_id, new_ids)
+
+
+def _targets_of(run: ImportRun) -> list[Target]:
+    """Return the transcripts that a dry run would store."""
+    return [
+        Target(path, state.kind, -1, None)
+        for path, state in run.files.items()
+        if run.dry_run and state.status == "would-import"
+    ]
 
 
 async def _bind(run: ImportRun, page: list[Binding]) -> tuple[int, list[str]]:

@@ -49,7 +49,7 @@ class FilePlan:
 async def plan_files(backend: Backend, files: Sequence[SourceFile]) -> list[FilePlan]:
     """Compare files with the records of earlier imports, and return a plan for each."""
     paths = [file.path for file in files]
-    known = {row.path: row for row in await _rows(backend, _known_page, paths)}
+    known = {row.path: row for row in await known_files(backend, paths)}
     unknown = [file.inode for file in files if file.path not in known]
     by_inode: dict[str, list[str]] = {}
     named = [(row.inode, row.path) for row in await _rows(backend, _by_inode_page, unknown)]
@@ -61,9 +61,7 @@ async def plan_files(backend: Backend, files: Sequence[SourceFile]) -> list[File
     elsewhere |= {
         path for file in files if file.path not in known for path in _live_paths(file)
     } - known.keys()
-    records = {
-        row.path: row for row in await _rows(backend, _known_page, sorted(elsewhere))
-    } | known
+    records = {row.path: row for row in await known_files(backend, sorted(elsewhere))} | known
     plans = await threads.run(_plan_files, files, known, by_inode, records)
     for plan in plans:
         earlier = plan.known or plan.renamed_from
@@ -78,6 +76,11 @@ async def _links_of(backend: Backend, import_file_no: int) -> Links:
     async for line in kept_lines(backend, import_file_no):
         links |= await threads.run(link_of, line)
     return links
+
+
+async def known_files(backend: Backend, paths: Sequence[str]) -> list[statements.ImportFileKnown]:
+    """Return the records of files, by their paths."""
+    return await _rows(backend, _known_page, paths)
 
 
 def _known_page(paths: str) -> Callable[[ReadTx], list[statements.ImportFileKnown]]:

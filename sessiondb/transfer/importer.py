@@ -57,6 +57,7 @@ from .import_index import import_index
 from .import_packs import BatchRead, FileEnd, Pack, read_packs
 from .import_plan import FilePlan, plan_files
 from .import_run import FATAL, FileState, ImportRun
+from .index_paths import follow_rows
 from .openclaw_index import read_indexes, with_index_ids
 from .openclaw_sqlite import OpenForeign, Stores, read_stores
 from .progress import Progress
@@ -129,6 +130,7 @@ async def import_path(
             keep_replaced=keep_replaced,
             progress=progress,
             redactor=redactor,
+            protect=protect,
         )
     receipts = [state.receipt() for state in run.files.values()]
     receipts += [
@@ -172,6 +174,7 @@ async def _import(
     keep_replaced: bool,
     progress: Progress | None,
     redactor: Redactor | None,
+    protect: Sequence[str],
 ) -> ImportRun:
     """Import what was found: transcripts, then the keys that point at them."""
     # The first index to bind a key wins. OpenClaw's database is newer than a file beside it.
@@ -180,6 +183,7 @@ async def _import(
         *await threads.run(read_indexes, scanned.indexes, redactor),
     ]
     files = with_index_ids(in_order([*stores.transcripts, *scanned.transcripts]), indexes)
+    scanned.skipped += await threads.run(follow_rows, indexes, files, scanned.base, protect)
     everything = [*files, *(index.file for index in indexes)]
     compares = verify and not dry_run
     read_twice = sum(file.bytes for file in files) if compares else 0

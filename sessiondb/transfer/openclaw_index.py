@@ -17,7 +17,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -170,6 +170,10 @@ class Index:
     """What else there is to say about it."""
     held: set[str] = field(default_factory=set)
     """Keys that OpenClaw still has, and that no row can be had of."""
+    leads: dict[str, str] = field(default_factory=dict)
+    """Paths of rows that lead to an imported file of another folder, and that file's path."""
+    outside: set[str] = field(default_factory=set)
+    """Paths of rows that lead to a file that was not imported."""
 
     def take(self, content: bytes) -> None:
         """Set the content. Content that is not an index has no rows, and a note."""
@@ -246,12 +250,29 @@ class Binding:
     """Nothing is new but the session: bind it if the key is still bound to one of those."""
 
 
-class Targets:
-    """The transcripts of one folder, which the rows of its index can point at."""
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A transcript that a row of an index can point at."""
 
-    def __init__(self, rows: Sequence[statements.ImportFileInFolder]) -> None:
-        self.by_name = {file_name(row.path): row for row in rows if row.kind in ("live", "pi")}
-        self.by_id = {row.session_id: row for row in rows if row.kind in ("live", "pi")}
+    path: str
+    kind: str
+    session_no: int
+    session_id: str | None
+    """None: it is not stored, because nothing is in a dry run."""
+
+
+class Targets:
+    """The transcripts that the rows of an index can point at: of its folder, and where they lead.
+
+    `leads` are the paths of rows that lead elsewhere.
+    """
+
+    def __init__(self, rows: Sequence[Target], leads: Mapping[str, str], folder: str) -> None:
+        self.leads = leads
+        self.by_path = {row.path: row for row in rows}
+        here = [row for row in rows if row.path.startswith(f"{folder}/")]
+        self.by_name = {file_name(row.path): row for row in here if row.kind in ("live", "pi")}
+        self.by_id = {row.session_id: row for row in here if row.kind in ("live", "pi")}
         self.names = set(self.by_name)
         self.replaced: dict[str, set[int]] = {}
         for row in rows:
@@ -259,12 +280,15 @@ class Targets:
                 was = row.path.rpartition(".bak.")[0]
                 self.replaced.setdefault(was, set()).add(row.session_no)
 
-    def before(self, target: statements.ImportFileInFolder) -> frozenset[int]:
+    def before(self, target: Target) -> frozenset[int]:
         """Return the sessions of what was replaced under a transcript's name."""
         return frozenset(self.replaced.get(target.path.removesuffix(".zst"), ()))
 
-    def of(self, entry: IndexEntry) -> statements.ImportFileInFolder | None:
-        """Return the transcript that a row names: by file name, then by session id."""
+    def of(self, entry: IndexEntry) -> Target | None:
+        """Return the transcript that a row names: by path, by file name, then by session id."""
+        there = self.by_path.get(self.leads.get(entry.session_file or "", ""))
+        if there is not None:
+            return there
         name = file_for(entry, self.names)
         return self.by_name[name] if name is not None else self.by_id.get(entry.session_id or "")
 
@@ -299,7 +323,8 @@ def plan_keys(
             plan.gone = {
                 key: row for key, row in known.items() if key is not None and key not in there
             }
-    for text, current in _key_rows(index.entries, targets, agent_id, plan.notes).items():
+    current_rows = _key_rows(index.entries, targets, agent_id, plan.notes, index.outside)
+    for text, current in current_rows.items():
         old = earlier.get(text)
         replaced = targets.before(current.target)
         is_new = old is None or old.row != current.row or current.target.session_id in new_ids
@@ -323,12 +348,16 @@ class _KeyRow:
     """A key, the transcript that its row points at, and the text of the row."""
 
     key: SessionKey
-    target: statements.ImportFileInFolder
+    target: Target
     row: str
 
 
 def _key_rows(
-    entries: Iterable[IndexEntry], targets: Targets, agent_id: str, notes: list[str]
+    entries: Iterable[IndexEntry],
+    targets: Targets,
+    agent_id: str,
+    notes: list[str],
+    outside: Container[str] = (),
 ) -> dict[str, _KeyRow]:
     """Return the rows of an index by key. Of several spellings of one key the last row counts."""
     found: dict[str, _KeyRow] = {}
@@ -340,9 +369,9 @@ def _key_rows(
             continue
         target = targets.of(entry)
         if target is None:
-            notes.append(_about_missing(entry))
+            notes.append(_about_missing(entry, outside))
             continue
-        if entry.session_id is not None and entry.session_id != target.session_id:
+        if entry.session_id is not None and target.session_id not in (None, entry.session_id):
             notes.append(
                 f"{entry.key}: the index says session {entry.session_id}; "
                 f"its file is stored as {target.session_id}"
@@ -353,11 +382,20 @@ def _key_rows(
     return found
 
 
-def _about_missing(entry: IndexEntry) -> str:
+def _about_missing(entry: IndexEntry, outside: Container[str]) -> str:
     if entry.session_id is None and entry.session_file is None:
         return f"{entry.key}: not bound: the row names no session"
+    if entry.session_file in outside:
+        return (
+            f"{entry.key}: not bound: its transcript {entry.session_file} lies outside of what was "
+            "imported"
+        )
+    # OpenClaw writes a transcript with the first answer. Its key begins anew there, too.
     name = entry.file_name or f"{entry.session_id}.jsonl"
-    return f"{entry.key}: not bound: its transcript {name} is missing"
+    return (
+        f"{entry.key}: not bound: OpenClaw has no transcript {name}. Its next message begins a "
+        "conversation, as it would there"
+    )
 
 
 def agent_in(entries: Sequence[IndexEntry]) -> str:

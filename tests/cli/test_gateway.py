@@ -79,17 +79,22 @@ def test_held_tells_a_live_gateway_from_a_dead_one(tmp_db: Path, gateway: Gatewa
     ) == 1
 
 
-def test_held_aborts_one_turn_of_several(tmp_db: Path, gateway: GatewayStart) -> None:
+def test_abort_stops_one_turn_of_several(tmp_db: Path, gateway: GatewayStart) -> None:
     for number in range(2):
         accept(tmp_db, "hang", key=f"agent:main:web:direct:{number}")
     running = gateway()
     says(running, "hanging", "hanging")
     first, second = sorted(turn["turn_no"] for turn in found("held", tmp_db))
-    assert ok("held", tmp_db, "--abort", first) == f"turn {first} is stopped\n"
+    said = ok("abort", tmp_db, first, "--reason", "the tool hangs")
+    assert said == f"turn {first} is stopped\n"
     assert [turn["turn_no"] for turn in found("held", tmp_db)] == [second]
-    assert f"turn {first} of session" in fails(1, "held", tmp_db, "--abort", first)
-    assert json.loads(ok("held", tmp_db, "--abort", second, "--json")) == {"aborted": [second]}
+    assert f"turn {first} of session" in fails(1, "abort", tmp_db, first)
+    assert json.loads(ok("abort", tmp_db, second, "--json")) == {"aborted": [second]}
     assert found("held", tmp_db) == []
+    every = lines("events", tmp_db, "--audience", "operator")
+    told = [one for one in every if one["kind"] == "turn_aborted"]
+    assert [one["data"]["turn_no"] for one in told] == [first, second]
+    assert ["the tool hangs" in json.dumps(one) for one in told] == [True, False]
     kill(running)
 
 

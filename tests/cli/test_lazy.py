@@ -43,7 +43,7 @@ def test_help_imports_no_command_and_no_library(args: list[str], code: int) -> N
     ours = {name for name in modules if name.startswith("sessiondb")}
     assert ours == {
         *("sessiondb", "sessiondb.errors", "sessiondb.exits", "sessiondb.cli"),
-        *(f"sessiondb.cli.{name}" for name in ("lazy", "program", "terminal")),
+        *(f"sessiondb.cli.{name}" for name in ("lazy", "program", "terminal", "watch")),
     }
     assert modules & HEAVY == set()
 

@@ -76,6 +76,18 @@ def test_what_is_not_imported_sets_the_exit_code(home: Path, tmp_db: Path, tmp_p
         assert "## Not imported" in (tmp_path / "r.md").read_text()
 
 
+def test_one_file_of_a_kind_is_no_plural(home: Path, tmp_db: Path, tmp_path: Path) -> None:
+    (home / SESSIONS / "b.trajectory.jsonl").write_text("{}\n")
+    for name in ("sessions.json.bak", "sessions.json.bak.1"):
+        (home / SESSIONS / name).write_text("{}")
+    shown = " ".join(ok("migrate", home, tmp_db, "--report", tmp_path / "r").split())
+    told = "2 other files, 2 trajectories, 2 workspace files"
+    assert (
+        f"1 Codex rollout, 2 copies of an index, 1 cron run log, 1 lock file, 1 log, {told}"
+    ) in shown
+    assert "- 2 other files\n" in (tmp_path / "r.md").read_text()
+
+
 def test_damaged_lines_set_the_exit_code(home: Path, tmp_db: Path) -> None:
     with (home / SESSIONS / "a.jsonl").open("a") as file:
         file.write("torn {\n")
@@ -90,7 +102,7 @@ def test_keys_that_point_at_nothing_are_named(home: Path, tmp_db: Path) -> None:
     index |= {f"agent:main:lost{at}": {"sessionId": f"lost{at}"} for at in range(25)}
     (home / SESSIONS / "sessions.json").write_text(json.dumps(index))
     shown = ok("migrate", home, tmp_db)
-    assert "agent:main:lost0: not bound: its transcript lost0.jsonl is missing" in shown
+    assert "agent:main:lost0: not bound: OpenClaw has no transcript lost0.jsonl" in shown
     assert "and 5 more; --report has them" in shown
 
 

@@ -191,6 +191,26 @@ def test_a_lane_is_paused_and_resumed_by_its_name(tmp_db: Path) -> None:
     assert paused() == ["cron"]
 
 
+def test_a_lane_is_dropped_and_its_messages_go_elsewhere(tmp_db: Path) -> None:
+    with sync.open(tmp_db) as opened:
+        for lane in ("reports", "empty"):
+            opened.set_lane(lane, concurrency=1, priority=7)
+    accept(tmp_db, "one", "two", lane="reports")
+    assert "reports" in fails(1, "lanes", tmp_db, "--drop", "reports")
+    assert "no lane" in fails(3, "lanes", tmp_db, "--drop", "reports", "--into", "nowhere")
+    assert "two" not in fails(2, "lanes", tmp_db, "--into", "cron")
+    assert "calls of their own" in fails(2, "lanes", tmp_db, "--drop", "empty", "--pause", "cron")
+    left = found("lanes", tmp_db, "--drop", "reports", "--into", "cron")
+    assert {lane["lane"]: lane["waiting"] for lane in left} == {
+        "main": 0,
+        "cron": 2,
+        "resume": 0,
+        "empty": 0,
+    }
+    assert "empty" not in ok("lanes", tmp_db, "--drop", "empty")
+    assert "main" in fails(1, "lanes", tmp_db, "--drop", "main", "--into", "cron")
+
+
 # -- what messages say, and how old they are -------------------------------------------------------
 
 

@@ -49,14 +49,14 @@ def client(app: Any, base: str = HERE) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=base)
 
 
-async def open_socket(app: Any, **headers: str) -> dict[str, Any]:
+async def open_socket(app: Any, path: str = "/ws/lobby", **headers: str) -> dict[str, Any]:
     """Ask for a WebSocket. Return the first thing that the application says to it."""
     message: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     heard = iter([{"type": "websocket.connect"}])
     scope = {
         "type": "websocket",
-        "path": "/ws/lobby",
-        "raw_path": b"/ws/lobby",
+        "path": path,
+        "raw_path": path.encode(),
         "query_string": b"",
         "root_path": "",
         "scheme": "ws",
@@ -262,6 +262,87 @@ async def test_hostile_names_of_conversations_are_names_or_refused(tmp_path: Pat
             assert (
                 await http.get(f"/conversations/{name.replace('/', '%2F').replace('%0', '%250')}")
             ).status_code in (200, 400, 404)
+
+
+# -- odd requests ----------------------------------------------------------------------
+
+ODD = {
+    "no entry": "/conversations/lobby?limit=0",
+    "fewer than none": "/conversations/lobby?limit=-1",
+    "more than a page": "/conversations/lobby?limit=1001",
+    "more digits than Python reads": "/conversations/lobby?limit=" + "9" * 5_000,
+    "a digit that is no number": "/conversations/lobby?limit=%C2%B2",
+    "empty": "/conversations/lobby?limit=",
+    "an entry of nobody": "/conversations/lobby?before=7",
+    "an entry of another conversation": "/conversations/lobby?before={other}",
+    "beyond 64 bits": "/conversations/lobby?before=9223372036854775808",
+    "no such agent": "/conversations/lobby?agent=nobody",
+    "an agent with a colon": "/conversations/lobby?agent=a:b",
+    "a control character": "/conversations/%00",
+}
+
+
+@pytest.mark.anyio
+async def test_an_odd_request_is_answered_with_a_sentence(tmp_path: Path) -> None:
+    async with gateway(tmp_path / "g.db") as app, client(app) as http:
+        web_of = app.routes[1].endpoint.__self__
+        for name in ("lobby", "other"):
+            session = await web_of.db.session(f"agent:main:web:direct:{name}")
+            entry = await session.append({"role": "user", "content": "x"})
+        for what, path in ODD.items():
+            answer = await http.get(path.format(other=entry.entry_no))
+            assert answer.status_code == 400, (what, answer.text)
+            assert len(answer.json()["error"].split()) > 3, what
+        with_entry = f"/conversations/other?before={entry.entry_no}"
+        assert (await http.get(with_entry)).json()["said"] == []
+
+
+@pytest.mark.anyio
+async def test_an_odd_header_is_answered_with_a_sentence(tmp_path: Path) -> None:
+    async with gateway(tmp_path / "g.db") as app, client(app) as http:
+        answer = await http.get("/status", headers={"host": "[::1"})
+        assert (answer.status_code, "Host" in answer.json()["error"]) == (400, True)
+        assert (await open_socket(app, host="[::1"))["type"] == "websocket.close"
+        for origin in ("http://[::1", "http://", "localhost:8765", "[", "http://localhost:8765/"):
+            sent = await http.post("/messages", headers={"origin": origin}, json={"text": "x"})
+            assert (sent.status_code, set(sent.json())) == (403, {"error"}), origin
+            headers = {"host": "localhost:8765", "origin": origin}
+            assert (await open_socket(app, **headers))["type"] == "websocket.close", origin
+
+
+@pytest.mark.anyio
+async def test_a_client_that_hangs_up_is_no_failure(tmp_path: Path) -> None:
+    said = iter([{"type": "http.request", "body": b'{"text', "more_body": True}])
+
+    async def receive() -> dict[str, Any]:
+        return next(said, {"type": "http.disconnect"})
+
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/messages", "query_string": b""}
+    headers = [(b"host", b"localhost")]
+    async with gateway(tmp_path / "g.db") as app, client(app) as http:
+        await app({**scope, "headers": headers}, receive, send)  # an error would be raised here
+        assert sent[0]["status"] == 400
+        assert (await http.get("/conversations/lobby")).json()["said"] == []
+
+
+@pytest.mark.anyio
+async def test_a_conversation_with_a_slash_in_its_name_is_its_own(tmp_path: Path) -> None:
+    async with gateway(tmp_path / "g.db") as app, client(app) as http:
+        receipts = {
+            name: (await http.post("/messages", json={"text": "x", "conversation": name})).json()
+            for name in ("a", "a/b", "a/b/", "b")
+        }
+        assert len({receipt["session_id"] for receipt in receipts.values()}) == 4
+        for name, receipt in receipts.items():
+            answer = await http.get(f"/conversations/{name.replace('/', '%2F')}")
+            assert answer.json()["session_id"] == receipt["session_id"], name
+            greeted = await open_socket(app, host="localhost", path=f"/ws/{name}")
+            assert greeted["type"] == "websocket.accept"
 
 
 def test_the_channels_log_is_readable_by_its_owner_only(tmp_path: Path) -> None:

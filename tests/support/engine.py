@@ -162,6 +162,7 @@ def run_python(
 LOCK = """
 import sys, apsw
 other = apsw.Connection(sys.argv[1])
+other.set_busy_timeout(60_000)  # a gateway may be in the middle of a write
 other.execute("BEGIN IMMEDIATE")
 print("locked", flush=True)
 sys.stdin.readline()

@@ -40,7 +40,7 @@ async def test_the_index_binds_keys_and_keeps_each_row_verbatim(sample: Path, tm
             assert details in text
             assert json.loads(details) == row
     assert receipt.entries_new == len(index) - 1
-    assert "agent:lab:huge: not bound: its transcript" in receipt.note
+    assert "agent:lab:huge: not bound: OpenClaw has no transcript" in receipt.note
 
 
 async def test_a_changed_index_moves_only_the_keys_that_changed(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ async def test_a_transcript_that_arrives_after_its_index_is_bound(tmp_path: Path
         write(sessions, {"late.jsonl": transcript(1, "late")})
         await db.import_path(tmp_path)
         assert (await db.session("agent:main:x")).id == "late"
-    assert "is missing" in first.files[0].note
+    assert "OpenClaw has no transcript" in first.files[0].note
 
 
 @pytest.mark.parametrize(

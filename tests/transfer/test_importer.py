@@ -118,7 +118,10 @@ async def test_a_state_folder_round_trips_with_its_keys(tmp_path: Path) -> None:
         notes = files[f"{sessions}/sessions.json"].notes
         for expected in (
             "agent:main:cron:stub: not bound: the row names no session",
-            "agent:main:missing: not bound: its transcript missing.jsonl is missing",
+            (
+                "agent:main:missing: not bound: OpenClaw has no transcript missing.jsonl. Its next "
+                "message begins a conversation, as it would there"
+            ),
             "agent:main:odd: not bound: the row names no session",
         ):
             assert expected in notes

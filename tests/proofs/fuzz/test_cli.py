@@ -10,7 +10,7 @@ For every call this must hold. It ends. There is no traceback. The exit code is 
 `--help`, and never 70 ("a bug"). A complaint is one line. The terminal gets no sequence that it
 obeys except the program's own: bold headings and the progress bar's moves.
 
-`--follow` is left out, because it never ends. `SESSIONDB_FUZZ` tries so many calls.
+`--follow` and `--watch` are left out, because they never end. `SESSIONDB_FUZZ` tries so many calls.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class Arguments:
                 )
             ]
         assert isinstance(parameter, click.Option)
-        if self.chance.randrange(4) or parameter.name in ("follow", "help"):
+        if self.chance.randrange(4) or parameter.name in ("follow", "watch", "help"):
             return []
         name = self.chance.choice(parameter.opts)
         if parameter.is_flag:
