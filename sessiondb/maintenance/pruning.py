@@ -7,9 +7,10 @@ rows. A channel that delivers a message again after that time has it accepted ag
 consumer of events that stays away for that time misses some.
 
 Numbers are never reused and only grow. So each table is walked by number, from its oldest
-row until a page has only younger rows. Deletions are steps of background work, and each
-checks again whether a row is finished. After a kill, deleted rows stay deleted and the next
-run continues.
+row until a page has only younger rows. A row dated in the future is none of those: the clock
+was ahead for a while, and rows of any age follow. Deletions are steps of background work, and
+each checks again whether a row is finished. After a kill, deleted rows stay deleted and the
+next run continues.
 """
 
 from __future__ import annotations
@@ -36,23 +37,23 @@ TABLES: Final = {
 _PAGE: Final = 1_000
 
 
-async def prune(backend: Backend, *, before_ms: int, dry_run: bool) -> dict[str, int]:
+async def prune(backend: Backend, *, before_ms: int, now_ms: int, dry_run: bool) -> dict[str, int]:
     """Delete finished rows from before a time, and return their number by table.
 
     Durable, step by step, and may be repeated. A dry run counts the rows, except turns
     whose messages would be deleted first.
     """
     return {
-        table: await _prune_table(backend, *statements, before_ms, dry_run=dry_run)
+        table: await _prune_table(backend, *statements, (before_ms, now_ms), dry_run=dry_run)
         for table, statements in TABLES.items()
     }
 
 
 async def _prune_table(
-    backend: Backend, walk: str, delete: str, before_ms: int, *, dry_run: bool
+    backend: Backend, walk: str, delete: str, young: tuple[int, int], *, dry_run: bool
 ) -> int:
     pruned = after_no = 0
-    while page := await backend.read(_page(walk, after_no, before_ms), op="prune.look"):
+    while page := await backend.read(_page(walk, after_no, *young), op="prune.look"):
         numbers = [row.no for row in page if row.prunable]
         pruned += len(numbers) if dry_run else await _delete(backend, delete, numbers)
         if all(row.young for row in page):
@@ -71,10 +72,10 @@ async def _delete(backend: Backend, delete: str, numbers: list[int]) -> int:
 
 
 def _page(
-    walk: str, after_no: int, before_ms: int
+    walk: str, after_no: int, before_ms: int, now_ms: int
 ) -> Callable[[ReadTx], list[statements.PruningOutbox]]:
     return lambda tx: tx.all(
-        AnyStatement(walk), after_no=after_no, before_ms=before_ms, limit=_PAGE
+        AnyStatement(walk), after_no=after_no, before_ms=before_ms, now_ms=now_ms, limit=_PAGE
     )
 
 

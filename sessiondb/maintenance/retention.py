@@ -43,6 +43,9 @@ logger = logging.getLogger("sessiondb")
 
 # Pages freed per call, in steps of 1 MB between which the writer serves its queue.
 VACUUM_PAGES = 4_096
+# Sessions in a row that a run for space archives although the database does not become smaller.
+# One alone may free no whole page.
+IN_VAIN_MAX = 20
 # These errors end a run, because the next session would meet them too.
 _FATAL = (StoreClosed, StoreFull, StoreReadOnly)
 
@@ -107,14 +110,18 @@ async def gc(
     pruned: dict[str, int] = {}
     if policy.prune_days is not None:  # first, because it is short and archiving may take hours
         pruned = await pruning.prune(
-            backend, before_ms=chosen_ms - round(policy.prune_days * DAY_MS), dry_run=dry_run
+            backend,
+            before_ms=chosen_ms - round(policy.prune_days * DAY_MS),
+            now_ms=chosen_ms,
+            dry_run=dry_run,
         )
     resumed_archives, failed = (0, []) if dry_run else await finish(backend)
     walk, decisions = await make_plan(backend, policy, chosen_ms, every=every)
     if not dry_run:
+        space = _Space(policy, before.used)
         for index, decision in enumerate(decisions):
             if decision.outcome == "planned":
-                decisions[index] = await _carry_out(backend, policy, decision)
+                decisions[index] = await _carry_out(backend, policy, decision, space)
         await free_pages(backend)
     after = before if dry_run else await measure(backend)
     gone = sum(
@@ -140,8 +147,31 @@ async def gc(
     return report
 
 
+class _Space:
+    """Whether a run for space goes on: until it is enough, or while it helps.
+
+    A plan estimates. Where an archive frees less than it takes, each further one makes the
+    database larger, and a limit of bytes would archive everything and free nothing.
+    """
+
+    def __init__(self, policy: RetentionPolicy, used: int) -> None:
+        self.wanted = policy.high_water * (policy.max_bytes or 0)
+        self._least = used
+        self._in_vain = 0
+
+    def ends_because(self, used: int) -> str | None:
+        """Return why no further session goes for space. `used` is what the database holds now."""
+        if used <= self.wanted:
+            return "enough space has been freed"
+        self._in_vain = self._in_vain + 1 if used >= self._least else 0
+        self._least = min(used, self._least)
+        if self._in_vain > IN_VAIN_MAX:
+            return "the sessions before it freed no space"
+        return None
+
+
 async def _carry_out(
-    backend: Backend, policy: RetentionPolicy, decision: RetentionDecision
+    backend: Backend, policy: RetentionPolicy, decision: RetentionDecision, space: _Space
 ) -> RetentionDecision:
     """Archive one session, or drop one archive.
 
@@ -151,7 +181,7 @@ async def _carry_out(
         kept_because = await (
             _drop(backend, decision)
             if decision.action == "drop"
-            else _archive(backend, policy, decision)
+            else _archive(backend, policy, decision, space)
         )
     except _FATAL:
         raise
@@ -165,11 +195,12 @@ async def _carry_out(
 
 
 async def _archive(
-    backend: Backend, policy: RetentionPolicy, decision: RetentionDecision
+    backend: Backend, policy: RetentionPolicy, decision: RetentionDecision, space: _Space
 ) -> str | None:
-    for_space = decision.rule == "bytes" and policy.max_bytes is not None
-    if for_space and (await measure(backend)).used <= policy.high_water * (policy.max_bytes or 0):
-        return "enough space has been freed"
+    if decision.rule == "bytes":
+        ends_because = space.ends_because((await measure(backend)).used)
+        if ends_because is not None:
+            return ends_because
     session = await backend.read(
         lambda tx: tx.one("archive.session", session_no=decision.session_no), op="retention.look"
     )

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 import sessiondb
+from sessiondb import events
+from sessiondb.backend import Tx
 from sessiondb.gateway import inbox, outbox
 from sessiondb.maintenance import pruning, retention
 from sessiondb.maintenance.retention import DAY_MS, RetentionPolicy
@@ -20,6 +22,7 @@ from tests.support.maintenance import Dying, Killed
 pytestmark = pytest.mark.anyio
 
 POLICY = RetentionPolicy(prune_days=30)
+PAGE = pruning._PAGE
 
 
 @pytest.fixture
@@ -210,3 +213,22 @@ def test_the_command_prunes_and_says_so(tmp_db: Path) -> None:
     assert json.loads(ok("gc", tmp_db, "--prune", "30d", "--json"))["pruned"] == dict.fromkeys(
         pruning.TABLES, 0
     )
+
+
+async def test_rows_dated_in_the_future_do_not_end_the_walk(tmp_db: Path, clock: Clock) -> None:
+    """A clock that was ahead for a while leaves such rows in front of others."""
+
+    def emit(tx: Tx) -> None:
+        for number in range(PAGE + 1):
+            events.emit(tx, "test", "operator", f"number {number}")
+
+    async with sessiondb.open(tmp_db) as db:
+        now_ms = clock.at_ms
+        for at_ms in (now_ms + 300 * DAY_MS, now_ms - 60 * DAY_MS):
+            clock.at_ms = at_ms
+            await db.write("test.emit", emit)
+        clock.at_ms = now_ms
+        assert (await prune(db, clock, dry_run=True))["event"] == PAGE + 1
+        assert (await prune(db, clock))["event"] == PAGE + 1
+        left = [row for row in await look(db, "facts") if row.kind == "test"]
+        assert len(left) == PAGE + 1

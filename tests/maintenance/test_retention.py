@@ -259,3 +259,16 @@ async def test_pages_are_freed_in_steps_until_one_is_not_full(
     backend: Any = _Vacuum([*steps])
     assert await retention.free_pages(backend) == freed
     assert backend.steps == []
+
+
+def test_a_run_for_space_ends_when_it_is_enough_or_when_nothing_helps() -> None:
+    def ends(used: list[int]) -> list[str | None]:
+        space = retention._Space(RetentionPolicy(max_bytes=1_000, high_water=0.5), 2_000)
+        return [space.ends_because(bytes_) for bytes_ in used]
+
+    assert ends([2_000, 1_900, 501]) == [None] * 3
+    assert ends([2_000, 1_900, 500])[2] == "enough space has been freed"
+    grows = list(range(2_000, 2_000 + retention.IN_VAIN_MAX + 1))
+    assert ends(grows) == [*[None] * retention.IN_VAIN_MAX, "the sessions before it freed no space"]
+    # One that frees a page after many that freed none goes on.
+    assert ends([*grows[:-1], 1_999, *grows[:-1]]) == [None] * (2 * len(grows) - 1)

@@ -99,7 +99,7 @@ async def test_a_too_large_database_shrinks_to_its_high_water_mark(
 async def test_a_decision_names_the_limit_that_the_session_is_over(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db) as db:
         for days in (0, 5, 40):
-            await aged(db, f"d{days}", days)
+            await aged(db, f"d{days}", days, size=20_000)
 
         async def rules(**limits: Any) -> list[tuple[str, str]]:
             report = await retention.gc(
@@ -324,3 +324,30 @@ async def test_every_entry_is_weighed_however_many_are_read_at_a_time(
             "SELECT entry_no >> 32, sum(octet_length(payload)) FROM entry GROUP BY 1",
         )
     )
+
+
+@pytest.mark.anyio
+async def test_what_an_archive_would_not_make_smaller_is_not_planned_for_space(
+    tmp_db: Path,
+) -> None:
+    """Small sessions: an archive of one takes more than it frees. A deletion frees all of it."""
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(10):
+            await aged(db, f"small-{number}", 5 + number, size=300)
+        large = await aged(db, "large", 3, size=100_000)
+        before = await db.status()
+        planned = await retention.gc(db.backend, RetentionPolicy(max_bytes=1), dry_run=True)
+        report = await retention.gc(db.backend, RetentionPolicy(max_bytes=1))
+        assert [one.session_id for one in report.decisions if one.outcome == "done"] == [large.id]
+        assert [one.session_id for one in planned.decisions if one.outcome == "planned"] == [
+            large.id
+        ]
+        kept = [one for one in report.decisions if one.outcome == "kept"]
+        assert len(kept) == 10
+        assert all("would free nothing" in one.reason for one in kept)
+        assert (await db.status()).file_bytes < before.file_bytes
+        again = await retention.gc(db.backend, RetentionPolicy(max_bytes=1))
+        assert again.count("done") == 0
+        assert again.bytes_after == again.bytes_before
+        deleted = await retention.gc(db.backend, RetentionPolicy(max_bytes=1, archive=False))
+        assert deleted.count("done") == 10

@@ -23,7 +23,7 @@ def prune(w: World, _tx: Recorder) -> None:
     """Prune, in pages of two rows."""
 
     async def run() -> None:
-        await pruning.prune(w.direct(), before_ms=BEFORE, dry_run=False)
+        await pruning.prune(w.direct(), before_ms=BEFORE, now_ms=ALL_PAST, dry_run=False)
 
     with patch.object(pruning, "_PAGE", 2):
         anyio.run(run)
@@ -113,7 +113,7 @@ def walk(table: str, flag: str, before_ms: int, holds: Callable[[World, Any], bo
     """Read a whole table, and compare a flag of each row with what it says."""
     return Page(
         f"pruning.{table}",
-        {"after_no": 0, "before_ms": before_ms},
+        {"after_no": 0, "before_ms": before_ms, "now_ms": ALL_PAST},
         lambda row: {"after_no": row.no},
         flag,
         lambda w: [int(holds(w, row)) for _, row in w.rows(table)],
@@ -137,6 +137,10 @@ PRUNABLE: dict[str, Callable[[World, Any], bool]] = {
     "turn": lambda w, row: row["state"] != "running" and not has_message(w, row),
     "event": lambda w, row: not tells_an_end(w, row),
 }
+
+
+ALL_PAST = 2**62
+"""A time after that of every row."""
 
 
 def prunable(table: str, before_ms: int) -> Callable[[World, Any], bool]:
@@ -164,17 +168,29 @@ def at_the_edge(
 ) -> list[Read]:
     """Return reads of a row at exactly its own time, and a millisecond later."""
 
-    def params(later: int) -> Callable[[World], Any]:
+    def params(before: int, now: int) -> Callable[[World], Any]:
         def of(w: World) -> Any:
             row = w.row(f"{table} {label}")
             at_ms = row[TIMES[table]]
-            return {"after_no": row[f"{table}_no"] - 1, "before_ms": at_ms + later, "limit": 1}
+            return {
+                "after_no": row[f"{table}_no"] - 1,
+                "before_ms": at_ms + before,
+                "now_ms": at_ms + now,
+                "limit": 1,
+            }
 
         return of
 
     return [
-        Read(f"pruning.{table}", "at its time", params(0), [{"prunable": 0, "young": 1}], given),
-        Read(f"pruning.{table}", "later", params(1), [{"prunable": 1, "young": 0}], given),
+        Read(f"pruning.{table}", "at its time", params(0, 0), [{"prunable": 0, "young": 1}], given),
+        Read(
+            f"pruning.{table}",
+            "of the future",
+            params(-1, -1),
+            [{"prunable": 0, "young": 0}],
+            given,
+        ),
+        Read(f"pruning.{table}", "later", params(1, 1), [{"prunable": 1, "young": 0}], given),
     ]
 
 
@@ -195,7 +211,12 @@ READS = [
         Read(
             "pruning.outbox",
             f"that forwarded an event, {what}",
-            lambda w: {"after_no": w.no("outbox web:sent") - 1, "before_ms": NOW, "limit": 1},
+            lambda w: {
+                "after_no": w.no("outbox web:sent") - 1,
+                "before_ms": NOW,
+                "now_ms": ALL_PAST,
+                "limit": 1,
+            },
             [{"prunable": prunable_, "young": 0}],
             forwarded(event_no, cursor),
         )
@@ -214,7 +235,7 @@ READS = [
     Read(
         "pruning.turn",
         "whose message is gone, beside one whose message is there",
-        {"after_no": 0, "before_ms": NOW, "limit": 2},
+        {"after_no": 0, "before_ms": NOW, "now_ms": ALL_PAST, "limit": 2},
         [{"prunable": 1, "young": 0}, {"prunable": 0, "young": 0}],
         forget_message,
     ),
