@@ -15,10 +15,10 @@ from sessiondb.backend import Backend, ReadTx
 from sessiondb.json_text import stored_text
 from sessiondb.limits import SEARCH_ARCHIVES_AT_ONCE, SEARCH_HITS_MAX
 from sessiondb.models import SearchHit, SearchPage
-from sessiondb.texts import text_of
 from sessiondb.transcript import search
 from sessiondb.transcript.paths import entry_number, seq_of, session_of
 from sessiondb.transcript.search import Filters
+from sessiondb.transcript.searched_text import searched_text
 
 from .archive_format import ENTRY
 from .archive_rows import read_chunk
@@ -125,6 +125,4 @@ def _in_rows(
 @stored_text()
 def _text(row: dict[str, Any]) -> str:
     entry = json.loads(row["payload"])
-    message = entry.get("message") if row["type"] == "message" else entry
-    said = text_of(message) if isinstance(message, dict) else ""
-    return said.encode(errors="replace").decode()
+    return searched_text(row["type"], entry) if isinstance(entry, dict) else ""

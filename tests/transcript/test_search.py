@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import apsw
 import pytest
 
 import sessiondb
@@ -17,6 +18,8 @@ from sessiondb import InvalidInput, Item, SearchDamaged
 from sessiondb.maintenance import archive, retention
 from sessiondb.models import SearchHit
 from sessiondb.transcript import search, search_index
+from sessiondb.transcript.searched_text import searched_text
+from tests import ROOT
 from tests.support.core import change, one_loop, reply, result, user, whole_path
 from tests.support.maintenance import Dying, Killed, archive_session, dump
 
@@ -336,6 +339,67 @@ async def test_archived_sessions_are_searched_if_that_is_asked(tmp_db: Path) -> 
             "one: the red lamp is broken"
         ]
         assert [hit.archived for hit in (await db.search("40", archived=True)).hits] == [True, True]
+
+
+READABLE: list[tuple[str, dict[str, Any]]] = [
+    ("message", {"message": {"role": "user", "content": "a text"}}),
+    (
+        "message",
+        {
+            "message": {
+                "role": "user",
+                "content": [
+                    "bare",
+                    {"type": "text", "text": "one"},
+                    {"type": "image", "data": "aGVsbG8="},
+                    {"type": "input_text", "text": "two"},
+                    {"type": "output_text", "text": "three"},
+                    {"type": "refusal", "refusal": "no"},
+                    {"type": "tool_result", "content": "nested text"},
+                    {"type": "tool_result", "content": [{"type": "text", "text": "nested block"}]},
+                    {"type": "tool_result", "content": [{"type": "image", "data": "x"}]},
+                    {"type": "tool_use", "name": "bash", "input": {"command": "secret"}},
+                    {"type": "thinking", "text": "hm"},
+                    7,
+                    None,
+                ],
+            }
+        },
+    ),
+    ("message", {"message": {"command": "ls", "output": "a.txt"}}),
+    (
+        "message",
+        {
+            "message": {
+                "output": [{"type": "input_text", "text": "out"}, {"type": "text", "text": "x"}],
+                "refusal": "I will not",
+            }
+        },
+    ),
+    ("message", {"message": {"role": "user", "content": None}}),
+    ("message", {"message": {"role": "user", "content": []}}),
+    ("message", {"message": {"role": "user", "content": "x" * 100_001}}),
+    ("compaction", {"summary": "what was said"}),
+    ("branch_summary", {"summary": ["no", "text"]}),
+    ("custom_message", {"content": "for people"}),
+    ("custom_message", {"content": [{"type": "text", "text": "a"}, {"type": "image"}]}),
+    ("session_info", {"name": "the lamp"}),
+    ("custom", {"data": "for programs"}),
+]
+
+
+async def test_texts_of_archives_are_those_that_the_index_has() -> None:
+    connection = apsw.Connection(":memory:")
+    connection.execute("CREATE TABLE entry (entry_no INTEGER PRIMARY KEY, type, payload)")
+    schema = (ROOT / "schema.sql").read_text(encoding="utf-8")
+    view = schema[schema.index("CREATE VIEW search_text") :].partition(";\n")[0]
+    connection.execute(view.partition("FROM entry AS e")[0] + "FROM entry AS e")
+    for number, (kind, entry) in enumerate(READABLE):
+        row = (number, kind, json.dumps(entry))
+        connection.execute("INSERT INTO entry VALUES (?, ?, ?)", row)
+    texts = [text or "" for (text,) in connection.execute("SELECT text FROM search_text")]
+    assert texts == [searched_text(kind, entry) for kind, entry in READABLE]
+    assert len([text for text in texts if text]) >= 9
 
 
 async def test_a_damaged_index_harms_no_message(tmp_db: Path) -> None:
