@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from sessiondb import sync
+from sessiondb.cli.disk import parts_of
 from sessiondb.gateway import outbox
+from sessiondb.maintenance.metrics import of_parts
 from sessiondb.monitors import prometheus
 from tests import ROOT
 from tests.support.command_line import fails, ok
@@ -42,7 +44,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> str:
             "test.reply", lambda tx: outbox.add(tx, session_no, turn.turn_no, [("web:1", "{}")])
         )
         db.set_lane(HOSTILE, concurrency=1, priority=5)
-        return prometheus.text(db.metrics())
+        db.build_search()
+        return prometheus.text((*db.metrics(), of_parts(parts_of(db, str(path)))))
 
 
 def families(text: str) -> dict[str, list[Any]]:
@@ -107,6 +110,7 @@ def test_rules_and_dashboard_name_only_what_is_written(written: str) -> None:
     assert {title: wrong for title, text in named if (wrong := unknown(text, found))} == {}
     used = {name for _, text in named for name, _ in NAME.findall(text)}
     assert {"sessiondb_verdict", "sessiondb_lane_dead", "sessiondb_wal_bytes"} <= used
+    assert {"sessiondb_search_behind_entries", "sessiondb_disk_bytes"} <= used
 
 
 @pytest.mark.parametrize(

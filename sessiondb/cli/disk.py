@@ -35,7 +35,7 @@ def disk(db: str, as_json: bool) -> None:
     says with --dry-run how much that is. The WAL is reused, and goes when the database is closed.
     """
     with look_into(db, read_s=READ_S) as opened:
-        parts = _parts(opened, db)
+        parts = parts_of(opened, db)
     if as_json:
         print_json({"parts": [as_record(part) for part in parts]})
         return
@@ -53,7 +53,8 @@ def disk(db: str, as_json: bool) -> None:
         click.echo("This SQLite cannot count pages (it lacks dbstat), so ~ marks estimates.")
 
 
-def _parts(opened: sync.SessionDB, db: str) -> Sequence[Part]:
+def parts_of(opened: sync.SessionDB, db: str) -> Sequence[Part]:
+    """Count what takes the space, one table after the other, each in a snapshot of its own."""
     plan = opened.read("disk.plan", rules.plan)
     counted: Counter[str] = Counter()
     if plan.can_count:

@@ -21,6 +21,7 @@ from typing import Any, Final, Literal, get_args
 from sessiondb.backend import ReadTx
 from sessiondb.words import TurnState
 
+from .disk import Part
 from .status import DatabaseStatus, condition
 
 MetricKind = Literal["gauge", "counter"]
@@ -55,12 +56,16 @@ class Numbers:
     recent_turns: Mapping[str, int]
     """Turns that began in the last hour, by state."""
     compactions: Mapping[str, int]
+    search_built: bool
+    search_behind: int
+    """Entries that are not in the search index yet. 0: there is none."""
 
 
 def read_numbers(tx: ReadTx, now_ms: int) -> Numbers:
     """Read what a status does not count, in one short snapshot."""
     highest = tx.one("status.numbers")
     recent = tx.all("status.recent_turns", since_ms=now_ms - RECENT_MS)
+    built = tx.first("search.state") is not None
     return Numbers(
         highest.messages,
         highest.turns,
@@ -68,6 +73,8 @@ def read_numbers(tx: ReadTx, now_ms: int) -> Numbers:
         highest.events,
         {row.state: row.turns for row in recent},
         {row.state: row.jobs for row in tx.all("status.compactions")},
+        built,
+        tx.one("search.count_behind").behind if built else 0,
     )
 
 
@@ -80,7 +87,18 @@ def measure(
         *_space(status),
         *_lanes(status),
         *_work(status, numbers),
+        *_search(numbers),
         *_process(stats),
+    )
+
+
+def of_parts(parts: Iterable[Part]) -> Metric:
+    """Return what takes the space (`disk.py`) as a figure. Counting it reads the file."""
+    return _by(
+        "disk_bytes",
+        "Bytes on the database's disk, by what takes them",
+        ("part",),
+        [((part.what,), part.bytes) for part in parts],
     )
 
 
@@ -215,6 +233,11 @@ def _work(status: DatabaseStatus, numbers: Numbers) -> Iterable[Metric]:
         ("events", numbers.events),
     ):
         yield _counter(name, value, f"{name.replace('_', ' ').capitalize()}, ever")
+
+
+def _search(numbers: Numbers) -> Iterable[Metric]:
+    yield _gauge("search_built", numbers.search_built, "1: there is a search index")
+    yield _gauge("search_behind_entries", numbers.search_behind, "Entries not in it yet")
 
 
 def _process(stats: Mapping[str, Any]) -> Iterable[Metric]:

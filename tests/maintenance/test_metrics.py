@@ -84,3 +84,27 @@ def test_no_label_is_what_somebody_wrote(tmp_db: Path) -> None:
     assert said not in ok("metrics", tmp_db, "--json")
     assert "agent:main" not in ok("metrics", tmp_db, "--json")
     assert all("help" in figure for figure in json.loads(ok("metrics", tmp_db, "--json")))
+
+
+def test_search_and_disk_are_figures(tmp_db: Path) -> None:
+    with sync.open(tmp_db) as db:
+        session = db.session("agent:main:main")
+        session.append({"role": "user", "content": "one"})
+        found = values(db.metrics())
+        assert (found["search_built",], found["search_behind_entries",]) == (0, 0)
+        db.build_search()
+        for text in ("two", "three"):
+            session.append({"role": "user", "content": text})
+        found = values(db.metrics())
+        assert (found["search_built",], found["search_behind_entries",]) == (1, 2)
+    names = {figure["name"] for figure in json.loads(ok("metrics", tmp_db, "--json"))}
+    [figure] = [
+        figure
+        for figure in json.loads(ok("metrics", tmp_db, "--disk", "--json"))
+        if figure["name"] not in names
+    ]
+    assert figure["name"] == "disk_bytes"
+    sizes = {labels[0]: value for labels, value in figure["samples"]}
+    parts = json.loads(ok("disk", tmp_db, "--json"))["parts"]
+    assert sizes == {part["what"]: part["bytes"] for part in parts}
+    assert sizes["search index"] > 0
