@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
-.PHONY: help demo gateway adapters test test-fast shuffle covered coverage kills drains drill crash fuzz models prompts oracle soak audit check lint format \
+.PHONY: help demo gateway adapters test test-fast shuffle covered coverage kills drains drill crash fuzz models prompts oracle soak on-call audit check lint format \
   prose statements types mutants measure docs bench bench-smoke wheel lock clean distclean
 
 help: ## list the targets
@@ -120,6 +120,10 @@ oracle: $(VENV)/.dev $(if $(SESSIONDB_ORACLE),,$(VENV)/.oracle/.installed) ## co
 # Each framework in an environment of its own, in .venv/.adapters, which distclean removes with the rest.
 adapters: $(VENV)/.dev ## run the frameworks' own tests against sessiondb/adapters (many minutes; ONLY=openai-agents, ARGS=--bench; needs a network)
 	@$(BIN)/python -m tests.proofs.adapters $(ONLY) $(ARGS)
+
+on-call: $(VENV)/.dev ## run each command of docs/how-to/on-call.md on a database of 1,000,000 entries (minutes; ENTRIES=)
+	@echo "on-call: $(or $(ENTRIES),1000000) entries"
+	@SESSIONDB_ON_CALL=$(or $(ENTRIES),1000000) $(BIN)/python -m pytest -q tests/cli/test_on_call.py $(ARGS)
 
 soak: $(VENV)/.dev ## everything at once for 20 minutes, with bounds on what may grow (SOAK_MINUTES=, SEED=; ARGS="--help")
 	@echo "soak: $(or $(SOAK_MINUTES),20) minutes"

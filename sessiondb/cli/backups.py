@@ -31,7 +31,7 @@ from .program import (
     refuse,
     write_into,
 )
-from .terminal import counted, escape, print_json, size
+from .terminal import counted, escape, print_json, say, size
 
 if TYPE_CHECKING:
     from sessiondb.models import VerifyReport
@@ -87,9 +87,10 @@ def backup(db: str, dest: str, zstd: bool, keep: int | None, quick: bool, as_jso
             }
         )
         return
-    click.echo(
+    say(
         escape(f"{target}: {size(written)}, {_counts(report)}, verified and on disk")
-        + (f"; {counted(len(removed), 'older backup')} deleted" if removed else "")
+        + (f"; {counted(len(removed), 'older backup')} deleted" if removed else ""),
+        quiet=False,
     )
 
 
@@ -128,7 +129,7 @@ def restore_backup(db: str, backup: str, quick: bool, as_json: bool) -> int:
             }
         )
         return OK
-    click.echo(escape(f"{db}: {_counts(report)}, verified and on disk"))
+    say(escape(f"{db}: {_counts(report)}, verified and on disk"), quiet=False)
     if settled.messages or settled.replies:
         waiting = (
             f"{counted(settled.messages, 'message')} and "

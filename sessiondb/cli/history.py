@@ -35,6 +35,7 @@ from .terminal import (
     print_json_array,
     print_line,
     print_table,
+    say,
     terminal_width,
     to_json,
     wrap,
@@ -117,7 +118,7 @@ def diff(db: str, session: str, before: int, after: int, full: bool, as_json: bo
         for sign, entries in (("-", found.removed), ("+", found.added)):
             for entry in entries:
                 _print_change(sign, f"{names(entry)}  {title_of(entry)}", entry, full=full)
-    click.echo(_summary(found))
+    say(_summary(found), quiet=False)
 
 
 def _print_json(found: ContextDiff) -> None:
@@ -260,4 +261,4 @@ def _tell(session: sync.Session, epoch: int, text: str, *, as_json: bool) -> Non
     if as_json:
         print_json({"session_id": session.id, "epoch": epoch})
     else:
-        click.echo(escape(f"{session.id}: {text}; this is epoch {epoch}"))
+        say(escape(f"{session.id}: {text}; this is epoch {epoch}"), quiet=False)

@@ -118,9 +118,10 @@ def print_line(text: str) -> None:
 
 
 def say(text: str, *, quiet: bool) -> None:
-    """Print a line about what a command did, unless its JSON says so."""
+    """Print what a command did, unless its JSON says so. A terminal gets whole words."""
     if not quiet:
-        click.echo(text)
+        for line in wrap(text, terminal_width()):
+            click.echo(line)
 
 
 def wrap(text: str, width: int | None) -> Iterator[str]:
