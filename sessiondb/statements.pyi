@@ -1813,6 +1813,7 @@ class SearchDescribed(NamedTuple):
     session_id: str
     agent_id: str | None
     head_no: int | None
+    head_branch_no: int | None
 
 
 class SearchArchives(NamedTuple):

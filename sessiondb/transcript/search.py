@@ -333,8 +333,6 @@ def _places(words: Sequence[Word], phrase: Sequence[str]) -> list[int]:
 
 def _hit(tx: ReadTx, found: _Found, words: Wanted, paths: dict[int, list[Segment]]) -> SearchHit:
     row = found.row
-    if row.session_no not in paths:
-        paths[row.session_no] = segments(tx, row.head_no)
     snippet, marks = (
         snippet_of(found.text, found.words, words)
         if found.text is not None
@@ -351,10 +349,21 @@ def _hit(tx: ReadTx, found: _Found, words: Wanted, paths: dict[int, list[Segment
         appended_at_ms=row.appended_at_ms,
         snippet=snippet,
         marks=marks,
-        on_path=any(
-            segment.branch_no == row.branch_no and segment.low_no <= row.entry_no <= segment.high_no
-            for segment in paths[row.session_no]
-        ),
+        on_path=_is_on_path(tx, row, paths),
+    )
+
+
+def _is_on_path(tx: ReadTx, row: _Described, paths: dict[int, list[Segment]]) -> bool:
+    """Tell whether an entry is on its session's path. Most are on the branch of its last entry."""
+    if row.head_no is None:
+        return False
+    if row.branch_no == row.head_branch_no:
+        return row.entry_no <= row.head_no
+    if row.session_no not in paths:
+        paths[row.session_no] = segments(tx, row.head_no)
+    return any(
+        segment.branch_no == row.branch_no and segment.low_no <= row.entry_no <= segment.high_no
+        for segment in paths[row.session_no]
     )
 
 

@@ -112,10 +112,11 @@ WHERE search MATCH :words AND rowid BETWEEN :low_no AND :high_no ORDER BY rowid 
 -- Return those of some entries that are asked for, last ones first. A line of a file that is two
 -- entries is found once. So is a checkpoint, which is a copy of its session: with its session.
 SELECT e.entry_no, e.entry_id, e.branch_no, e.type, e.role, e.appended_at_ms, s.session_no,
-       s.session_id, s.agent_id, s.head_no
+       s.session_id, s.agent_id, s.head_no, h.branch_no AS head_branch_no
 FROM json_each(:numbers) AS n
 CROSS JOIN entry AS e ON e.entry_no = n.value
 CROSS JOIN session AS s ON s.session_no = e.entry_no >> 32
+LEFT JOIN entry AS h ON h.entry_no = s.head_no
 WHERE s.archived_at_ms IS NULL
   AND (:branch_no IS NULL OR e.branch_no = :branch_no)
   AND (:agent_id IS NULL OR s.agent_id = :agent_id)
