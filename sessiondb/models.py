@@ -65,6 +65,7 @@ class Entry:
     tokens: int
     usage_tokens: int | None
     appended_at_ms: int
+    """When it was appended. Of an imported entry: its own time."""
     idempotency_key: str | None
     payload: str
     """The exact text that was appended or imported."""

@@ -744,7 +744,7 @@ class ImportFileKnown(NamedTuple):
 
 
 class ImportFileByPath(NamedTuple):
-    """import_file.by_path: Return one file's receipt, with its session's present size."""
+    """import_file.by_path: Return one file's receipt, with its session's present size and its latest time."""
 
     import_file_no: int
     session_no: int | None
@@ -759,6 +759,7 @@ class ImportFileByPath(NamedTuple):
     note: str | None
     head_seq: int | None
     compared_sha256: str | None
+    session_updated_at_ms: int | None
     session_last_seq: int
     first_import_file_no: int
 
@@ -5338,6 +5339,8 @@ class Writes(Protocol):
     def run(self, statement: Literal["registry.insert"], /, *, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, now_ms: SqlValue, head_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue, asked_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["registry.end"], /, *, now_ms: SqlValue, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["registry.end_imported"], /, *, session_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["registry.set_formats"], /, *, formats: SqlValue, session_no: SqlValue) -> int: ...
     @overload

@@ -46,7 +46,7 @@ from sessiondb.limits import (
 from sessiondb.messages import is_typed, message_json
 
 from .formats import ANY, OPENAI_RESPONSES, PI, Format, is_item, recognise, spoken
-from .formats.pi import SUMMARY, message_of, needs_mending
+from .formats.pi import SUMMARY, entry_ms, message_of, needs_mending
 from .pairing import Ties, ties_of
 from .pi_sdk import RECORD_TYPE, as_pi
 from .tokens import content_chars, text_tokens, tokens_of
@@ -225,6 +225,8 @@ class Draft:
     first_kept_gap: Gap | None = None
     """The line that it names is damaged: the next entry is the first."""
     tokens_before: int = 0
+    at_ms: int | None = None
+    """Of a line of a transcript: its own time. None: it names none."""
     idempotency_key: str | None = None
     wide: int = 0
     """Bytes of the payload beyond one a character. Counted for appends, 0 for imports."""
@@ -296,6 +298,7 @@ def parse_line(text: str, version: int, formats: int = PI.bit) -> Draft:
     entry_id, parent_id = fields.get("id"), fields.get("parentId")
     draft.entry_id = id_or_none(entry_id) or new_id()
     draft.parent_id = id_or_none(parent_id)
+    draft.at_ms = _own_time(fields)
     # Version 1 has no ids: an entry follows the one before it. Where its lines have some, pi's
     # reader gives them others. A later one that names no parent was written by an old OpenClaw,
     # and continues where its conversation stood (`parseParentlessCanonicalEntry`).
@@ -303,6 +306,16 @@ def parse_line(text: str, version: int, formats: int = PI.bit) -> Draft:
     if draft.follows_head:
         draft.parent_id = None
     return draft
+
+
+def _own_time(fields: dict[str, Any]) -> int | None:
+    """Return when an entry says that it was written, or its message."""
+    message = fields.get("message")
+    for stamped in (fields, message if isinstance(message, dict) else {}):
+        at_ms = entry_ms(stamped)
+        if at_ms is not None and 0 < at_ms <= TIME_MS_MAX:
+            return at_ms
+    return None
 
 
 def _line_or_none(value: object, version: int) -> int | None:

@@ -370,7 +370,7 @@ def end(tx: Tx, session_no: int, *, why: Literal["ended", "archived", "deleted"]
 
     Its running compaction, if any, will be superseded.
     """
-    if not end_imported(tx, session_no):
+    if tx.run("registry.end", session_no=session_no, now_ms=tx.stamp_ms) == 0:
         return False
     session_id = tx.one("context.pointers", session_no=session_no).session_id
     events.emit(
@@ -384,9 +384,9 @@ def end(tx: Tx, session_no: int, *, why: Literal["ended", "archived", "deleted"]
     return True
 
 
-def end_imported(tx: Tx, session_no: int) -> bool:
+def end_imported(tx: Tx, session_no: int) -> None:
     """As `end`, for a transcript that its own program had ended: that is no news."""
-    return tx.run("registry.end", session_no=session_no, now_ms=tx.stamp_ms) == 1
+    tx.run("registry.end_imported", session_no=session_no)
 
 
 def pin(tx: Tx, session_no: int) -> None:

@@ -31,6 +31,7 @@ from sessiondb.transcript.replay import names_head, replay, replay_after
 from sessiondb.transcript.state import State, load_state
 
 from .jsonl_reader import Kept, Links
+from .own_times import OwnTimes
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -298,7 +299,14 @@ def parse(lines: Lines) -> list[Draft]:
     return drafts
 
 
-def place(tx: Tx, state: State, lines: Lines, drafts: Sequence[Draft], odd: list[str]) -> None:
+def place(
+    tx: Tx,
+    state: State,
+    lines: Lines,
+    drafts: Sequence[Draft],
+    odd: list[str],
+    times: OwnTimes,
+) -> None:
     """Store a page of lines as entries behind their parents. The caller saves the state.
 
     The page has been read at the present state of the receipt.
@@ -313,6 +321,7 @@ def place(tx: Tx, state: State, lines: Lines, drafts: Sequence[Draft], odd: list
         if line.byte_offset in placed:  # two lines of one id have what follows both of them
             continue
         placed.add(line.byte_offset)
+        times.stamp(draft)
         waits_for = line.waits_for or ""
         parent_seq = line.parent_seq if line.parent_seq is not None else seqs[waits_for]
         if parent_seq in (NO_PARENT, CIRCLE):

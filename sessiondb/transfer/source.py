@@ -34,6 +34,7 @@ from .early_lines import EarlyLines, Late, Lines
 from .folder_scan import ENDED_KINDS, SourceFile, file_name, stem_of
 from .jsonl_reader import FileBatch, Identity, Kept, Place
 from .openclaw_index import Binding, IndexEntry
+from .own_times import OwnTimes, first_time, own_times
 from .redaction import Mark, mark_in, without_mark
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def store_batch(tx: Tx, file: SourceFile, batch: FileBatch) -> BatchResult:
     if early.being_placed:
         raise _overtaken(row)
     if batch.items:
-        state, kept = _store_items(tx, file, row, state, batch, notes, early)
+        with own_times(tx, _latest_ms(row, file, batch)) as times:
+            state, kept = _store_items(tx, file, row, state, batch, notes, early, times)
         quarantined += kept
     if state is not None and batch.last and file.kind in ENDED_KINDS:
         registry.end_imported(tx, state.session_no)
@@ -106,6 +108,15 @@ def store_batch(tx: Tx, file: SourceFile, batch: FileBatch) -> BatchResult:
     return BatchResult(state.session_id if state is not None else None, entries, notes, is_open)
 
 
+def _latest_ms(row: statements.ImportFileByPath, file: SourceFile, batch: FileBatch) -> int:
+    """Return the time of what is stored of a file, or the one that its session begins with."""
+    if row.session_updated_at_ms is not None:
+        return row.session_updated_at_ms
+    created_at_ms = batch.identity.created_at_ms if batch.identity is not None else None
+    first_ms = created_at_ms if created_at_ms is not None else first_time(batch.items)
+    return first_ms if first_ms is not None else file.modified_at_ms
+
+
 def store_early(tx: Tx, file: SourceFile, lines: Lines, drafts: Sequence[Draft]) -> BatchResult:
     """Store a page of early lines behind their parents, and record how many entries there are.
 
@@ -114,15 +125,16 @@ def store_early(tx: Tx, file: SourceFile, lines: Lines, drafts: Sequence[Draft])
         SessionDiverged: the session has entries of its own, or is archived.
     """
     row = tx.one("import_file.by_path", path=file.path)
-    if row.entries != lines.entries or row.session_no is None:
+    if row.entries != lines.entries or row.session_no is None or row.session_updated_at_ms is None:
         raise _overtaken(row)
     _refuse_session(tx, row)
     state = load_state(tx, row.session_no)
     odd: list[str] = []
     for draft in drafts:
         _check_key(draft, odd)
-    early_lines.place(tx, state, lines, drafts, odd)
-    _save(tx, file, state, None)
+    with own_times(tx, row.session_updated_at_ms) as times:
+        early_lines.place(tx, state, lines, drafts, odd, times)
+        _save(tx, state, times, None)
     notes = odd[:NOTES_MAX]
     _advance_early(tx, row, state, row.state, notes)
     return BatchResult(state.session_id, state.last_seq, notes, True)
@@ -135,13 +147,14 @@ def end_early(tx: Tx, file: SourceFile, *, last: bool) -> None:
         SessionDiverged: the session has entries of its own, or is archived.
     """
     row = tx.one("import_file.by_path", path=file.path)
-    if row.session_no is None:
+    if row.session_no is None or row.session_updated_at_ms is None:
         return
     state = load_state(tx, row.session_no)
     if row.head_seq is not None:
         _refuse_session(tx, row)
-        early_lines.restore_head(tx, state, row.import_file_no)
-        _save(tx, file, state, None)
+        with own_times(tx, row.session_updated_at_ms) as times:
+            early_lines.restore_head(tx, state, row.import_file_no)
+            _save(tx, state, times, None)
     if last:
         _advance_early(tx, row, state, "done", [])
 
@@ -250,6 +263,7 @@ def _store_items(
     batch: FileBatch,
     notes: list[str],
     early: EarlyLines,
+    times: OwnTimes,
 ) -> tuple[State | None, int]:
     """Append the entries of a batch and keep its quarantined lines.
 
@@ -269,6 +283,7 @@ def _store_items(
         if state is None:
             state = load_state(tx, _create_session(tx, file, batch.identity, notes))
         _check_key(item, odd)
+        times.stamp(item)
         following = batch.items[at + 1] if at + 1 < len(batch.items) else None
         has_bytes = isinstance(following, Kept) and following.reason.startswith(BYTES_OF_ENTRY)
         of_item = following if isinstance(following, Kept) and has_bytes else None
@@ -278,7 +293,7 @@ def _store_items(
     early.save()
     if state is not None:
         notes += odd[:NOTES_MAX]
-        _save(tx, file, state, batch.identity)
+        _save(tx, state, times, batch.identity)
     return state, kept
 
 
@@ -291,13 +306,14 @@ def _check_key(draft: Draft, odd: list[str]) -> None:
         draft.idempotency_key = None
 
 
-def _save(tx: Tx, file: SourceFile, state: State, identity: Identity | None) -> None:
+def _save(tx: Tx, state: State, times: OwnTimes, identity: Identity | None) -> None:
+    times.stamp_latest()
     save_state(tx, state)
     tx.run(
         "import_file.date_session",
         session_no=state.session_no,
         created_at_ms=identity.created_at_ms if identity is not None else None,
-        updated_at_ms=file.modified_at_ms,
+        updated_at_ms=tx.stamp_ms,
     )
 
 

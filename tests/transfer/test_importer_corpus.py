@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import sessiondb
+from sessiondb.clock import ms_from_iso
 from tests.support.transfer import (
     differing,
     tables,
@@ -144,11 +146,13 @@ async def test_compressed_archives_come_back_with_their_content(
         assert unpacked[0]
 
 
-def modified_ms(path: str) -> int:
-    return Path(path).stat().st_mtime_ns // 1_000_000
+def latest_ms(path: str) -> int:
+    lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    stamps = [re.search(r'"timestamp":"([^"]+)"', line) for line in lines]
+    return max(ms_from_iso(stamp[1]) or 0 for stamp in stamps if stamp is not None)
 
 
-async def test_imported_archives_are_ended_and_dated_by_their_files(
+async def test_imported_archives_are_ended_and_dated_by_their_messages(
     sample: Path, tmp_db: Path
 ) -> None:
     async with sessiondb.open(tmp_db) as db:
@@ -160,5 +164,5 @@ async def test_imported_archives_are_ended_and_dated_by_their_files(
             assert (info.ended_at_ms is not None) == (receipt.kind in ("reset", "checkpoint")), (
                 receipt.name
             )
-            assert info.updated_at_ms == modified_ms(receipt.path)
+            assert info.updated_at_ms == latest_ms(receipt.path)
             assert info.origin == "import"

@@ -26,9 +26,10 @@ FROM import_file AS r LEFT JOIN session AS s ON s.session_no = r.session_no
 WHERE r.path IN (SELECT value FROM json_each(:paths));
 
 -- name: by_path
--- Return one file's receipt, with its session's present size.
+-- Return one file's receipt, with its session's present size and its latest time.
 SELECT r.import_file_no, r.session_no, s.session_id, r.bytes, r.lines, r.entries, r.quarantined,
        r.sha256, r.final_newline, r.state, r.note, r.head_seq, r.compared_sha256,
+       s.updated_at_ms AS session_updated_at_ms,
        coalesce(s.last_seq, 0) AS session_last_seq,
        coalesce((SELECT min(p.import_file_no) FROM import_file AS p
                  WHERE p.session_no = r.session_no), r.import_file_no) AS first_import_file_no
@@ -113,7 +114,7 @@ VALUES (:import_file_no, :line, :byte_offset, :after_seq, :reason, :severity, :c
 DELETE FROM quarantine WHERE import_file_no = :import_file_no AND byte_offset >= :byte_offset;
 
 -- name: date_session, one row
--- Date an imported session by its file, not by its import.
+-- Date an imported session by its messages, not by its import.
 UPDATE session SET created_at_ms = coalesce(:created_at_ms, created_at_ms),
        updated_at_ms = :updated_at_ms
 WHERE session_no = :session_no;

@@ -13,6 +13,11 @@ RETURNING session_no;
 -- End a session: it accepts no append. Once.
 UPDATE session SET ended_at_ms = :now_ms WHERE session_no = :session_no AND ended_at_ms IS NULL;
 
+-- name: end_imported, one row or none
+-- End a session of a transcript that its own program has ended: with its last entry. Once.
+UPDATE session SET ended_at_ms = updated_at_ms
+WHERE session_no = :session_no AND ended_at_ms IS NULL;
+
 -- name: set_formats, one row
 -- Say which message formats a session's items may have.
 UPDATE session SET formats = :formats WHERE session_no = :session_no;

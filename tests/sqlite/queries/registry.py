@@ -106,6 +106,12 @@ CHANGES = [
         {"session twin": {"ended_at_ms": NOW}, "+event session_ended/operator": ANY},
     ),
     Change(
+        "registry.end_imported",
+        "one session, with its last entry",
+        on_session(registry.end_imported, "twin"),
+        {"session twin": {"ended_at_ms": NOW - 863_929_000}},
+    ),
+    Change(
         "registry.bind",
         "one key, which moves. What an index recorded stays",
         bind("agent:main:imported:import-odd", "twin"),
@@ -174,11 +180,17 @@ CHANGES = [
 ]
 GUARDS = [
     Guard(
+        "registry.end_imported",
+        "session",
+        lambda row: {"session_no": row["session_no"]},
+        lambda row: row["ended_at_ms"] is None,
+    ),
+    Guard(
         "registry.end",
         "session",
         lambda row: {"session_no": row["session_no"], "now_ms": NOW},
         lambda row: row["ended_at_ms"] is None,
-    )
+    ),
 ]
 
 
