@@ -389,6 +389,11 @@ def end_imported(tx: Tx, session_no: int) -> None:
     tx.run("registry.end_imported", session_no=session_no)
 
 
+def reopen_imported(tx: Tx, session_no: int) -> None:
+    """Undo `end_imported`, for a transcript that its own program has restored."""
+    tx.run("registry.reopen_imported", session_no=session_no)
+
+
 def pin(tx: Tx, session_no: int) -> None:
     """Exempt a session from retention. May be repeated."""
     tx.run("registry.pin", session_no=session_no, now_ms=tx.stamp_ms)

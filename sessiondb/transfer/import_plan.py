@@ -2,9 +2,9 @@
 
 The decision compares the files found with the records of earlier imports, by path and by inode.
 A file under a known path is continued. A file under a new path was renamed, if its beginning is
-what was imported under a path that no longer exists: of the same inode, or, of an archive, of the
-transcript that it has its name from. (OpenClaw compresses what it deletes, and takes it out of
-its database.) A file whose
+what was imported under a path that no longer exists: of the same inode, or of the transcript or an
+archive that it has its name from. (OpenClaw compresses what it deletes, takes it out of its
+database, and unpacks what it restores.) A file whose
 inode has another name here is a hard link, and is read under the first name only.
 """
 
@@ -58,11 +58,13 @@ async def plan_files(backend: Backend, files: Sequence[SourceFile]) -> list[File
         if inode is not None:
             by_inode.setdefault(inode, []).append(path)
     elsewhere = {path for paths in by_inode.values() for path in paths if path not in known}
-    elsewhere |= {
-        path for file in files if file.path not in known for path in _live_paths(file)
-    } - known.keys()
+    names = {name for file in files if file.path not in known for name in _names_before(file)}
+    of_name: dict[str, list[str]] = {}
+    for row in await _rows(backend, _of_name_page, sorted(names)):
+        of_name.setdefault(_beginning(row.path), []).append(row.path)
+    elsewhere |= {path for paths in of_name.values() for path in paths} - known.keys()
     records = {row.path: row for row in await known_files(backend, sorted(elsewhere))} | known
-    plans = await threads.run(_plan_files, files, known, by_inode, records)
+    plans = await threads.run(_plan_files, files, known, by_inode, of_name, records)
     for plan in plans:
         earlier = plan.known or plan.renamed_from
         if earlier is not None and earlier.quarantined:
@@ -87,6 +89,10 @@ def _known_page(paths: str) -> Callable[[ReadTx], list[statements.ImportFileKnow
     return lambda tx: tx.all("import_file.known", paths=paths)
 
 
+def _of_name_page(names: str) -> Callable[[ReadTx], list[statements.ImportFileOfName]]:
+    return lambda tx: tx.all("import_file.of_name", names=names)
+
+
 def _by_inode_page(inodes: str) -> Callable[[ReadTx], list[statements.ImportFileByInode]]:
     return lambda tx: tx.all("import_file.by_inode", inodes=inodes)
 
@@ -106,6 +112,7 @@ def _plan_files(
     files: Sequence[SourceFile],
     known: dict[str, statements.ImportFileKnown],
     by_inode: dict[str, list[str]],
+    of_name: dict[str, list[str]],
     records: dict[str, statements.ImportFileKnown],
 ) -> list[FilePlan]:
     """Decide for each file, on a worker thread, because it looks at the disk."""
@@ -132,9 +139,10 @@ def _plan_files(
         if first_path is not None and first_path != file.path:
             plan.first_path = first_path
         elif row is None:
+            named = [path for name in _names_before(file) for path in of_name.get(name, [])]
             missing = [
                 records[path]
-                for path in dict.fromkeys([*by_inode.get(file.inode, []), *_live_paths(file)])
+                for path in dict.fromkeys([*by_inode.get(file.inode, []), *named])
                 if path in records and path not in known and not os.path.lexists(path)
             ]
             plan.renamed_from = next(
@@ -144,13 +152,25 @@ def _plan_files(
     return plans
 
 
-def _live_paths(file: SourceFile) -> list[str]:
-    """Return where an archive may have been while it was a live transcript of OpenClaw."""
-    if file.kind not in ("reset", "deleted", "bak"):
+def _names_before(file: SourceFile) -> list[str]:
+    """Return how the path began that a file of OpenClaw may have had before.
+
+    A transcript, its archives and their compressed files begin alike, in the folder or in the
+    database of their agent.
+    """
+    if file.kind not in ("live", "reset", "deleted", "bak"):
         return []
-    name = f"{file_name(file.path).partition('.jsonl')[0]}.jsonl"
-    agent = file.folder.removesuffix("/sessions")
-    return [f"{file.folder}/{name}", f"{agent}/agent/{AGENT_DATABASE}/{name}"]
+    name = file_name(_beginning(file.path))
+    database = f"/agent/{AGENT_DATABASE}"
+    agent = file.folder.removesuffix("/sessions").removesuffix(database)
+    folders = dict.fromkeys([file.folder, f"{agent}/sessions", f"{agent}{database}"])
+    return [f"{folder}/{name}" for folder in folders]
+
+
+def _beginning(path: str) -> str:
+    """Return a path without what OpenClaw adds to the name of a transcript."""
+    name = file_name(path)
+    return f"{path.removesuffix(name)}{name.partition('.jsonl')[0]}.jsonl"
 
 
 def _still_at(path: str, inode: str) -> bool:

@@ -299,7 +299,7 @@ class KeyPlan:
 
     bindings: list[Binding] = field(default_factory=list)
     gone: dict[str, IndexEntry] = field(default_factory=dict)
-    """The rows of keys that the index has no more, by key."""
+    """By key, the earlier rows of keys that the index has no more, or whose row leads nowhere."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -308,22 +308,13 @@ def plan_keys(
 ) -> KeyPlan:
     """Compare an index with its earlier content. Plan the keys whose row or transcript is new."""
     plan = KeyPlan()
-    earlier: dict[str, _KeyRow] = {}
-    known: dict[str | None, IndexEntry] = {}
-    if before is not None:
-        try:
-            rows = read_index(before)[1]
-        except UnreadableIndex:
-            rows = []  # nothing was bound from it
-        earlier = _key_rows(rows, targets, agent_id, [])
-        known = {key_of(entry, agent_id): entry for entry in rows}
-        if index.note is None:
-            named = [*(entry.key for entry in index.entries), *index.held]
-            there = {_key_text(key, agent_id) for key in named}
-            plan.gone = {
-                key: row for key, row in known.items() if key is not None and key not in there
-            }
+    rows = _rows_of(before)
+    earlier = _key_rows(rows, targets, agent_id, [])
+    known = {key_of(entry, agent_id): entry for entry in rows}
     current_rows = _key_rows(index.entries, targets, agent_id, plan.notes, index.outside)
+    if index.note is None:
+        stays = current_rows.keys() | {_key_text(key, agent_id) for key in index.held}
+        plan.gone = {key: row for key, row in known.items() if key is not None and key not in stays}
     for text, current in current_rows.items():
         old = earlier.get(text)
         replaced = targets.before(current.target)
@@ -341,6 +332,14 @@ def plan_keys(
                 )
             )
     return plan
+
+
+def _rows_of(content: bytes | None) -> list[IndexEntry]:
+    """Return the rows of an index as an earlier import had it."""
+    try:
+        return read_index(content)[1] if content is not None else []
+    except UnreadableIndex:
+        return []  # nothing was bound from it
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ def repeat_late(tx: Tx, file: SourceFile, late: Late) -> None:
 
 
 def move(tx: Tx, file: SourceFile, row: statements.ImportFileKnown) -> None:
-    """Record the new name of a file. An archive's session has ended."""
+    """Record the new name of a file. An archive's session has ended, one restored goes on."""
     tx.run(
         "import_file.move",
         import_file_no=row.import_file_no,
@@ -179,8 +179,12 @@ def move(tx: Tx, file: SourceFile, row: statements.ImportFileKnown) -> None:
         kind=file.kind,
         agent_id=file.agent_id,
     )
-    if file.kind in ENDED_KINDS and row.session_no is not None:
+    if row.session_no is None:
+        return
+    if file.kind in ENDED_KINDS:
         registry.end_imported(tx, row.session_no)
+    elif row.kind in ENDED_KINDS:
+        registry.reopen_imported(tx, row.session_no)
 
 
 def set_aside(tx: Tx, file: SourceFile) -> bool:
@@ -464,7 +468,7 @@ def bind_keys(tx: Tx, bindings: Sequence[Binding]) -> tuple[int, list[str]]:
 
 
 def unbind_keys(tx: Tx, rows: Mapping[str, IndexEntry]) -> int:
-    """Unbind keys that an index has no more, if they are as it had them. Return how many."""
+    """Unbind keys that an index leads nowhere, if they are as it had them. Return how many."""
     count = 0
     for key, before in rows.items():
         row = tx.first("registry.by_key", session_key=key)

@@ -41,6 +41,13 @@ WHERE r.path = :path;
 SELECT import_file_no, path, inode FROM import_file INDEXED BY import_file_by_inode
 WHERE inode IN (SELECT value FROM json_each(:inodes)) AND kind <> 'index' ORDER BY import_file_no;
 
+-- name: of_name
+-- Return the receipts of transcripts with these paths, and of those archives whose paths begin so.
+SELECT r.path
+FROM json_each(:names) AS n CROSS JOIN import_file AS r
+  ON r.path >= n.value AND r.path < n.value || '/'
+WHERE r.kind <> 'index' ORDER BY r.path;
+
 -- name: insert, one row
 -- Begin a file's receipt, before anything of it is stored.
 INSERT INTO import_file (path, name, kind, agent_id, inode, imported_at_ms, sha256, state, note)

@@ -18,6 +18,11 @@ UPDATE session SET ended_at_ms = :now_ms WHERE session_no = :session_no AND ende
 UPDATE session SET ended_at_ms = updated_at_ms
 WHERE session_no = :session_no AND ended_at_ms IS NULL;
 
+-- name: reopen_imported, one row or none
+-- Let a session go on whose transcript its own program has restored. Not one in an archive here.
+UPDATE session SET ended_at_ms = NULL
+WHERE session_no = :session_no AND ended_at_ms IS NOT NULL AND archived_at_ms IS NULL;
+
 -- name: set_formats, one row
 -- Say which message formats a session's items may have.
 UPDATE session SET formats = :formats WHERE session_no = :session_no;

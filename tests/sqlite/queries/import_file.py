@@ -724,6 +724,24 @@ READS = [
         {"path": "/imports/west/sessions.json"},
         lambda w: [{"content": w.row("import_file west/sessions.json")["content"], "note": None}],
     ),
+    Read(
+        "import_file.of_name",
+        "what begins alike in one folder, and no index",
+        {
+            "names": json.dumps(
+                [
+                    "/imports/west/clean.jsonl",
+                    "/imports/west/rest.jsonl",
+                    "/imports/west/sessions.json",
+                ]
+            )
+        },
+        [
+            {"path": "/imports/west/clean.jsonl"},
+            {"path": "/imports/west/clean.jsonl.link"},
+            {"path": "/imports/west/rest.jsonl.reset.1"},
+        ],
+    ),
     Read("import_file.index_content", "no transcript", {"path": f"/imports/{CLEAN}"}, []),
     Read(
         "import_file.in_folder",

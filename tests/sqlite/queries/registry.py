@@ -112,6 +112,12 @@ CHANGES = [
         {"session twin": {"ended_at_ms": NOW - 863_929_000}},
     ),
     Change(
+        "registry.reopen_imported",
+        "one session that had ended",
+        on_session(registry.reopen_imported, "rest"),
+        {"session rest": {"ended_at_ms": None}},
+    ),
+    Change(
         "registry.bind",
         "one key, which moves. What an index recorded stays",
         bind("agent:main:imported:import-odd", "twin"),
@@ -179,6 +185,12 @@ CHANGES = [
     ),
 ]
 GUARDS = [
+    Guard(
+        "registry.reopen_imported",
+        "session",
+        lambda row: {"session_no": row["session_no"]},
+        lambda row: row["ended_at_ms"] is not None and row["archived_at_ms"] is None,
+    ),
     Guard(
         "registry.end_imported",
         "session",
