@@ -1,4 +1,4 @@
-"""An adapter beside the framework's own SQLite store, in one run.
+"""An adapter beside the framework's own store on disk, in one run.
 
     make adapters ARGS=--bench
 
@@ -14,10 +14,12 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import sessiondb
+import sessiondb.sync
 
 ROUNDS = 11
 CALLS = 20
@@ -140,11 +142,46 @@ async def google_adk(folder: str, db: sessiondb.SessionDB) -> None:
     )
 
 
+async def nanobot(folder: str, db: sessiondb.SessionDB) -> None:
+    from nanobot.session.manager import JsonlSessionStore, Session
+
+    from sessiondb.adapters.nanobot import SessionDBStore
+
+    with sessiondb.sync.open(f"{folder}/nanobot.db") as blocking:
+        stores = (
+            JsonlSessionStore(Path(folder) / "workspace", sessions_root=Path(folder) / "sessions"),
+            SessionDBStore(blocking),
+        )
+        for count in (20, HISTORY, 4 * HISTORY):
+            kept = [(store, Session(f"cli:{count}")) for store in stores]
+            for store, session in kept:
+                for _ in range(count):
+                    session.add_message("user", TEXT)
+                store.save(session, fsync=True)
+            for what, call in (("save", _save_one_more), ("load", _load)):
+                await compare(
+                    f"nanobot, JSONL files: {what} a session of {count} messages",
+                    *(lambda one=one, call=call: in_turn(lambda: call(*one)) for one in kept),
+                )
+
+
+async def _save_one_more(store: Any, session: Any) -> None:
+    session.add_message("user", TEXT)
+    store.save(session, fsync=True)
+
+
+async def _load(store: Any, session: Any) -> None:
+    store.load(session.key)
+
+
+MEASURES = {"openai-agents": openai_agents, "google-adk": google_adk, "nanobot": nanobot}
+
+
 async def main(framework: str) -> None:
     """Compare one framework's store with its adapter."""
     with tempfile.TemporaryDirectory() as folder:
         async with sessiondb.open(f"{folder}/ours.db") as db:
-            await {"openai-agents": openai_agents, "google-adk": google_adk}[framework](folder, db)
+            await MEASURES[framework](folder, db)
 
 
 if __name__ == "__main__":

@@ -210,7 +210,8 @@ def outside_public_api(source: str) -> list[str]:
             if str(node.module).startswith("sessiondb."):
                 found.append(str(node.module))
             elif node.module == "sessiondb":
-                found += [each.name for each in node.names if each.name not in sessiondb.__all__]
+                public = (*sessiondb.__all__, "sync")
+                found += [each.name for each in node.names if each.name not in public]
         elif isinstance(node, ast.ImportFrom) and node.level > 1:
             found.append("." * node.level + str(node.module or ""))
         elif isinstance(node, ast.Attribute) and node.attr in RULES_OF_ONES_OWN:

@@ -17,6 +17,7 @@ IMPORTED = {
     "agent_framework": "agent_framework",
     "claude_agent_sdk": "claude_agent_sdk",
     "google_adk": "google.adk.errors.already_exists_error",
+    "nanobot": "nanobot.providers.base",
     "openai_agents": "agents.items",
     "pydantic_ai": "pydantic_ai.conversation",
 }

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import runpy
-import sys
 
 import pytest
 
 import sessiondb
-from tests import ROOT
+
+from .programs import Program
 
 pytest.importorskip("agent_framework", reason="Agent Framework is not installed: make adapters")
 
@@ -77,11 +76,4 @@ def test_a_summary_takes_calls_with_their_results_and_messages_are_saved_meanwhi
 def test_the_program_answers_while_its_session_is_compacted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
-    monkeypatch.setattr(sys, "argv", ["", "0.1"])
-    runpy.run_module("examples.adapters.agent_framework", run_name="__main__")
-    first, second, third = capsys.readouterr().out.splitlines()
-    answered = int(first.rpartition(" ")[2])
-    assert answered >= 3
-    assert second == f"of their questions in the context behind it: {answered}"
-    assert "A summary of" in third
+    Program("agent_framework", capsys, monkeypatch).has_all_in_its_context()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import runpy
-import sys
 from typing import Any
 
 import pytest
 
 import sessiondb
-from tests import ROOT
+
+from .programs import Program
 
 pytest.importorskip("claude_agent_sdk", reason="the Claude Agent SDK is missing: make adapters")
 
@@ -76,11 +75,9 @@ def test_a_project_of_any_length_has_a_namespace_of_its_own() -> None:
 def test_the_program_answers_while_a_session_is_compacted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
-    monkeypatch.setattr(sys, "argv", ["", "0.1"])
-    runpy.run_module("examples.adapters.claude_agent_sdk", run_name="__main__")
-    first, second, third = capsys.readouterr().out.splitlines()
-    answered = int(first.rpartition(" ")[2])
-    assert answered >= 3
-    assert second == f"of their lines in the store: {2 * answered}, of subagents: {answered}"
-    assert third == "the compacted session ends with: A summary of 1 messages."
+    program = Program("claude_agent_sdk", capsys, monkeypatch)
+    answered = program.answered
+    assert (
+        program.second == f"of their lines in the store: {2 * answered}, of subagents: {answered}"
+    )
+    assert program.third == "the compacted session ends with: A summary of 1 messages."

@@ -7,8 +7,6 @@ too, and both must say the same.
 from __future__ import annotations
 
 import asyncio
-import runpy
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,8 @@ from typing import Any
 import pytest
 
 import sessiondb
-from tests import ROOT
+
+from .programs import Program
 
 pytest.importorskip("google.adk", reason="Google's ADK is not installed: make adapters")
 
@@ -175,11 +174,6 @@ def test_a_compaction_event_of_an_old_handle_is_stored() -> None:
 def test_the_program_answers_while_its_session_is_compacted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
-    monkeypatch.setattr(sys, "argv", ["", "0.1"])
-    runpy.run_module("examples.adapters.google_adk", run_name="__main__")
-    first, second, third = capsys.readouterr().out.splitlines()
-    answered = int(first.rpartition(" ")[2])
-    assert answered >= 3
-    assert second == f"of their questions in the session behind it: {answered}"
-    assert third.startswith("ADK's compaction covers ")
+    program = Program("google_adk", capsys, monkeypatch)
+    assert program.second == f"of their questions in the session behind it: {program.answered}"
+    assert program.third.startswith("ADK's compaction covers ")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import runpy
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 import sessiondb
-from tests import ROOT
+
+from .programs import Program
 
 pytest.importorskip("agents", reason="the OpenAI Agents SDK is not installed: make adapters")
 
@@ -94,12 +93,4 @@ def test_items_come_back_as_they_were_added() -> None:
 def test_the_program_answers_while_its_session_is_compacted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
-    monkeypatch.setattr(sys, "argv", ["", "0.1"])
-    runpy.run_module("examples.adapters.openai_agents", run_name="__main__")
-    first, second, third = capsys.readouterr().out.splitlines()
-    answered = int(first.rpartition(" ")[2])
-    assert answered >= 3
-    assert second == f"of their questions in the context behind it: {answered}"
-    assert third.startswith("the context begins with: ")
-    assert "A summary of" in third
+    Program("openai_agents", capsys, monkeypatch).has_all_in_its_context()

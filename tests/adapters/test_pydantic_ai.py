@@ -7,15 +7,14 @@ and both must say the same.
 from __future__ import annotations
 
 import asyncio
-import runpy
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 import sessiondb
-from tests import ROOT
+
+from .programs import Program
 
 pytest.importorskip("pydantic_ai", reason="Pydantic AI is not installed: make adapters")
 
@@ -230,11 +229,4 @@ def test_a_save_during_a_compaction_follows_it_and_the_log_stays_whole() -> None
 def test_the_program_answers_while_its_session_is_compacted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
-    monkeypatch.setattr(sys, "argv", ["", "0.1"])
-    runpy.run_module("examples.adapters.pydantic_ai", run_name="__main__")
-    first, second, third = capsys.readouterr().out.splitlines()
-    answered = int(first.rpartition(" ")[2])
-    assert answered >= 3
-    assert second == f"of their questions in the context behind it: {answered}"
-    assert "A summary of" in third
+    Program("pydantic_ai", capsys, monkeypatch).has_all_in_its_context()

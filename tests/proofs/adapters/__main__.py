@@ -14,13 +14,13 @@ def main() -> int:
     names = [framework.name for framework in FRAMEWORKS]
     parser = argparse.ArgumentParser(prog="make adapters", description=__doc__)
     parser.add_argument("framework", nargs="*", choices=[*names, []], help="all, if none is named")
-    parser.add_argument("--bench", action="store_true", help="measure beside their SQLite stores")
+    parser.add_argument("--bench", action="store_true", help="measure beside their own stores")
     asked = parser.parse_args()
     is_good = True
     for framework in FRAMEWORKS:
         if asked.framework and framework.name not in asked.framework:
             continue
-        if asked.bench and not framework.has_sqlite:
+        if asked.bench and not framework.has_own_store:
             continue
         try:
             if asked.bench:

@@ -17,13 +17,17 @@ class Framework:
     plugins: tuple[str, ...]
     """Modules of `plugins/` that put the adapter into the place of the framework's own store."""
     tests: tuple[str, ...]
-    """Files of the source distribution, or of `plugins/` if it ships none."""
+    """Files of the source distribution, or of `plugins/` if it ships none. Or of `repository`."""
     needs: tuple[str, ...] = field(default=())
     """What these tests import."""
     left_out: tuple[str, ...] = ()
     """Tests that are not run, because whether they pass is a matter of luck."""
-    has_sqlite: bool = False
-    """Whether it has an SQLite store of its own, beside which `--bench` measures."""
+    has_own_store: bool = False
+    """Whether it has a store of its own on disk, beside which `--bench` measures."""
+    repository: str = ""
+    """Where its tests are if its source distribution has none. Fetched by git."""
+    commit: str = ""
+    """Which of the repository's commits. Its package is taken from there, too."""
 
     @property
     def requirement(self) -> str:
@@ -54,7 +58,7 @@ FRAMEWORKS: Final = (
             "pytest-mock",
             "sqlalchemy[asyncio]>=2",
         ),
-        has_sqlite=True,
+        has_own_store=True,
     ),
     Framework(
         "claude-agent-sdk",
@@ -83,7 +87,42 @@ FRAMEWORKS: Final = (
     # These ship no tests: what runs are this project's own, beside the framework's own stores.
     Framework("pydantic-ai", "pydantic-ai-slim", "2.68.0", (), ()),
     Framework(
-        "google-adk", "google-adk", "2.13.0", (), (), ("aiosqlite==0.22.1",), has_sqlite=True
+        "google-adk", "google-adk", "2.13.0", (), (), ("aiosqlite==0.22.1",), has_own_store=True
     ),
     Framework("agent-framework", "agent-framework-core", "1.23.0", (), ()),
+    Framework(
+        "nanobot",
+        "nanobot-ai",
+        "0.3.5",
+        ("nanobot_store",),
+        (
+            "tests/session/test_consolidated_offset_clamp.py",
+            "tests/session/test_goal_state.py",
+            "tests/session/test_session_cache.py",
+            "tests/session/test_session_fsync.py",
+            "tests/session/test_session_handles.py",
+            "tests/session/test_session_list_repair_legacy.py",
+            "tests/session/test_session_location.py",
+            "tests/session/test_session_messages.py",
+            "tests/session/test_session_store.py",
+            "tests/session/test_turn_continuation.py",
+            "tests/agent/test_consolidate_offset.py",
+            "tests/agent/test_consolidator.py",
+            "tests/agent/test_session_atomic.py",
+            "tests/agent/test_session_collision.py",
+            "tests/agent/test_session_delete.py",
+            "tests/agent/test_session_inputs.py",
+            "tests/agent/test_session_manager_history.py",
+            "tests/agent/test_session_model_runtime.py",
+            "tests/agent/test_session_retention.py",
+            "tests/agent/test_unified_session.py",
+            "tests/agent/tools/test_sessions.py",
+            "tests/tools/test_session_messages_tool.py",
+        ),
+        ("pytest-asyncio>=1.3,<2", "aiohttp>=3.9,<4"),
+        has_own_store=True,
+        repository="https://github.com/HKUDS/nanobot",
+        # Of 2026-08-22, between 0.3.0, which has no `SessionStore` yet, and the release above.
+        commit="3852956a71a907e0db546e5cde05ffd5b8097671",
+    ),
 )

@@ -40,11 +40,16 @@ class Judged:
     skipped: int
     wrong: tuple[str, ...]
     """Sentences: a test that failed and is not listed, or a listed one that did not fail."""
+    ships_none: bool = False
+    not_fetched: bool = False
+    """Its tests did not run, because the repository that has them could not be reached."""
 
     def __str__(self) -> str:
         total = self.passed + self.inside + len(self.wrong)
-        if total == 0:
-            return "it ships no tests of its stores; this project's own pass"
+        if self.ships_none or self.not_fetched:
+            own = "this project's own failed" if self.wrong else "this project's own pass"
+            why = "ITS TESTS DID NOT RUN" if self.not_fetched else "it ships no tests of its stores"
+            return f"{why}; {own}"
         return (
             f"{self.passed} of {total} passed, {self.inside} reach into the framework's own store"
             + (f", {self.skipped} skipped by the framework" if self.skipped else "")
@@ -89,8 +94,14 @@ def run(framework: Framework, say: Callable[[str], None]) -> Judged:
     home = FOLDER / f"{framework.name}-{framework.version}"
     python = _installed(framework, home, say)
     if not framework.tests:
-        return Judged(0, 0, 0, _own(framework, python, say))
-    source = _source(framework, home, python, say)
+        return Judged(0, 0, 0, _own(framework, python, say), ships_none=True)
+    try:
+        source = _source(framework, home, python, say)
+    except Failed as failed:
+        if not framework.repository:
+            raise
+        say(f"{framework.name}: {failed}")
+        return Judged(0, 0, 0, _own(framework, python, say), not_fetched=True)
     outcomes = home / "outcomes.json"
     outcomes.unlink(missing_ok=True)
     say(f"{framework.name}: pytest, {len(framework.tests)} of its files")
@@ -166,8 +177,15 @@ def _installed(framework: Framework, home: Path, say: Callable[[str], None]) -> 
 
 
 def _source(framework: Framework, home: Path, python: str, say: Callable[[str], None]) -> Path:
-    """Return the folder of the framework's source distribution. Fetch it if it is not there."""
+    """Return the folder of the framework's source, with its tests. Fetch it if it is not there."""
     source = home / "source"
+    if framework.repository and not source.exists():
+        say(f"{framework.name}: fetching {framework.repository}")
+        fetched = home / "fetched"
+        shutil.rmtree(fetched, ignore_errors=True)
+        _call(["git", "clone", "--quiet", framework.repository, str(fetched)])
+        _call(["git", "-C", str(fetched), "checkout", "--quiet", framework.commit])
+        fetched.rename(source)
     if not source.exists():
         say(f"{framework.name}: fetching its source distribution")
         options = ["--quiet", "--no-deps", "--no-binary", ":all:", "--dest", str(home)]
@@ -185,6 +203,7 @@ def _call(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     if done.returncode != 0:
         raise Failed(
-            f"{' '.join(command[:4])} ... failed. It needs a package index.\n{done.stderr[-2000:]}"
+            f"{' '.join(command[:4])} ... failed. It needs a package index, and for some "
+            f"tests git.\n{done.stderr[-2000:]}"
         )
     return done.stdout
