@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from sessiondb import CompactionResult, Session, SessionDB
 
 from . import Needs
+from ._shared import summarised, text, tool_result, tool_use
 
 with Needs("agent-framework"):
     from agent_framework import Content, HistoryProvider, Message
@@ -87,15 +88,11 @@ class SessionDBHistoryProvider(HistoryProvider):
 
         `options` and errors are those of `sessiondb.Session.compact`.
         """
-        async with (await self.stored(session_id)).compact(**options) as job:
-            return await job.commit(await summarize([_message(each) for each in job.messages]))
+        return await summarised(await self.stored(session_id), summarize, _message, options)
 
 
 def _stored(message: Message) -> dict[str, Any]:
-    """Return a message of Anthropic's format, whose rules are the library's, with the original.
-
-    So calls and results stay together in a compaction, and text is weighed and found.
-    """
+    """Return a message of Anthropic's format, with the original."""
     role = message.role if message.role in ("assistant", "system") else "user"
     content = [_block(each) for each in message.contents]
     return {"role": role, "content": content, _FIELD: message.to_dict()}
@@ -104,18 +101,11 @@ def _stored(message: Message) -> dict[str, Any]:
 def _block(content: Content) -> dict[str, Any]:
     match content.type:
         case "function_call":
-            arguments = content.parse_arguments() or {}
-            return {
-                "type": "tool_use",
-                "id": content.call_id,
-                "name": content.name,
-                "input": arguments,
-            }
+            return tool_use(content.call_id, content.name, content.parse_arguments() or {})
         case "function_result":
-            result = str(content.result or "")
-            return {"type": "tool_result", "tool_use_id": content.call_id, "content": result}
+            return tool_result(content.call_id, str(content.result or ""))
         case _:
-            return {"type": "text", "text": str(content.text or "")}
+            return text(str(content.text or ""))
 
 
 def _message(stored: dict[str, Any]) -> Message:
@@ -123,7 +113,7 @@ def _message(stored: dict[str, Any]) -> Message:
     if _FIELD in stored:
         return Message.from_dict(stored[_FIELD])
     content = stored["content"]
-    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    blocks = [text(content)] if isinstance(content, str) else content
     return Message(stored["role"], [_content(block) for block in blocks])
 
 

@@ -21,6 +21,7 @@ from urllib.parse import quote
 from sessiondb import DetailsChanged, Item, NotFound, Session, SessionDB, SessionInfo
 
 from . import Needs
+from ._shared import PAGE, walk
 
 with Needs("claude-agent-sdk"):
     from claude_agent_sdk import (
@@ -37,7 +38,6 @@ __all__ = ["NAMESPACE", "SessionDBStore"]
 NAMESPACE = "claude-agent-sdk"
 """What the namespaces of the sessions begin with (`db.session_for`)."""
 
-_LINES_AT_ONCE = 1_000  # of `Session.append_many`
 _NAMESPACE_BYTES = 255
 
 
@@ -56,20 +56,15 @@ class SessionDBStore:
         """Append lines. Durable. A line whose `uuid` is stored is not stored again."""
         if entries:
             session = await self.db.session_for(*self._name(key))
-            for start in range(0, len(entries), _LINES_AT_ONCE):
-                await _append(session, key, entries[start : start + _LINES_AT_ONCE])
+            for start in range(0, len(entries), PAGE):
+                await _append(session, key, entries[start : start + PAGE])
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         """Return all lines of a transcript, in the order of their appends. None: there is none."""
         session = await self.db.find(self._name(key))
         if session is None:
             return None
-        lines: list[SessionStoreEntry] = []
-        last = None
-        while page := await session.entries(after=last, types="custom", limit=_LINES_AT_ONCE):
-            lines += [json.loads(entry.payload)["data"] for entry in page]
-            last = page[-1]
-        return lines
+        return [json.loads(entry.payload)["data"] async for entry in walk(session, types="custom")]
 
     async def list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
         """Return the sessions of a project, last changed first."""

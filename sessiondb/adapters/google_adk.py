@@ -15,14 +15,14 @@ whatever was appended meanwhile. ADK leaves the events out that it covers, and a
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote, unquote
 
-from sessiondb import Details, DetailsChanged, Item, SessionDB
+from sessiondb import DetailsChanged, Item, SessionDB
 from sessiondb import Session as Stored
 
 from . import Needs
+from ._shared import text, tool_result, tool_use, walk
 
 with Needs("google-adk"):
     from google.adk.errors.already_exists_error import AlreadyExistsError
@@ -44,7 +44,8 @@ NAMESPACE = "google-adk"
 """What the namespaces of the sessions begin with. The states are details of this namespace."""
 
 _FIELD = "googleADK"
-_PAGE = 1_000
+_PREFIXES = (State.APP_PREFIX, State.USER_PREFIX, State.TEMP_PREFIX)
+_Json = dict[str, Any]
 
 
 class SessionDBSessionService(BaseSessionService):
@@ -93,9 +94,10 @@ class SessionDBSessionService(BaseSessionService):
         limit = config.num_recent_events if config is not None else None
         since = (config.after_timestamp if config is not None else None) or 0
         events: list[Event] = []
-        async for event in _newest_first(stored):
+        async for entry in walk(stored, newest_first=True, types="message"):
             if limit is not None and len(events) >= limit:
                 break
+            event = Event.model_validate((entry.message or {})[_FIELD])
             if event.timestamp >= since:
                 events.append(event)
         session = await self._session(app_name, user_id, session_id.strip(), kept.document, {})
@@ -106,7 +108,7 @@ class SessionDBSessionService(BaseSessionService):
         self, *, app_name: str, user_id: str | None = None
     ) -> ListSessionsResponse:
         """Return the sessions of an app, or of one of its users, last changed last."""
-        states: dict[str, dict[str, Any]] = {}
+        states: dict[str, _Json] = {}
         found = []
         async for info in self.db.sessions(namespace=self._namespace(app_name), with_ended=True):
             user, _, session_id = map(unquote, str(info.external_id).partition("/"))
@@ -123,7 +125,7 @@ class SessionDBSessionService(BaseSessionService):
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         """Return the state of a user of an app."""
-        return (await self._state(app_name, user_id)).document
+        return (await self.db.details(self.namespace, _path(app_name, user_id))).document
 
     async def append_event(self, session: Session, event: Event) -> Event:
         """Append an event, with the state that it changes. Durable. Waits for no compaction."""
@@ -134,14 +136,10 @@ class SessionDBSessionService(BaseSessionService):
             raise SessionNotFoundError(f"Session {session.id} not found.")
         self._apply_temp_state(session, event)
         event = self._trim_temp_delta_state(event)
-        await self._store(
-            stored,
-            session.app_name,
-            session.user_id,
-            event.actions.state_delta if event.actions else {},
-            [Item(_stored(event), key=event.id)],
-            updated=event.timestamp,
-        )
+        delta = event.actions.state_delta if event.actions else {}
+        items = [Item(_stored(event), key=event.id)]
+        names = session.app_name, session.user_id
+        await self._store(stored, *names, delta, items, updated=event.timestamp)
         session.last_update_time = event.timestamp
         return self._commit_event_to_session(session, event)
 
@@ -158,10 +156,7 @@ class SessionDBSessionService(BaseSessionService):
     ) -> None:
         """Append items and change the three states, in one transaction. `is_new` is a new id."""
         changes = to_jsonable_python(delta, fallback=str)
-        of_app = _part(changes, State.APP_PREFIX)
-        of_user = _part(changes, State.USER_PREFIX)
-        prefixes = (State.APP_PREFIX, State.USER_PREFIX, State.TEMP_PREFIX)
-        own = {key: value for key, value in changes.items() if not key.startswith(prefixes)}
+        own = {key: value for key, value in changes.items() if not key.startswith(_PREFIXES)}
         while True:
             had = await stored.details()
             if is_new is not None and had.revision:
@@ -170,46 +165,26 @@ class SessionDBSessionService(BaseSessionService):
             try:
                 async with self.db.batch() as batch:
                     batch.append_many(stored, items, details=details, expect_details=had.revision)
-                    for part, names in ((of_app, (app_name,)), (of_user, (app_name, user_id))):
-                        if part:
-                            kept = await self._state(*names)
-                            batch.set_details(
-                                self.namespace,
-                                _path(*names),
-                                {**kept.document, **part},
-                                expect=kept.revision,
-                            )
+                    for prefix, name in _wider(app_name, user_id):
+                        if part := _part(changes, prefix):
+                            kept = await self.db.details(self.namespace, name)
+                            state = {**kept.document, **part}
+                            batch.set_details(self.namespace, name, state, expect=kept.revision)
             except DetailsChanged:
                 continue  # somebody else changed a state meanwhile: change what is there now
             return
 
-    async def _state(self, *names: str) -> Details:
-        return await self.db.details(self.namespace, _path(*names))
-
     async def _session(
-        self,
-        app_name: str,
-        user_id: str,
-        session_id: str,
-        document: dict[str, Any],
-        states: dict[str, dict[str, Any]],
+        self, app_name: str, user_id: str, session_id: str, kept: _Json, states: dict[str, _Json]
     ) -> Session:
         """Return a session without events. `states` keeps what was read for the ones before it."""
-        merged = dict(document["state"])
-        for prefix, names in (
-            (State.APP_PREFIX, (app_name,)),
-            (State.USER_PREFIX, (app_name, user_id)),
-        ):
-            if _path(*names) not in states:
-                states[_path(*names)] = (await self._state(*names)).document
-            merged |= {prefix + key: value for key, value in states[_path(*names)].items()}
-        return Session(
-            app_name=app_name,
-            user_id=user_id,
-            id=session_id,
-            state=merged,
-            last_update_time=document["updated"],
-        )
+        merged = dict(kept["state"])
+        for prefix, name in _wider(app_name, user_id):
+            if name not in states:
+                states[name] = (await self.db.details(self.namespace, name)).document
+            merged |= {prefix + key: value for key, value in states[name].items()}
+        names = {"app_name": app_name, "user_id": user_id, "id": session_id}
+        return Session(**names, state=merged, last_update_time=kept["updated"])
 
     def _namespace(self, app_name: str) -> str:
         return f"{self.namespace}/{_path(app_name)}"
@@ -222,20 +197,15 @@ def _path(*names: str) -> str:
     return "/".join(quote(name, safe="") for name in names)
 
 
+def _wider(app_name: str, user_id: str) -> list[tuple[str, str]]:
+    """Return the prefixes of the states that sessions share, and where each is kept."""
+    return [(State.APP_PREFIX, _path(app_name)), (State.USER_PREFIX, _path(app_name, user_id))]
+
+
 def _part(delta: dict[str, Any], prefix: str) -> dict[str, Any]:
     return {
         key.removeprefix(prefix): value for key, value in delta.items() if key.startswith(prefix)
     }
-
-
-async def _newest_first(stored: Stored) -> AsyncIterator[Event]:
-    last = None
-    while page := await stored.entries(
-        newest_first=True, types="message", before=last, limit=_PAGE
-    ):
-        for entry in page:
-            yield Event.model_validate((entry.message or {})[_FIELD])
-        last = page[-1]
 
 
 def _stored(event: Event) -> dict[str, Any]:
@@ -253,9 +223,7 @@ def _stored(event: Event) -> dict[str, Any]:
 def _block(part: dict[str, Any]) -> dict[str, Any] | None:
     call, response = part.get("function_call"), part.get("function_response")
     if call is not None and call.get("id"):
-        arguments = call.get("args") or {}
-        return {"type": "tool_use", "id": call["id"], "name": call["name"], "input": arguments}
+        return tool_use(call["id"], call["name"], call.get("args") or {})
     if response is not None and response.get("id"):
-        text = json.dumps(response.get("response"))
-        return {"type": "tool_result", "tool_use_id": response["id"], "content": text}
-    return {"type": "text", "text": part["text"]} if part.get("text") else None
+        return tool_result(response["id"], json.dumps(response.get("response")))
+    return text(part["text"]) if part.get("text") else None

@@ -31,6 +31,7 @@ from sessiondb import (
 )
 
 from . import Needs
+from ._shared import PAGE, summarised, walk
 
 with Needs("openai-agents"):
     from agents.items import TResponseInputItem
@@ -46,7 +47,6 @@ __all__ = ["NAMESPACE", "SessionDBSession"]
 NAMESPACE = "openai-agents"
 """Under which `db.session_for` finds a session by the SDK's id."""
 
-_LAST_MAX = 1_000  # of `Session.context`
 _SEALED = "sessiondb_sealed"
 """The type of an item that has neither a type nor a role: what `EncryptedSession` stores."""
 _BOUNDARIES = ("compaction", "reset")
@@ -94,7 +94,7 @@ class SessionDBSession:
         limit = resolve_session_limit(limit, self.session_settings)
         if limit == 0:
             return []
-        last = limit if limit is not None and 0 < limit <= _LAST_MAX else None
+        last = limit if limit is not None and 0 < limit <= PAGE else None
         context = await (await self.stored()).context(raw=True, last=last)
         items = [_item(message) for message in context.messages]
         return items[-limit:] if limit is not None and limit > 0 else items
@@ -122,8 +122,7 @@ class SessionDBSession:
 
         `options` and errors are those of `sessiondb.Session.compact`.
         """
-        async with (await self.stored()).compact(**options) as job:
-            return await job.commit(await summarize([_item(message) for message in job.messages]))
+        return await summarised(await self.stored(), summarize, _item, options)
 
     # -- what OpenAIResponsesCompactionSession asks of a store -------------------------------------
 
@@ -158,7 +157,7 @@ class SessionDBSession:
         session = await self.stored()
         while True:
             try:
-                later = await _following(session, last)
+                later = [entry async for entry in walk(session, after=last)]
                 if any(entry.type in _BOUNDARIES for entry in later):
                     return False
                 kept = [
@@ -195,20 +194,9 @@ async def _tail(session: Session, limit: int) -> tuple[Entry | None, list[Entry]
     Return the entry before them, them, and whether they are the whole conversation.
     """
     tail: list[Entry] = []
-    oldest: Entry | None = None
-    while page := await session.entries(newest_first=True, before=oldest):
-        for entry in page:
-            if entry.type in _BOUNDARIES or (entry.type == "message" and len(tail) == limit):
-                return entry, tail[::-1], entry.type == "reset"
-            if entry.type == "message":
-                tail.append(entry)
-        oldest = page[-1]
+    async for entry in walk(session, newest_first=True, page=100):
+        if entry.type in _BOUNDARIES or (entry.type == "message" and len(tail) == limit):
+            return entry, tail[::-1], entry.type == "reset"
+        if entry.type == "message":
+            tail.append(entry)
     return None, tail[::-1], True
-
-
-async def _following(session: Session, last: Entry) -> list[Entry]:
-    """Read all that follows an entry."""
-    found: list[Entry] = []
-    while page := await session.entries(after=found[-1] if found else last):
-        found += page
-    return found

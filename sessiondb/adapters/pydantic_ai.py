@@ -24,6 +24,7 @@ from typing import Any
 from sessiondb import CompactionResult, DetailsChanged, Entry, NotFound, Session, SessionDB
 
 from . import Needs
+from ._shared import PAGE, summarised, text, tool_result, tool_use, walk
 
 with Needs("pydantic-ai"):
     from pydantic import TypeAdapter
@@ -42,7 +43,6 @@ NAMESPACE = "pydantic-ai"
 """Under which `db.details` finds a record by the conversation's id."""
 
 _FIELD = "pydanticAI"
-_PAGE = 1_000
 _records = TypeAdapter(ConversationRecord)
 
 
@@ -150,22 +150,18 @@ class SessionDBConversationStore(ConversationStore):
         if not isinstance(head_id, _EntryId) or limit == 0:
             return await super().read_history(head_id, limit=limit)
         found: list[Entry] = []
+        page = min(limit or PAGE, PAGE)
         try:
             session = await self.db.session_by_id(head_id.session_id)
-            while page := await session.entries(
-                newest_first=True,
-                types="message",
-                before=found[-1] if found else None,
-                limit=min(limit or _PAGE, _PAGE),
-            ):
-                if not found and page[0].entry_id != head_id:
+            async for entry in walk(session, newest_first=True, types="message", page=page):
+                if not found and entry.entry_id != head_id:
                     return await super().read_history(head_id, limit=limit)
-                found += page
-                if limit is not None and len(found) >= limit:
+                found.append(entry)
+                if len(found) == limit:
                     break
         except NotFound as gone:
             raise LookupError(str(gone)) from gone
-        return [_entry(entry, session.id) for entry in found[:limit][::-1]]
+        return [_entry(entry, session.id) for entry in found[::-1]]
 
     async def compact(
         self,
@@ -179,8 +175,7 @@ class SessionDBConversationStore(ConversationStore):
         """
         kept = await self.db.details(self.namespace, conversation_id)
         session = await self._session(kept.document, None)
-        async with session.compact(**options) as job:
-            return await job.commit(await summarize(job.messages))
+        return await summarised(session, summarize, lambda message: message, options)
 
     async def load_compacted(
         self, conversation_id: str, *, scope: str | None = None
@@ -209,10 +204,7 @@ def _record(document: dict[str, Any]) -> ConversationRecord | None:
 
 
 def _stored(entry: ConversationEntry) -> dict[str, Any]:
-    """Return an entry with its message in Anthropic's format, and the original.
-
-    So calls and results stay together in a compaction, and text is weighed and found.
-    """
+    """Return an entry with its message in Anthropic's format, and the original."""
     [original] = ModelMessagesTypeAdapter.dump_python([entry.message], mode="json")
     role = "assistant" if original["kind"] == "response" else "user"
     content = [block for part in original["parts"] if (block := _block(part))]
@@ -224,15 +216,14 @@ def _stored(entry: ConversationEntry) -> dict[str, Any]:
 def _block(part: dict[str, Any]) -> dict[str, Any] | None:
     match part["part_kind"]:
         case "tool-call":
-            block = {"type": "tool_use", "id": part["tool_call_id"], "name": part["tool_name"]}
-            return {**block, "input": part["args"] if isinstance(part["args"], dict) else {}}
+            arguments = part["args"] if isinstance(part["args"], dict) else {}
+            return tool_use(part["tool_call_id"], part["tool_name"], arguments)
         case "tool-return" | "retry-prompt" if part["tool_name"] is not None:
-            text = _text(part["content"])
-            return {"type": "tool_result", "tool_use_id": part["tool_call_id"], "content": text}
+            return tool_result(part["tool_call_id"], _text(part["content"]))
         case "thinking":
             return None  # it is signed, and stands in the original
         case _:
-            return {"type": "text", "text": _text(part.get("content"))}
+            return text(_text(part.get("content")))
 
 
 def _text(content: object) -> str:
