@@ -29,10 +29,13 @@ def session_key(channel: str, agent: str, conversation: str) -> str:
     return f"agent:{agent}:{channel}:direct:{conversation}"
 
 
-def target_of(key: str) -> str:
-    """Return the address that a conversation's replies go to: its channel, and its name there."""
-    _, _, channel, _, conversation = key.split(":", 4)
-    return f"{channel}:{conversation}"
+def target_of(key: str) -> str | None:
+    """Return the address that a conversation's replies go to: its channel, and its name there.
+
+    None: it is no conversation of this gateway's, for example an imported `agent:main:main`.
+    """
+    parts = key.split(":", 4)
+    return f"{parts[2]}:{parts[4]}" if len(parts) == 5 else None
 
 
 class Pages:
@@ -113,11 +116,11 @@ def in_words(outcome: str, before: int, after: int | None, *, late: bool) -> Not
     match outcome:
         case "committed":
             text = (
-                f"Compacted{', late' if late else ''}: from about {before:,} to "
-                f"{after or 0:,} tokens."
+                f"Earlier messages were summarised{', late' if late else ''}: what the model is "
+                f"shown went from about {before:,} to {after or 0:,} tokens."
             )
         case "superseded":
-            text = "The conversation had moved on; the summary was not needed."
+            text = "The conversation had moved on. The summary was not needed."
         case _:
-            text = "Not compacted: the summary would have been no shorter."
+            text = "Not summarised: the summary would have been no shorter."
     return {"outcome": outcome, "late": late, "text": text}

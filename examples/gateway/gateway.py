@@ -16,9 +16,11 @@ Everything else in this folder is HTTP, HTML and a model.
 Memory holds only the open pages and the work of this process. A kill -9 loses nothing
 that was promised. Several of these processes may share one database.
 
-Not shown: streaming, accounts. A page that is open on one process learns of another
-process's work by notices only. When it is opened, it reads the conversation and the
-notices that it missed.
+An answer is shown to open pages while it is written. That is not kept: the answer is.
+
+Not shown: accounts. A page that is open on one process learns of another process's work
+by notices only. When it is opened, it reads the conversation and the notices that it
+missed.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from sessiondb import (
     Decision,
     Event,
     LaneSettings,
+    NothingToCompact,
     Recovered,
     Reply,
     ResetPolicy,
@@ -65,7 +68,13 @@ AGENTS = {
     "coder": "You are a careful programmer. Answer with code where code is an answer.",
     "writer": "You are an editor. Prefer short words.",
 }
-COMMANDS = "/status, /compact [what matters], /new or /reset, /stop"
+COMMANDS = {
+    "/status": "how long the conversation is, and what it is busy with",
+    "/compact": "summarise earlier messages now. Behind it may stand what matters most",
+    "/new": "begin afresh, or /reset. What was said before can still be read",
+    "/stop": "stop the answer that is being written, or the summary",
+    "/help": "this list",
+}
 # These wait their turn in the inbox, so that they come after what was said before them.
 # The other commands act at once.
 RESETS = ("/new", "/reset")
@@ -118,6 +127,7 @@ class Gateway:
         self.recovered = Recovered()
         self.decisions: list[Decision] = []
         self.working: dict[str, Turn] = {}
+        self.written: dict[str, str] = {}
         self.compacting: dict[str, anyio.CancelScope] = {}
         self.pages = Pages()
         self.tell = self.pages.tell
@@ -225,6 +235,7 @@ class Gateway:
                 self.working.get(session.id) is turn
             ):  # a turn that was stopped may end after the next one has begun
                 del self.working[session.id]
+                self.written.pop(session.id, None)
         if not text.strip():
             return Answer(incomplete="the model answered with nothing")
         # One transaction: the entry, the reply's row, and the end of the turn.
@@ -241,11 +252,24 @@ class Gateway:
         if context.tokens > self.settings.threshold_tokens:
             self.compact_soon(turn.session, "threshold")
         system = AGENTS.get(turn.agent_id or "main", AGENTS["main"])
-        message = await self.model.answer(system, context.messages, attempt=turn.attempt)
+        message = await self._ask(turn, system, context.messages)
         while calls_of(message):  # the turn's deadline is the bound
-            messages = await self._use_tools(turn, message)
-            message = await self.model.answer(system, messages, attempt=turn.attempt)
+            message = await self._ask(turn, system, await self._use_tools(turn, message))
         return text_of(message), [{**message, "answers": turn.event_id}]
+
+    async def _ask(self, turn: Turn, system: str, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        """Ask the model. Open pages see what it has written so far."""
+        session_id = turn.session.id
+        self.written[session_id] = ""
+
+        def write(piece: str) -> None:
+            if self.working.get(session_id) is turn:
+                written = self.written[session_id]
+                self.written[session_id] = written + piece
+                # Where it belongs goes with it: a page that opens now was told the rest.
+                self.tell(session_id, "writing", begins_at=len(written), text=piece)
+
+        return await self.model.answer(system, messages, attempt=turn.attempt, write=write)
 
     async def _use_tools(self, turn: Turn, message: dict[str, Any]) -> list[dict[str, Any]]:
         """Carry out what the model asked for.
@@ -303,7 +327,7 @@ class Gateway:
     async def _compact(self, session: Session, trigger: str, focus: str) -> None:
         report: Notice = {
             "outcome": "cancelled",
-            "text": "The compaction was stopped. Nothing is lost.",
+            "text": "The summary was stopped. Nothing is lost.",
         }
         try:
             with self.compacting[session.id]:
@@ -344,18 +368,27 @@ class Gateway:
             return {
                 "outcome": "expired",
                 "text": (
-                    "The compaction takes too long. The conversation goes on; it is finished "
-                    "when it can be."
+                    "The summary takes long. The conversation goes on, and the summary is "
+                    "used when it comes."
                 ),
             }
-        except CompactionRefused as refused:  # another process is at it, or there is nothing to do
+        except NothingToCompact as refused:
             log.info("%s", refused)
-            return {"outcome": "refused", "text": f"Not compacted: {refused}"}
+            return {
+                "outcome": "refused",
+                "text": (
+                    "There is nothing to summarise yet: about "
+                    f"{settings.keep_tokens:,} tokens of the newest messages stay as they are."
+                ),
+            }
+        except CompactionRefused as refused:  # another process is at it
+            log.info("%s", refused)
+            return {"outcome": "refused", "text": f"Not summarised: {refused}"}
         except Exception as error:
             # The model failed, or the database was busy. The job's row says why. After
             # a pause a message starts another attempt.
             log.warning("session %s: compaction failed", session.id, exc_info=error)
-            return {"outcome": "failed", "text": f"Not compacted: {error}"}
+            return {"outcome": "failed", "text": f"Not summarised: {error}"}
         finally:
             if summary is None:
                 self._summaries.release()
@@ -404,13 +437,17 @@ class Gateway:
                 return await self._status_text(session)
             case "/compact":
                 if self.compact_soon(session, "manual", rest.strip()):
-                    return "Compacting, in the background. You can go on."
-                return "A compaction is at work already."
+                    return "Earlier messages are being summarised. You can go on meanwhile."
+                return "A summary is being written already."
             case "/stop":
                 return await self._stop(session)
             case "/help":
-                return COMMANDS
+                return "\n".join(f"{word}  {does}" for word, does in self.help().items())
         return None
+
+    def help(self) -> dict[str, str]:
+        """Return each command, and what it does."""
+        return {**COMMANDS, **self.model.demo}
 
     async def _status_text(self, session: Session) -> str:
         # One snapshot: these figures agree. Who holds what is read in another one.
@@ -419,13 +456,14 @@ class Gateway:
         now_ms = time.time() * 1000
         return "\n".join(
             [
-                f"Agent: {info.agent_id or 'main'} · {self.model.name}",
+                f"Agent: {info.agent_id or 'main'}, model {self.model.name}",
                 (
-                    f"Context: {'' if info.tokens_fresh else '~'}{info.context_tokens:,}/"
-                    f"{self.settings.threshold_tokens:,} tokens"
+                    f"The model is shown {'' if info.tokens_fresh else 'about '}"
+                    f"{info.context_tokens:,} tokens. Above {self.settings.threshold_tokens:,} "
+                    "earlier messages are summarised"
                 ),
-                f"Compactions: {info.compactions} · epoch {info.epoch}",
-                f"Session: {info.session_id} · {info.entries:,} entries",
+                f"Summarised so far: {info.compactions:,} times",
+                f"Kept: {info.entries:,} entries, in session {info.session_id}",
                 *(
                     f"Busy: {held.operation or held.what}, {(now_ms - held.since_ms) / 1000:.0f} s"
                     for held in mine
@@ -457,9 +495,8 @@ class Gateway:
             self.tell(event.session_id, "notice", **notice_of(event))
             info = await (await self.db.session_by_id(event.session_id)).info()
             targets = [target_of(key) for key in info.keys]
-            if targets and not targets[0].startswith(
-                "web:"
-            ):  # a page reads what it missed. A channel is sent it, like a reply
+            if targets and targets[0] is not None and not targets[0].startswith("web:"):
+                # A page reads what it missed. A channel is sent it, like a reply.
                 await self.db.forward_event(
                     event, consumer=NOTICES, target=targets[0], message=notice_of(event)
                 )

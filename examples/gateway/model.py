@@ -11,8 +11,10 @@ each thing go wrong:
     !flaky      raises, but only at the first attempt                     !hang      never returns
     !stall      never returns at the first attempt; a later one answers at once
     !tool 3     asks for the tool `wait`, 3 s, and then says what came of it
+    !long       a long answer          !half      writes half of an answer, and stops there
 
-In a message they act on the answer. Behind `/compact` on the summary.
+In a message they act on the answer. Behind `/compact` on the summary. `ScriptedModel.demo`
+explains those that a visitor may like.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import httpx
@@ -32,6 +34,9 @@ import httpx
 from .tools import TOOLS, calls_of
 
 Message = dict[str, Any]
+
+Write = Callable[[str], None]
+"""Is called with each piece of an answer as it comes. What it shows is not kept."""
 
 _CONTROL = re.compile(r"!(fail|flaky|empty|hang|stall|slow)\b(?: +([0-9.]+))?")
 _TOOL = re.compile(r"!tool\b(?: +([0-9.]+))?")
@@ -51,9 +56,13 @@ class Model(Protocol):
     """What the gateway asks of a model."""
 
     name: str
+    demo: Mapping[str, str]
+    """Words that it obeys, and what each does. A real model has none."""
 
-    async def answer(self, system: str, messages: list[Message], *, attempt: int) -> Message:
-        """Return the assistant's message to a conversation."""
+    async def answer(
+        self, system: str, messages: list[Message], *, attempt: int, write: Write
+    ) -> Message:
+        """Return the assistant's message to a conversation. Write it meanwhile, in pieces."""
         ...
 
     async def summarise(self, messages: list[Message], focus: str) -> str:
@@ -94,6 +103,44 @@ def tool_call(name: str, arguments: Message, call_id: str | None = None) -> Mess
     }
 
 
+PIECES = 20
+"""The scripted model writes an answer in at most so many pieces."""
+
+DEMO = {
+    "!long": "a long answer with headings, a list and code. Two of them are worth a /compact",
+    "!slow 10": "takes ten seconds. Write on meanwhile: it is answered in order",
+    "!half": "writes half of an answer, and stops there until /stop",
+    "!tool 5": "uses a tool for five seconds, and tells what came of it",
+    "!flaky": "fails once, and is tried again",
+    "!fail": "fails every time, and is given up in the end",
+    "!empty": "answers with nothing",
+}
+LONG = """## A long answer
+
+It has **bold** and *slanted* words, `code` in a line, and a [link](https://sqlite.org/wal.html).
+
+1. A message is on disk before it is acknowledged.
+2. An answer and the end of its turn are one transaction.
+3. A summary is written beside the conversation.
+
+- What waits is a row.
+- What runs is a row, too.
+
+```python
+async with sessiondb.open("gateway.db") as db:
+    await db.accept(key, message, channel="web", event_id=event_id)
+```
+
+> Memory holds only the open pages.
+
+""" + "\n\n".join(
+    f"Paragraph {number} is here to be long. So is the conversation after it, and that is what "
+    "a summary is for: the model is shown the summary in place of these words, and people can "
+    "still read every one of them."
+    for number in range(1, 31)
+)
+
+
 @dataclass
 class ScriptedModel:
     """Echoes after a delay, and does as it is told in order to fail."""
@@ -103,22 +150,20 @@ class ScriptedModel:
     summary_script: str = ""
     """Acts on every summary, as the words behind `/compact` act on one."""
     name: str = "scripted"
+    demo: Mapping[str, str] = field(default_factory=lambda: DEMO)
 
-    async def answer(self, system: str, messages: list[Message], *, attempt: int) -> Message:
+    async def answer(
+        self, system: str, messages: list[Message], *, attempt: int, write: Write
+    ) -> Message:
         """Repeat what was said, and how much of the conversation it was shown."""
         del system
         text = next(
             (text_of(message) for message in reversed(messages) if message["role"] == "user"), ""
         )
-        if await _obey(text, self.delay_s, attempt):
+        if await _obey(text, self.delay_s / 2, attempt):
             return assistant("")
         if messages[-1]["role"] == "toolResult":
-            return assistant(
-                f"The tool said: {text_of(messages[-1])}",
-                provider="scripted",
-                model=self.name,
-                stopReason="stop",
-            )
+            return await self._say(f"The tool said: {text_of(messages[-1])}", text, write)
         if (wanted := _TOOL.search(text)) is not None:
             call = tool_call("wait", {"seconds": float(wanted[1] or 1)})
             return assistant("", [call], provider="scripted", model=self.name, stopReason="toolUse")
@@ -126,12 +171,20 @@ class ScriptedModel:
         remembers = f"{len(messages)} message{'s' * (len(messages) > 1)}" + (
             " with a summary of earlier ones" if summarised else ""
         )
-        return assistant(
-            f"You said: {text}\n(I was shown {remembers}.)",
-            provider="scripted",
-            model=self.name,
-            stopReason="stop",
-        )
+        long = f"\n\n{LONG}" if "!long" in text else ""
+        return await self._say(f"You said: {text}\n(I was shown {remembers}.){long}", text, write)
+
+    async def _say(self, answer: str, text: str, write: Write) -> Message:
+        """Write the answer piece by piece, in the other half of the time. `!half`: half of it."""
+        words = re.findall(r"\S+\s*|\s+", answer)
+        size = -(-len(words) // PIECES)
+        pieces = ["".join(words[at : at + size]) for at in range(0, len(words), size)]
+        for number, piece in enumerate(pieces):
+            if "!half" in text and 2 * number >= len(pieces):
+                await asyncio.Event().wait()
+            write(piece)
+            await asyncio.sleep(self.delay_s / 2 / len(pieces))
+        return assistant(answer, provider="scripted", model=self.name, stopReason="stop")
 
     async def summarise(self, messages: list[Message], focus: str) -> str:
         """List how the first few messages begin."""
@@ -164,6 +217,7 @@ class ChatEndpoint:
 
     client: httpx.AsyncClient
     name: str
+    demo: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def at(cls, url: str, name: str, *, timeout_s: float = 300.0) -> ChatEndpoint:
@@ -178,11 +232,17 @@ class ChatEndpoint:
             name,
         )
 
-    async def answer(self, system: str, messages: list[Message], *, attempt: int) -> Message:
+    async def answer(
+        self, system: str, messages: list[Message], *, attempt: int, write: Write
+    ) -> Message:
         """Ask for the next message. What the provider counted becomes its `usage`."""
         del attempt
         text, calls, usage = await self._complete(
-            [{"role": "system", "content": system}, *map(_as_openai, messages)], tools=_OFFERED
+            [{"role": "system", "content": system}, *map(_as_openai, messages)],
+            write,
+            tools=_OFFERED,
+            stream=True,
+            stream_options={"include_usage": True},
         )
         fields: Message = {"usage": usage} if usage else {}
         return assistant(
@@ -207,14 +267,18 @@ class ChatEndpoint:
         await self.client.aclose()
 
     async def _complete(
-        self, messages: list[Message], **options: Any
+        self, messages: list[Message], write: Write | None = None, **options: Any
     ) -> tuple[str, list[Message], dict[str, int] | None]:
         try:
-            response = await self.client.post(
-                "chat/completions", json={"model": self.name, "messages": messages, **options}
-            )
-            response.raise_for_status()
-            note = response.json()
+            body = {"model": self.name, "messages": messages, **options}
+            async with self.client.stream("POST", "chat/completions", json=body) as response:
+                if response.is_error:
+                    await response.aread()
+                    response.raise_for_status()
+                if response.headers.get("content-type", "").startswith("text/event-stream"):
+                    note = await _put_together(response, write or (lambda _: None))
+                else:  # it streams nothing
+                    note = json.loads(await response.aread())
             message = note["choices"][0]["message"]
             text = message["content"] or ""
             asked = [(call["function"], call["id"]) for call in message.get("tool_calls") or ()]
@@ -243,6 +307,29 @@ class ChatEndpoint:
                 "totalTokens": counted["total_tokens"],
             },
         )
+
+
+async def _put_together(response: httpx.Response, write: Write) -> dict[str, Any]:
+    """Read an answer that comes in pieces. Return it as if it had come whole."""
+    content, calls, usage = "", dict[int, Message](), None
+    async for line in response.aiter_lines():
+        if not line.startswith("data:") or line.removeprefix("data:").strip() == "[DONE]":
+            continue
+        piece = json.loads(line.removeprefix("data:"))
+        if "error" in piece:
+            raise ModelError(f"{response.url} broke off: {str(piece['error'])[:300]}")
+        usage = piece.get("usage") or usage
+        for choice in piece.get("choices") or ():
+            if said := choice["delta"].get("content"):
+                content += said
+                write(said)
+            for part in choice["delta"].get("tool_calls") or ():
+                call = calls.setdefault(part["index"], {"name": "", "arguments": ""})
+                call["id"] = part.get("id") or call.get("id")
+                for name in ("name", "arguments"):
+                    call[name] += (part.get("function") or {}).get(name) or ""
+    asked = [{"id": call.get("id"), "function": call} for call in calls.values()]
+    return {"choices": [{"message": {"content": content, "tool_calls": asked}}], "usage": usage}
 
 
 _OFFERED = [

@@ -2,10 +2,12 @@
 
     POST /messages                 202 and a receipt once the message is on disk.
                                    429 or 503 with Retry-After when it was not accepted
-    WS   /ws/{conversation}        its events: accepted, thinking, compacting, compacted,
-                                   failed, reset, notice, reply
-    GET  /conversations/{name}     the transcript, and its user's notices
+    WS   /ws/{conversation}        its events: accepted, thinking, writing, compacting,
+                                   compacted, failed, stopped, reset, notice, reply
+    GET  /conversations            those of the page's users, last changed first
+    GET  /conversations/{name}     the transcript, what waits, and its user's notices
     GET  /status  /held  /health   for operators
+    GET  /  /operator.html         the pages, in the folder page/
 
 A client chooses an `event_id` for each message. It may send the same message again,
 with the same id, any number of times.
@@ -15,14 +17,13 @@ server listens on this machine only, unless `--host` says otherwise. It also ref
 requests that another site makes a browser on this machine send. Those are requests
 under a host name that is not ours (a foreign name that resolves to 127.0.0.1 would make
 a foreign page one of ours), and requests that a foreign page sends. Text of people and
-models reaches the page as text, never as HTML. The page may run its own script only.
+models reaches the page as text, never as HTML. The page may run the scripts of this
+server only, and load nothing from elsewhere.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import json
 import math
 import os
@@ -30,18 +31,19 @@ import re
 import uuid
 from collections.abc import Collection
 from dataclasses import asdict
-from importlib.resources import files
+from pathlib import Path
 from time import time
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers, QueryParams
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sessiondb import (
@@ -58,6 +60,7 @@ from sessiondb import (
 
 from .channels import Notice, session_key
 from .gateway import AGENTS, RESETS, Gateway, notice_of
+from .model import text_of
 
 TEXT_CHARS_MAX = 100_000
 # A text of that length, each character escaped as two halves of six bytes, and the rest
@@ -70,9 +73,23 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 HISTORY_MAX = 1_000
 ENTRY_NO_MAX = 2**63 - 1
 NOTICES_MAX = 20
+OPEN_MAX = 200
 # Dead letters and unknown replies that operators are shown. All of them: `sessiondb
 # dead`, `sessiondb outbox`.
 SHOWN_MAX = 20
+# Conversations of each agent that a page lists.
+LISTED_MAX = 50
+PAGE = Path(__file__).parent / "page"
+POLICY = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    # An answer in JSON is not taken for a script, whatever somebody wrote into it.
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
 # 1012, "service restart": the page connects again, and reads what it missed.
 COME_AGAIN = 1012
 
@@ -87,14 +104,15 @@ def make_app(
     web = Web(gateway, close)
     return Starlette(
         routes=[
-            Route("/", web.page),
             Route("/messages", web.messages, methods=["POST"]),
+            Route("/conversations", web.conversations),
             # A name may hold a slash. The server has undone its percent sign by then.
             Route("/conversations/{conversation:path}", web.conversation),
             Route("/status", web.status),
             Route("/held", web.held),
             Route("/health", web.health),
             WebSocketRoute("/ws/{conversation:path}", web.socket),
+            Mount("/", StaticFiles(directory=PAGE, html=True)),
         ],
         exception_handlers={
             SessionDBError: refuse,
@@ -102,8 +120,23 @@ def make_app(
             SessionEnded: reject,
             ClientDisconnect: reject,  # nobody reads it, and nothing has failed
         },
-        middleware=[Middleware(OnlyOurHosts, hosts=frozenset(hosts))],
+        middleware=[Middleware(Harmless), Middleware(OnlyOurHosts, hosts=frozenset(hosts))],
     )
+
+
+class Harmless:
+    """Tells the browser, with every answer, what the page may do: run what lies beside it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(POLICY)
+            await send(message)
+
+        await self.app(scope, receive, with_policy)
 
 
 class OnlyOurHosts:
@@ -168,14 +201,6 @@ class Web:
         self.close = close
         self.started_at_ms = round(time() * 1000)
 
-    async def page(self, request: Request) -> Response:
-        del request
-        text = files(__package__).joinpath("page.html").read_text("utf-8")
-        return HTMLResponse(
-            text,
-            headers={"Content-Security-Policy": policy(text), "X-Content-Type-Options": "nosniff"},
-        )
-
     async def messages(self, request: Request) -> Response:
         if is_foreign(request):
             return JSONResponse(
@@ -234,11 +259,35 @@ class Web:
     async def _session(self, channel: str, agent: str, conversation: str) -> Session:
         return await self.db.session(session_key(channel, agent, conversation))
 
+    async def conversations(self, request: Request) -> Response:
+        del request
+        found = []
+        for agent in AGENTS:
+            prefix = session_key("web", agent, "")
+            async for info in self.db.sessions(key_prefix=prefix, limit=LISTED_MAX):
+                found += [
+                    {
+                        "agent": agent,
+                        "conversation": key.removeprefix(prefix),
+                        "name": info.name,
+                        "changed_at_ms": info.updated_at_ms,
+                        "working": info.session_id in self.gateway.working,
+                    }
+                    for key in info.keys
+                    if key.startswith(prefix)
+                ]
+        return JSONResponse(sorted(found, key=lambda one: -one["changed_at_ms"]))
+
     async def conversation(self, request: Request) -> Response:
         query = request.query_params
         limit = number(query, "limit", default=200, most=HISTORY_MAX)
         before = number(query, "before", default=0, most=ENTRY_NO_MAX) or None
-        key = key_of(request)
+        key, gateway = key_of(request), self.gateway
+        about = {
+            "agents": list(AGENTS),
+            "help": gateway.help(),
+            "threshold_tokens": gateway.settings.threshold_tokens,
+        }
         try:
             session = await self.db.session(key, create=False)
         except NotFound:  # looking makes nothing
@@ -247,10 +296,22 @@ class Web:
                 "epoch": 0,
                 "context_tokens": 0,
                 "said": [],
+                "open": [],
                 "notices": [],
                 "before": None,
             }
-            return JSONResponse({**nothing, "agents": list(AGENTS)})
+            return JSONResponse({**about, **nothing})
+        # Before the transcript: what is answered meanwhile is in both, and not in neither.
+        waiting = [
+            {
+                "event_id": message.event_id,
+                "inbox_no": message.inbox_no,
+                "state": message.state,
+                "text": text_of(message.message),
+                "at_ms": message.accepted_at_ms,
+            }
+            async for message in self.db.inbox(session=session, limit=OPEN_MAX)
+        ]
         try:
             newest = await session.entries(limit=limit, before=before, newest_first=True)
         except NotFound as error:  # of another conversation, or of before a /new
@@ -276,21 +337,21 @@ class Web:
             "session_id": session.id,
             "epoch": info.epoch,
             "context_tokens": info.context_tokens,
-            "agents": list(AGENTS),
+            "open": waiting,
         }
         # For a page that was not open when they were told, here or on another process.
         notices = [notice_of(event) for event in await session.events(limit=NOTICES_MAX)]
         # The page before this one is asked for with what it says here.
         # (Large entries make it short. The first one of all has no entry before it.)
         before_no = newest[-1].entry_no if newest and newest[-1].parent_no is not None else None
-        return JSONResponse({**known, "said": text, "notices": notices, "before": before_no})
+        return JSONResponse(
+            {**about, **known, "said": text, "notices": notices, "before": before_no}
+        )
 
     async def status(self, request: Request) -> Response:
         del request
-        gateway, database = (
-            self.gateway,
-            await self.db.status(),
-        )  # the counts. Below, the newest of those that wait for a person
+        gateway, database = self.gateway, await self.db.status()
+        # The counts are above. Here are the newest of those that wait for a person.
         letters = [
             without_payload(letter) async for letter in self.db.dead_letters(limit=SHOWN_MAX)
         ]
@@ -310,6 +371,7 @@ class Web:
                 "unknown_replies": unknown,
                 "recovered": asdict(gateway.recovered),
                 "decisions": [asdict(decision) for decision in gateway.decisions],
+                "verdict": database.verdict,
                 "database": asdict(database),
             }
         )
@@ -360,28 +422,11 @@ class Web:
                 "session_id": session.id,
                 "thinking": turn.inbox_no if turn is not None else None,
                 "compacting": session.id in self.gateway.compacting,
+                "written": self.gateway.written.get(session.id, ""),
             }
         )
         while (notice := await page.get()) is not None:
             await socket.send_json(notice)
-
-
-def policy(page: str) -> str:
-    """Return the page's content security policy.
-
-    It allows the page's own script and styles, and connections to this server.
-    """
-
-    def of(tag: str) -> str:
-        found = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        assert found is not None, f"the page has one {tag}"
-        return f"'sha256-{base64.b64encode(hashlib.sha256(found[1].encode()).digest()).decode()}'"
-
-    return (
-        f"default-src 'none'; script-src {of('script')}; style-src {of('style')}; connect-src "
-        "'self'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
 
 
 def is_foreign(connection: HTTPConnection) -> bool:

@@ -44,9 +44,9 @@ def test_compact_and_status_are_answered_while_a_turn_runs(
         gateway.say("!hang")
         page.next("thinking")
         assert "message from web" in gateway.command("/status")
-        assert gateway.command("/compact the lock").startswith("Compacting")
+        assert gateway.command("/compact the lock").startswith("Earlier messages are being")
         assert page.next("compacted", trigger="manual")["outcome"] == "committed"
-    assert re.search(r"Compactions: 1 · epoch 1", gateway.command("/status"))
+    assert re.search(r"Summarised so far: 1 ", gateway.command("/status"))
     assert "/compact" in gateway.command("/help")
 
 

@@ -13,8 +13,9 @@ pytest.importorskip(
 )
 
 
-from examples.gateway.model import tool_call
-from examples.gateway.tools import use_tool
+from examples.gateway.model import ChatEndpoint as ChatModel
+from examples.gateway.model import ModelError, text_of, tool_call
+from examples.gateway.tools import calls_of, use_tool
 from tests.support.chat_endpoint import ChatEndpoint
 from tests.support.core import query
 from tests.support.reference_gateway import GatewayProcess, Start
@@ -33,7 +34,7 @@ def test_any_openai_compatible_endpoint_answers_and_summarises(
     assert (path, key, body["model"]) == ("/v1/chat/completions", "Bearer a-key", "small")
     assert [message["role"] for message in body["messages"]] == ["system", "user"]
     assert "programmer" in body["messages"][0]["content"]
-    assert "Context: 77/" in gateway.command("/status", agent="coder"), (
+    assert "shown 77 tokens" in gateway.command("/status", agent="coder"), (
         "what the provider counted is what the context weighs"
     )
     with gateway.page(agent="coder") as page:
@@ -67,6 +68,30 @@ def test_an_external_model_is_offered_tools_and_their_results(
         "tool",
     ]
     assert [message.get("tool_call_id") for message in asked[1][2]["messages"]][-1] == "call-1"
+
+
+def test_an_answer_that_comes_in_pieces_is_put_together(endpoint: ChatEndpoint) -> None:
+    async def answers() -> list[tuple[dict[str, Any], list[str]]]:
+        model, came = ChatModel.at(endpoint.url, "small"), []
+        for text in ("first", "what time is it"):
+            for endpoint.streams in (True, False):
+                pieces: list[str] = []
+                messages = [{"role": "user", "content": text}]
+                message = await model.answer("", messages, attempt=1, write=pieces.append)
+                came.append((message, pieces))
+        endpoint.streams = endpoint.breaks_off = True
+        with pytest.raises(ModelError, match="overloaded"):
+            await model.answer("", messages, attempt=1, write=pieces.append)
+        assert await model.summarise(messages, "") != "", "a summary is asked for as a whole"
+        await model.close()
+        return came
+
+    (first, pieces), (whole, none), (call, _), (whole_call, _) = anyio.run(answers)
+    assert (pieces, none) == (["it ", "is ", "about ", "first "], [])
+    assert text_of(first).strip() == text_of(whole) == "it is about first"
+    assert first["usage"] == whole["usage"]
+    assert calls_of(call) == calls_of(whole_call)
+    assert [asked["name"] for asked in calls_of(call)] == ["clock"]
 
 
 # -- tools -----------------------------------------------------------------------------

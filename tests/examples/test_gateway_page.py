@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.slow
 # What the page says about each message of its user, and everything that it shows, in one look.
 STATES = (
     "return [...document.querySelectorAll('article.user')].map(one => "
-    "[one.querySelector('p').textContent, one.dataset.state])"
+    "[one.querySelector('.text').textContent, one.dataset.state])"
 )
 # A state may last for less time than a busy machine takes to look. So the page itself
 # writes down what it shows.
@@ -42,7 +43,7 @@ RECORD = """
     window.states = {}; window.statuses = [];
     const note = () => {
       for (const one of document.querySelectorAll('article.user')) {
-        const states = (window.states[one.querySelector('p').textContent] ||= []);
+        const states = (window.states[one.querySelector('.text').textContent] ||= []);
         const state = one.dataset.state;
         if (state && states.at(-1) !== state) states.push(state);
       }
@@ -53,7 +54,9 @@ RECORD = """
     new MutationObserver(note).observe(document.body, all);
     note();
 """
-WRITTEN = "return [...document.querySelectorAll('article p')].map(one => one.textContent)"
+WRITTEN = (
+    "return [...document.querySelectorAll('article:not(.draft) .text')].map(one => one.textContent)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +73,9 @@ class Person:
         self, browser: webdriver.Chrome, gateway: GatewayProcess, conversation: str
     ) -> None:
         self.browser, self.gateway = browser, gateway
-        browser.get(f"{gateway.url}/?conversation={conversation}")
+        browser.get(f"{gateway.url}/?conversation={quote(conversation, safe='')}")
         browser.execute_script(RECORD)
-        self.wait(lambda: "tokens in context" in self.status)
+        self.wait(lambda: "memory" in self.status)
 
     @property
     def status(self) -> str:
@@ -88,6 +91,11 @@ class Person:
         field = self.browser.find_element(By.ID, "text")
         field.send_keys(text)
         field.send_keys(Keys.ENTER)
+
+    def found(self, selector: str) -> list[str]:
+        """Return the texts of what a selector finds, in one look."""
+        look = "return [...document.querySelectorAll(arguments[0])].map(one => one.textContent)"
+        return list(self.browser.execute_script(look, selector))
 
     def state(self, text: str) -> str:
         return dict(self.browser.execute_script(STATES)).get(text, "")
@@ -136,7 +144,7 @@ def test_a_message_is_accepted_then_thought_about_then_answered(
     assert set(went_through[:-2]) <= {"sending", "accepted"}
     assert person.written()[-1].startswith("You said: hello <b>there</b>")
     person.say("/status")
-    person.wait(lambda: "Context:" in person.notes())
+    person.wait(lambda: "The model is shown" in person.notes())
     person.say("/new")
     person.wait(lambda: person.written()[-1].startswith("A new conversation"))
     person.picture("answered")
@@ -156,14 +164,14 @@ def test_a_second_message_is_delayed_beside_a_compaction(
         )
         person.wait(lambda: len(person.written()) >= 2 * (number + 1))  # noqa: B023  called at once
     person.say("go on meanwhile")
-    person.wait(lambda: "compacting" in person.statuses())
+    person.wait(lambda: "being summarised" in person.statuses())
     person.say("!hang first")
     person.say("second")
     person.wait(lambda: "delayed" in person.went_through("second"))
     person.picture("delayed-and-compacting")
     person.say("/stop")
     person.wait(lambda: person.state("second") == "answered")
-    person.wait(lambda: "Compacted: from about" in person.notes())
+    person.wait(lambda: "Earlier messages were summarised: what" in person.notes())
     assert person.complaints() == []
 
 
@@ -234,7 +242,7 @@ def test_a_page_that_opens_later_shows_earlier_notices_once(
     person.wait(lambda: person.state("!empty too") == "incomplete")
     assert person.notes().count("Please ask again") == 2
     person.say("/status")
-    person.wait(lambda: "Context:" in person.notes())
+    person.wait(lambda: "The model is shown" in person.notes())
     person.picture("notices")
     assert person.complaints() == []
 
@@ -263,7 +271,171 @@ def test_a_narrow_dark_screen_never_scrolls_sideways(
         assert scrolled <= width == 360
         ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert ground == "rgb(16, 19, 24)"
-        assert browser.find_element(By.CSS_SELECTOR, "button").is_displayed()
+        assert browser.find_element(By.CSS_SELECTOR, "#form button").is_displayed()
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+HOSTILE = """**bold** <script>window.injected = 1</script> <img src=x onerror="window.injected = 1">
+- [click](javascript:window.injected=1) [there](https://example.org/) [data](data:text/html,x)
+```
+<b>code</b>
+```
+![picture](https://example.org/p.png)"""
+
+
+def test_markdown_is_shown_and_runs_and_loads_nothing(
+    browser: webdriver.Chrome, gateway: GatewayProcess
+) -> None:
+    # What the model writes, and what the person wrote. The page is opened later, too.
+    event_id = gateway.say(HOSTILE)["event_id"]
+    gateway.wait_for(lambda: gateway.answer_to(event_id))
+    for _ in range(2):
+        person = Person(browser, gateway, gateway.lobby)
+        person.wait(lambda: len(person.written()) == 2)  # noqa: B023  called at once
+        answer = "article.assistant:not(.draft) .text "
+        assert person.found(f"{answer}strong") == ["bold"]
+        assert person.found(f"{answer}pre code") == ["<b>code</b>"]
+        assert person.found(f"{answer}a") == ["there", "picture"]
+        assert person.found(f"{answer}li")[0].startswith("click there")
+        assert person.written()[0] == HOSTILE
+        assert person.found("main script, main img, main b, main iframe") == []
+        assert browser.execute_script("return window.injected === undefined")
+        loaded = browser.execute_script(
+            "return performance.getEntriesByType('resource').map(one => one.name)"
+        )
+        assert len(loaded) >= 3
+        assert [name for name in loaded if not name.startswith(gateway.url + "/")] == []
+    assert person.complaints() == []
+
+
+def test_a_script_in_the_page_would_not_run(
+    browser: webdriver.Chrome, gateway: GatewayProcess
+) -> None:
+    person = Person(browser, gateway, gateway.lobby)
+    browser.execute_script(
+        "const one = document.createElement('div');"
+        "one.innerHTML = '<img src=data:, onerror=\"window.injected = 1\">';"
+        "document.body.append(one);"
+    )
+    person.wait(lambda: any("script-src" in line for line in person.complaints()))
+    assert browser.execute_script("return window.injected === undefined")
+
+
+def test_an_answer_is_seen_while_it_is_written(
+    browser: webdriver.Chrome, gateway: GatewayProcess
+) -> None:
+    asked = "!half of this answer is written, and then no more of it"
+    person = Person(browser, gateway, gateway.lobby)
+    person.say(asked)
+    # The model stops in the middle. So this stays, until somebody stops the turn.
+    person.wait(lambda: any("!half of this" in text for text in person.found(".draft .text")))
+    person = Person(browser, gateway, gateway.lobby)  # a page that opens in the middle
+    person.wait(lambda: any("!half of this" in text for text in person.found(".draft .text")))
+    person.picture("half-written")
+    assert "I was shown" not in "".join(person.found(".draft .text"))
+    person.say("/stop")
+    person.wait(lambda: person.found(".draft .text") == [])
+    person.wait(lambda: person.state(asked) == "stopped")
+    person.say("and now?")
+    person.wait(lambda: person.state("and now?") == "answered")
+    assert person.found(".draft .text") == []
+    assert person.complaints() == []
+
+
+def test_conversations_are_listed_with_their_times(
+    browser: webdriver.Chrome, gateway: GatewayProcess
+) -> None:
+    names = [f"{gateway.lobby}/{part}" for part in ("a", "b")]
+    for name in names:
+        person = Person(browser, gateway, name)
+        person.say(f"this is {name}")
+        person.wait(lambda: person.state(f"this is {name}") == "answered")  # noqa: B023
+    person.wait(lambda: set(names) <= set(person.found("#list a span")))
+    assert person.found("#list a[aria-current] span") == [names[1]]
+    times = person.found("article time, #list time")
+    assert len(times) >= 4
+    assert all(times)
+    person.picture("conversations")
+    # In one look, because the list is made anew from time to time.
+    browser.execute_script(
+        "[...document.querySelectorAll('#list a')]"
+        ".find(one => one.querySelector('span').textContent === arguments[0]).click()",
+        names[0],
+    )
+    person.wait(lambda: person.found("#title") == [names[0]])
+    person.wait(lambda: f"this is {names[0]}" in person.written())
+    assert f"this is {names[1]}" not in person.written()
+    assert person.complaints() == []
+
+
+def test_the_demo_explains_itself_and_a_summary_is_worth_it(
+    browser: webdriver.Chrome, gateway: GatewayProcess
+) -> None:
+    person = Person(browser, gateway, gateway.lobby)
+    person.wait(lambda: person.found(".help dt"))
+    assert person.found(".help dt") == list(gateway.get("/conversations/none")["help"])
+    assert all(person.found(".help dd"))
+    person.picture("help")
+    person.say("/compact")
+    person.wait(lambda: "nothing to summarise yet" in person.notes())
+    for text in ("!long", "!long again"):
+        person.say(text)
+        person.wait(lambda: person.state(text) == "answered")  # noqa: B023  called at once
+    person.picture("long")
+    person.say("/compact")
+    person.wait(lambda: "what the model is shown went from" in person.notes())
+    person.picture("summarised")
+    assert person.complaints() == []
+
+
+def test_an_interrupted_question_is_not_shown_as_failed(
+    browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
+) -> None:
+    # Nothing is resumed by itself, so both questions stay as the kill left them.
+    gateway = gateway_process(
+        model_delay=0.02, resume_budget=0, delayed_after=600, turn_timeout=3_600
+    )
+    for name in ("alice", "bob"):
+        gateway.say(f"!hang {name}", conversation=name)
+        with gateway.page(name) as page:
+            if page.hello["thinking"] is None:
+                page.next("thinking")
+    gateway.kill()
+    gateway.start()
+    for name in ("alice", "bob"):
+        person = Person(browser, gateway, name)
+        person.wait(lambda: person.state(f"!hang {name}") == "interrupted")  # noqa: B023
+        assert person.found(".note.bad") == []
+        assert "not lost" in person.found("article.user small")[0]
+    person.picture("interrupted")
+    person.say("a newer one")
+    person.wait(lambda: person.state("a newer one") == "answered")
+    person.wait(lambda: person.state("!hang bob") == "together")
+    assert person.found(".note.bad") == []
+    assert person.complaints() == []
+
+
+def test_an_operator_sees_the_verdict_and_what_waits_for_a_decision(
+    browser: webdriver.Chrome, gateway_process: Callable[..., GatewayProcess]
+) -> None:
+    gateway = gateway_process(model_delay=0.02, attempts=1, delayed_after=600, turn_timeout=3_600)
+    dead = [gateway.say(f"!fail {name}", conversation=name)["inbox_no"] for name in ("a", "b")]
+    gateway.say("!hang", conversation="c")
+    gateway.wait_for(lambda: len(gateway.status()["dead_letters"]) == 2)
+    person = Person(browser, gateway, "a")
+    browser.get(f"{gateway.url}/operator.html")
+    person.wait(lambda: len(person.found("#decide tbody tr")) == 2)
+    decide = "\n".join(person.found("#decide tbody tr"))
+    assert all(f"message {number} was given up" in decide for number in dead)
+    person.wait(lambda: "turn" in "".join(person.found("#held tbody tr")))
+    assert [row.split(" ")[0] for row in person.found("#lanes tbody td:first-child")] == [
+        lane["lane"] for lane in gateway.status()["database"]["lanes"]
+    ]
+    person.wait(lambda: person.found("#alarms .red, #alarms .yellow"))
+    person.wait(lambda: gateway.status()["verdict"] in person.found("#verdict")[0])
+    person.picture("operator")
+    gateway.kill()
+    person.wait(lambda: "does not answer" in person.found("#verdict")[0])
+    assert [line for line in person.complaints() if "status" not in line] == []

@@ -44,7 +44,13 @@ def test_a_message_is_acknowledged_with_a_receipt_and_answered(gateway: GatewayP
         assert (receipt["state"], receipt["ahead"], receipt["duplicate"]) == ("queued", 0, False)
         reply = page.next("reply", event_id=receipt["event_id"])
         assert reply["text"].startswith("You said: hello")
-        assert [notice["type"] for notice in page.notices] == [
+        written = [notice for notice in page.notices if notice["type"] == "writing"]
+        assert "".join(notice["text"] for notice in written) == reply["text"]
+        assert [notice["begins_at"] for notice in written] == [
+            sum(len(before["text"]) for before in written[:number])
+            for number in range(len(written))
+        ]
+        assert [notice["type"] for notice in page.notices if notice not in written] == [
             "hello",
             "accepted",
             "thinking",

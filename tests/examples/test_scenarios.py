@@ -311,7 +311,7 @@ def test_openclaw_45505_a_late_summary_counts_once(
         gateway.wait_for(lambda: any(running for _, _, running in list(seen)))
         endpoint.may_summarise.set()
         page.next("compacted", outcome="committed", late=False)
-    assert "Compactions: 2 · epoch 2" in gateway.command("/status", conversation="alice")
+    assert "Summarised so far: 2 times" in gateway.command("/status", conversation="alice")
     gateway.stop()
     agree(gateway.database, session_id, committed=2)
     check_clean(gateway.database)

@@ -1,83 +1,7 @@
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1, interactive-widget=resizes-content">
-<meta name="color-scheme" content="light dark">
-<title>sessiondb gateway</title>
-<link rel="icon" href="data:,">
-<style>
-  :root {
-    --ground: #f6f7f9; --panel: #fff; --ink: #1b1f27; --quiet: #667085; --line: #e2e5ea;
-    --mine: #2f5fd8; --mine-ink: #fff; --wait: #9a6700; --bad: #b42318; --good: #1a7f4b;
-  }
-  @media (prefers-color-scheme: dark) {
-    :root {
-      --ground: #101318; --panel: #181c23; --ink: #e6e9ef; --quiet: #94a0b3; --line: #2a303b;
-      --mine: #3d6ce0; --mine-ink: #fff; --wait: #e0b341; --bad: #ff8a80; --good: #5fd39a;
-    }
-  }
-  * { box-sizing: border-box; }
-  body {
-    margin: 0; height: 100dvh; display: flex; flex-direction: column;
-    background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif;
-  }
-  header, footer { background: var(--panel); padding: .6rem max(1rem, calc(50vw - 24rem)); }
-  header { display: flex; gap: .5rem .75rem; align-items: center; flex-wrap: wrap; border-bottom: 1px solid var(--line); }
-  header strong { margin-right: auto; }
-  header label { color: var(--quiet); font-size: .85em; display: flex; gap: .35rem; align-items: center; }
-  select, input, textarea, button {
-    font: inherit; color: inherit; background: var(--ground); border: 1px solid var(--line); border-radius: .5rem; padding: .3rem .55rem;
-  }
-  header input { width: 8rem; }
-  :focus-visible { outline: 2px solid var(--mine); outline-offset: 1px; }
-  main { flex: 1; overflow-y: auto; padding: 1rem max(1rem, calc(50vw - 24rem)); display: flex; flex-direction: column; gap: .55rem; }
-  main::before { content: ""; flex: 1; }
-  article { max-width: min(85%, 36rem); align-self: flex-start; overflow-wrap: anywhere; }
-  article p {
-    margin: 0; padding: .5rem .8rem; border-radius: .9rem .9rem .9rem .25rem; white-space: pre-wrap;
-    background: var(--panel); border: 1px solid var(--line);
-  }
-  article.user { align-self: flex-end; }
-  article.user p { background: var(--mine); color: var(--mine-ink); border-color: transparent; border-radius: .9rem .9rem .25rem .9rem; }
-  article small { display: block; min-height: 1.5em; color: var(--quiet); font-size: .8em; padding: 0 .4rem; }
-  article.user small { text-align: right; }
-  article[data-state="delayed"] small, article[data-state="retrying"] small, article[data-state="unsent"] small { color: var(--wait); }
-  article[data-state="dead"] small, article[data-state="incomplete"] small { color: var(--bad); }
-  article[data-state="thinking"] small::after { content: ""; animation: dots 1.2s steps(4) infinite; }
-  @keyframes dots { 25% { content: " ."; } 50% { content: " .."; } 75% { content: " ..."; } }
-  @media (prefers-reduced-motion: reduce) { article small::after { animation: none !important; } }
-  .note { align-self: center; max-width: 100%; text-align: center; color: var(--quiet); font-size: .85em; white-space: pre-wrap; overflow-wrap: anywhere; }
-  .note.bad { color: var(--bad); }
-  .note.card { text-align: left; background: var(--panel); border: 1px solid var(--line); border-radius: .6rem; padding: .5rem .8rem; }
-  footer { border-top: 1px solid var(--line); padding-bottom: max(.6rem, env(safe-area-inset-bottom)); }
-  form { display: flex; gap: .5rem; align-items: flex-end; }
-  textarea { flex: 1; resize: none; max-height: 9rem; min-height: 2.4rem; }
-  button { background: var(--mine); color: var(--mine-ink); border-color: transparent; padding: .4rem 1rem; cursor: pointer; }
-  #status { color: var(--quiet); font-size: .8em; min-height: 1.5em; margin-top: .3rem; }
-  #status[data-online="no"] { color: var(--bad); }
-  @media (max-width: 34rem) { header label span { position: absolute; opacity: 0; pointer-events: none; } header { gap: .4rem; } header strong { font-size: .9em; } header input { width: 4.5rem; } }
-  #compacting { color: var(--wait); }
-</style>
-</head>
-<body>
-<header>
-  <strong>sessiondb gateway</strong>
-  <label><span>agent</span> <select id="agent"></select></label>
-  <label><span>conversation</span> <input id="conversation" spellcheck="false" maxlength="60"></label>
-</header>
-<main id="said" aria-live="polite"></main>
-<footer>
-  <form id="form">
-    <textarea id="text" rows="1" placeholder="Message, or /help" aria-label="Message" autofocus></textarea>
-    <button>Send</button>
-  </form>
-  <div id="status" role="status"><span id="line">connecting</span><span id="compacting"></span></div>
-</footer>
-<script>
-"use strict";
 // A message is kept here until the gateway has acknowledged it, and in localStorage until it was answered: whatever is
 // unanswered when the page opens is sent again with the same event_id, which is harmless, and says what became of it.
+import {markdown} from "/markdown.js";
+
 const at = id => document.getElementById(id);
 const query = new URLSearchParams(location.search);
 const agent = query.get("agent") || "main", conversation = query.get("conversation") || "lobby";
@@ -86,12 +10,16 @@ const stored = `unanswered ${agent} ${conversation}`;
 const words = {
   unsent: "not accepted yet; trying again", sending: "sending", accepted: "accepted", thinking: "thinking", delayed: "accepted; delayed",
   retrying: "failed; it is tried again", answered: "answered", together: "answered with a later one", incomplete: "no usable answer", dead: "could not be answered", stopped: "stopped",
+  interrupted: "interrupted by a restart, and not lost", over: "it ended without an answer of its own",
 };
+// What the gateway calls a message that is not done, in the words above.
+const waits = {queued: "accepted", claimed: "thinking", interrupted: "interrupted", heard: "accepted"};
+const bad = new Set(["message_dead", "turn_incomplete", "compaction_failed"]);
 const ended = {message_dead: "dead", turn_incomplete: "incomplete", turn_aborted: "stopped"};
-const final = new Set(["answered", "together", "incomplete", "dead", "stopped"]);
+const final = new Set(["answered", "together", "incomplete", "dead", "stopped", "over"]);
 const mine = new Map();      // event_id -> {text, state, inbox_no, element}
 const early = new Map();     // inbox_no -> the latest state, told before the receipt arrived
-let retry_ms = 250, online = false, compacting = false, facts = "";
+let retry_ms = 250, online = false, compacting = false, facts = "", help = {};
 const shown = new Set();    // the numbers of notices that are shown: one comes again after a crash, or to a page that has read it
 let compacted_at = 0;        // when this page heard last how a compaction ended
 let waiting = null;         // notices that arrive while the conversation is being read
@@ -100,16 +28,44 @@ const pending = () => JSON.parse(localStorage.getItem(stored) || "[]");
 const keep = items => localStorage.setItem(stored, JSON.stringify(items));
 const forget = event_id => keep(pending().filter(item => item.event_id !== event_id));
 
-function bubble(kind, text, small = "") {
-  const article = document.createElement("article"), p = document.createElement("p"), line = document.createElement("small");
-  article.className = kind; p.textContent = text; line.textContent = small;
-  article.append(p, line);
-  return show(article);
+const LIST_MS = 15000;
+let draft = null;           // the answer that is being written: its element, and its text so far
+
+function make(tag, name = "", ...parts) {
+  const element = document.createElement(tag);
+  element.className = name; element.append(...parts);
+  return element;
 }
-function note(text, kind = "") {
-  const line = document.createElement("div");
-  line.className = `note ${kind}`; line.textContent = text;
-  return show(line);
+function clock(ms) {
+  const when = new Date(ms), time = make("time"), today = when.toDateString() === new Date().toDateString();
+  time.dateTime = when.toISOString(); time.title = when.toLocaleString();
+  time.textContent = when.toLocaleString([], {...(today ? {} : {day: "numeric", month: "short"}), hour: "2-digit", minute: "2-digit"});
+  return time;
+}
+function bubble(kind, text, at_ms = Date.now()) {
+  const words = make("div", "text", kind === "user" ? text : markdown(text));
+  return show(make("article", kind, words, make("small", "", make("span", "state"), clock(at_ms))));
+}
+function note(text, kind = "", at_ms = Date.now()) {
+  return show(make("div", `note ${kind}`, make("span", "", text), " ", clock(at_ms)));
+}
+function write(begins_at, piece) {
+  draft ||= {element: bubble("assistant draft", ""), text: ""};
+  draft.text = draft.text.slice(0, begins_at) + piece;
+  draft.element.setAttribute("aria-live", "off");
+  draft.element.querySelector(".text").replaceChildren(markdown(draft.text));
+  show(draft.element);
+}
+function noDraft() { draft?.element.remove(); draft = null; }
+function showHelp() {
+  const card = make("dl", "note card help");
+  for (const [word, does] of Object.entries(help)) {
+    const use = make("button", "plain", word);
+    use.type = "button";
+    use.onclick = () => { at("text").value = word; at("text").focus(); };
+    card.append(make("dt", "", use), make("dd", "", does));
+  }
+  show(card);
 }
 function show(element) {
   const box = at("said"), low = box.scrollHeight - box.scrollTop - box.clientHeight < 120;
@@ -122,7 +78,7 @@ function set(event_id, state, more = "") {
   if (!message || final.has(message.state) && !final.has(state)) return;
   message.state = state;
   message.element.dataset.state = state;
-  message.element.querySelector("small").textContent = words[state] + more;
+  message.element.querySelector(".state").textContent = words[state] + more;
   if (final.has(state)) forget(event_id);
 }
 function byNumber(inbox_no) {
@@ -138,8 +94,8 @@ function together(inbox_no) {
   const messages = [...mine], newest = messages.findLastIndex(([, one]) => one.state === "answered");
   for (const [event_id, one] of messages.slice(0, Math.max(newest, 0))) if (one.state === "accepted") set(event_id, "together");
 }
-function add(event_id, text, state) {
-  if (!mine.has(event_id)) mine.set(event_id, {text, state, element: bubble("user", text)});
+function add(event_id, text, state, at_ms) {
+  if (!mine.has(event_id)) mine.set(event_id, {text, state, element: bubble("user", text, at_ms)});
   set(event_id, state);
   return mine.get(event_id);
 }
@@ -147,15 +103,16 @@ function told(event_id, receipt) {
   const message = mine.get(event_id);
   if (!message) return;
   message.inbox_no = receipt.inbox_no;
-  // "done" without an answer that is shown: it ended without one, or the answer is the next thing that arrives.
-  const state = {claimed: "thinking", dead: "dead", done: "incomplete"}[receipt.state] || "accepted";
+  // "done" without an answer that is shown: the answer is the next thing that arrives, or a notice says what became of it.
+  const state = {...waits, dead: "dead", done: "over"}[receipt.state] || "accepted";
   // The socket may have been faster: what it told goes further than a receipt.
   if (["sending", "unsent", "accepted"].includes(message.state)) set(event_id, state, receipt.ahead ? `; ${receipt.ahead} before it` : "");
   if (early.has(receipt.inbox_no)) { set(event_id, ...early.get(receipt.inbox_no)); early.delete(receipt.inbox_no); }
 }
 function answer(notice) {
   if (notice.event_id && [...document.querySelectorAll("[data-answers]")].some(one => one.dataset.answers === notice.event_id)) return;
-  bubble("assistant", notice.text).dataset.answers = notice.event_id || "";
+  noDraft();
+  bubble("assistant", notice.text, notice.at_ms).dataset.answers = notice.event_id || "";
   set(notice.event_id, "answered");
 }
 
@@ -182,7 +139,8 @@ async function say(text, event_id = crypto.randomUUID ? crypto.randomUUID() : `$
   if (!isCommand) { keep([...pending().filter(item => item.event_id !== event_id), {event_id, text}]); add(event_id, text, "sending"); }
   try {
     const said = await send(event_id, text);
-    if (said.command) note(`${text}\n${said.text}`, "card"); else told(event_id, said);
+    if (said.command === "/help") showHelp();
+    else if (said.command) note(`${text}\n${said.text}`, "card"); else told(event_id, said);
     return said;
   } catch (error) {
     note(error.message, "bad");
@@ -191,14 +149,15 @@ async function say(text, event_id = crypto.randomUUID ? crypto.randomUUID() : `$
 }
 
 const handle = {
-  hello(notice) { if (notice.thinking) setByNumber(notice.thinking, "thinking"); busy(notice.compacting); },
-  accepted(notice) { if (!mine.has(notice.event_id)) add(notice.event_id, notice.text, "accepted"); told(notice.event_id, {...notice, state: "queued"}); },
-  thinking(notice) { setByNumber(notice.inbox_no, "thinking", notice.resumed ? " (resumed after a restart)" : notice.attempt > 1 ? ` (attempt ${notice.attempt})` : ""); },
-  stopped(notice) { setByNumber(notice.inbox_no, "stopped"); },
-  failed(notice) { setByNumber(notice.inbox_no, "retrying", `: ${notice.reason}`); },
+  hello(notice) { noDraft(); if (notice.written) write(0, notice.written); if (notice.thinking) setByNumber(notice.thinking, "thinking"); busy(notice.compacting); },
+  accepted(notice) { if (!mine.has(notice.event_id)) add(notice.event_id, notice.text, "accepted"); told(notice.event_id, {...notice, state: "queued"}); refreshList(); },
+  writing(notice) { write(notice.begins_at, notice.text); },
+  thinking(notice) { noDraft(); setByNumber(notice.inbox_no, "thinking", notice.resumed ? " (resumed after a restart)" : notice.attempt > 1 ? ` (attempt ${notice.attempt})` : ""); },
+  stopped(notice) { noDraft(); setByNumber(notice.inbox_no, "stopped"); },
+  failed(notice) { noDraft(); setByNumber(notice.inbox_no, "retrying", `: ${notice.reason}`); },
   compacting() { busy(true); },
-  compacted(notice) { busy(false); compacted_at = Date.now(); if (notice.trigger !== "threshold" || notice.outcome === "committed") note(notice.text, notice.outcome === "failed" ? "bad" : ""); refresh(); },
-  reset() { note("new conversation"); refresh(); },
+  compacted(notice) { busy(false); compacted_at = Date.now(); if (notice.trigger !== "threshold" || notice.outcome === "committed") note(notice.text, notice.outcome === "failed" ? "bad" : "", notice.at_ms); refresh(); },
+  reset() { note("a new conversation begins here"); refresh(); },
   notice(notice) {
     if (shown.has(notice.event_no)) return;
     shown.add(notice.event_no);
@@ -206,38 +165,43 @@ const handle = {
     if (notice.event.startsWith("compaction_") && (compacting || Date.now() - compacted_at < 5000)) return;
     const state = {message_delayed: "delayed", ...ended}[notice.event];
     if (state === "delayed") setByNumber(notice.inbox_no, state);
-    else if (state === "dead") { setByNumber(notice.inbox_no, state); note(notice.text, "bad"); }
-    else if (notice.event === "message_superseded") { setByNumber(notice.inbox_no, "together"); note(notice.text); }
-    else { if (state) for (const [event_id, one] of mine) if (one.state === "thinking") set(event_id, state); note(notice.text, state ? "bad" : ""); }
+    else if (state === "dead") { setByNumber(notice.inbox_no, state); note(notice.text, "bad", notice.at_ms); }
+    else if (notice.event === "message_superseded") { setByNumber(notice.inbox_no, "together"); note(notice.text, "", notice.at_ms); }
+    else { if (state) for (const [event_id, one] of mine) if (one.state === "thinking") set(event_id, state); note(notice.text, bad.has(notice.event) ? "bad" : "", notice.at_ms); }
+    if (state && state !== "delayed") noDraft();
   },
-  reply(notice) { answer(notice); refresh(); },
+  reply(notice) { answer(notice); refresh(); refreshList(); },
 };
 function busy(yes) { compacting = yes; line(); }
 function line() {
   at("status").dataset.online = online ? "yes" : "no";
   at("line").textContent = online ? facts : "the gateway is away; messages are kept here and sent when it is back";
-  at("compacting").textContent = online && compacting ? " · compacting in the background" : "";
+  at("compacting").textContent = online && compacting ? " · earlier messages are being summarised in the background" : "";
 }
 async function refresh() {
   try {
     const said = await (await fetch(`/conversations/${encodeURIComponent(conversation)}?limit=1&${where}`)).json();
-    facts = `${agent} · ${said.context_tokens.toLocaleString("en")} tokens in context · epoch ${said.epoch} · session ${said.session_id.slice(0, 8)}`;
+    // What the model is shown. Beyond the threshold earlier messages are summarised, so that it is less again.
+    facts = `with ${agent} · memory ${Math.round(100 * said.context_tokens / said.threshold_tokens)} % full`;
+    at("line").title = `The model is shown ${said.context_tokens.toLocaleString("en")} tokens. Above ${said.threshold_tokens.toLocaleString("en")} earlier messages are summarised.`;
     line();
   } catch { /* the socket says when the gateway is back */ }
 }
 async function load() {
   const said = await (await fetch(`/conversations/${encodeURIComponent(conversation)}?${where}`)).json();
   at("agent").replaceChildren(...said.agents.map(name => new Option(name, name, false, name === agent)));
-  at("said").replaceChildren(); mine.clear(); shown.clear();
+  help = said.help;
+  at("said").replaceChildren(); mine.clear(); shown.clear(); draft = null;
+  const unfinished = new Map(said.open.map(message => [message.event_id, message]));
   const missed = said.notices.filter(notice => notice.event !== "message_delayed");
   for (const notice of said.notices) shown.add(notice.event_no);
   let open = null;           // the last message without an answer: what the next notice is about
   const tell = until_ms => {
     while (missed.length && missed[0].at_ms <= until_ms) {
       const notice = missed.shift();
-      if (open && ended[notice.event]) set(open, ended[notice.event]);
+      if (open && ended[notice.event] && !unfinished.has(open)) set(open, ended[notice.event]);
       if (notice.event === "message_superseded") together(notice.inbox_no);
-      note(notice.text, ["compaction_committed", "message_superseded"].includes(notice.event) ? "" : "bad");
+      note(notice.text, bad.has(notice.event) ? "bad" : "", notice.at_ms);
     }
   };
   const answers = new Set(said.said.map(item => item.answers));
@@ -245,15 +209,29 @@ async function load() {
   for (const item of said.said) {
     tell(item.at_ms);
     if (item.what === "user" && item.event_id) open = answers.has(item.event_id) ? null : item.event_id;
-    if (item.what === "user" && item.event_id) add(item.event_id, item.text, answers.has(item.event_id) || /^\/(new|reset)\b/.test(item.text) ? "answered" : "accepted");
-    else if (item.what === "user") bubble("user", item.text);
-    else if (item.what === "assistant") bubble("assistant", item.text).dataset.answers = item.answers || "";
-    else note(item.what === "reset" ? "new conversation" : "earlier messages were summarised");
+    const state = answers.has(item.event_id) || /^\/(new|reset)\b/.test(item.text) ? "answered" : waits[unfinished.get(item.event_id)?.state] || "accepted";
+    if (item.what === "user" && item.event_id) add(item.event_id, item.text, state, item.at_ms);
+    else if (item.what === "user") bubble("user", item.text, item.at_ms);
+    else if (item.what === "assistant") bubble("assistant", item.text, item.at_ms).dataset.answers = item.answers || "";
+    else note(item.what === "reset" ? "a new conversation begins here" : "earlier messages were summarised", "", item.at_ms);
   }
   tell(Infinity);
+  for (const [event_id, message] of unfinished) add(event_id, message.text, waits[message.state], message.at_ms).inbox_no = message.inbox_no;
+  if (!said.said.length && !unfinished.size && !pending().length) showHelp();
   for (const item of pending()) say(item.text, item.event_id);
   at("said").scrollTop = at("said").scrollHeight;
-  refresh();
+  refresh(); refreshList();
+}
+async function refreshList() {
+  try {
+    const all = await (await fetch("/conversations")).json();
+    at("list").replaceChildren(...all.map(one => {
+      const link = make("a", "", make("span", "", one.name || one.conversation), make("small", "", `${one.agent}${one.working ? ", answering" : ""}`, " ", clock(one.changed_at_ms)));
+      link.href = `/?${new URLSearchParams({agent: one.agent, conversation: one.conversation})}`;
+      if (one.agent === agent && one.conversation === conversation) link.setAttribute("aria-current", "page");
+      return make("li", "", link);
+    }));
+  } catch { /* the socket says when the gateway is back */ }
 }
 function connect() {
   const socket = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/ws/${encodeURIComponent(conversation)}?${where}`);
@@ -266,7 +244,7 @@ function connect() {
   };
   socket.onmessage = event => { const notice = JSON.parse(event.data); if (waiting) waiting.push(notice); else take(notice); };
   socket.onclose = () => {
-    online = false; line();
+    online = false; noDraft(); line();
     for (const [event_id, one] of mine) if (one.state === "thinking") set(event_id, "accepted", "; it goes on when the gateway is back");
     setTimeout(connect, retry_ms); retry_ms = Math.min(retry_ms * 2, 4000);
   };
@@ -281,11 +259,12 @@ at("form").onsubmit = event => {
 };
 at("text").onkeydown = event => { if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); at("form").requestSubmit(); } };
 at("text").oninput = () => { at("text").style.height = ""; at("text").style.height = `${at("text").scrollHeight + 2}px`; };
-at("agent").onchange = at("conversation").onchange = () => {
+at("open").onsubmit = event => {
+  event.preventDefault();
   location.search = new URLSearchParams({agent: at("agent").value, conversation: at("conversation").value.trim().toLowerCase() || "lobby"});
 };
-at("conversation").value = conversation;
+at("help").onclick = showHelp;
+at("menu").onclick = () => at("menu").setAttribute("aria-expanded", String(document.body.classList.toggle("menu")));
+setInterval(() => { if (online && !document.hidden) refreshList(); }, LIST_MS);
+at("title").textContent = document.title = conversation;
 connect();
-</script>
-</body>
-</html>
