@@ -20,6 +20,8 @@
     backups.py    backup, restore-backup
     query.py      query: the reader's own SQL
     metrics.py    metrics
+    watch.py      `--watch`: a command again and again
+    top.py        top. top_look.py reads what it shows, top_app.py draws it, with textual
     session_ids.py  ids as a terminal shows them
     findings.py   the findings of verify
     doctor.py     doctor
@@ -58,6 +60,7 @@ TASKS = {
         "query": LazyCommand("query", "Run a read-only SQL query and print its rows."),
     },
     "A gateway's queue": {
+        "top": LazyCommand("top", "Show all that goes on, live, and open a session."),
         "stuck": LazyCommand("gateway", "Show what does not go on by itself, and what to do."),
         "lanes": LazyCommand("queue", "List the lanes: their limits, what runs, and what waits."),
         "inbox": LazyCommand("queue", "List accepted messages that are not done."),

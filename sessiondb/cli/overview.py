@@ -250,7 +250,7 @@ def status(db: str, check: bool, counts: bool, as_json: bool) -> int:
     elif check:
         print_line(escape(_check_line(found)))
     else:
-        for name, value in _status_lines(found, names):
+        for name, value in status_lines(found, names):
             print_line(f"{name + ':' if name else '':<14}{escape(value)}")
     return CHECKED[found.verdict] if check else OK
 
@@ -264,7 +264,8 @@ def _check_line(found: DatabaseStatus) -> str:
     return "; ".join([found.verdict.upper(), *texts])
 
 
-def _status_lines(found: DatabaseStatus, names: dict[str, str]) -> list[tuple[str, str]]:
+def status_lines(found: DatabaseStatus, names: dict[str, str]) -> list[tuple[str, str]]:
+    """Return what `status` shows, as names and values. `names` are ids as a terminal has them."""
     free = found.disk_free_bytes
     return [
         *_verdict_lines(found),

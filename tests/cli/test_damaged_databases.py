@@ -85,6 +85,7 @@ def commands(path: Path, folder: Path) -> dict[str, list[str]]:
         "verify": ["verify", str(path), "--json"],
         "query": ["query", str(path), "SELECT count(*), max(payload) FROM entry"],
         "disk": ["disk", str(path)],
+        "top": ["top", str(path), "--json"],
         "search": ["search", str(path), "hello"],
         "inbox": ["inbox", str(path)],
         "stuck": ["stuck", str(path)],
