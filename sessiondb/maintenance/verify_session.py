@@ -454,6 +454,7 @@ class SessionWalk:
             return
         self._order.end()
         self._asked.end()
+        self._texts.end()
         if self._texts.name != self._row.name:
             self.findings.add(
                 "name",

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 # for 1 to 2 ms.
 SLICE_BYTES: Final = 256 * 1024
 
+STAND_INS_MAX: Final = 10_000
+"""Of a session with more side entries and leaf records, parents that they explain are not known."""
+UNEXPLAINED_MAX: Final = 100
+
 
 class TextCheck:
     """The check of a session's texts, entry by entry."""
@@ -46,6 +50,9 @@ class TextCheck:
         self._findings = findings
         self._damaged: list[bytes] | None = None
         self._all_damaged = True
+        self._unexplained: list[tuple[statements.VerifyEntries, str]] = []
+        self._stand_ins: set[str] = set()
+        """Ids by which an entry may mean the head: see `replay.names_head`."""
         self.name: str | None = None
         """The session's name by the last `session_info` entry so far."""
 
@@ -60,6 +67,9 @@ class TextCheck:
             )
             return None
         self._names(tx, row, draft, text)
+        stand_in = draft.entry_id if draft.side else draft.append_parent_id
+        if stand_in is not None and len(self._stand_ins) < STAND_INS_MAX:
+            self._stand_ins.add(stand_in)
         self._key(tx, row, draft)
         if draft.type == "session_info" or (draft.type == RECORD_TYPE and draft.name is not None):
             self.name = draft.name
@@ -99,15 +109,27 @@ class TextCheck:
             if not draft.side and names_record(tx, draft.parent_id, row.entry_no - 1):
                 return  # and it follows the head of then, as OpenClaw's next entry does
             if self._has_early_lines(tx):
-                return  # the record before it in the file is not the one before it here
-            self._findings.of(
-                row, "parent", f"follows {row.parent_id!r}, but its text says {draft.parent_id!r}"
-            )
+                # The record before it in the file is not the one before it here.
+                if len(self._unexplained) < UNEXPLAINED_MAX:
+                    self._unexplained.append((row, draft.parent_id))
+                return
+            self._odd_parent(row, draft.parent_id)
 
     def _has_early_lines(self, tx: ReadTx) -> bool:
         """Return whether entries of the session stand elsewhere in its file."""
         receipt = tx.first("verify.first_receipt", session_no=self._session.session_no)
         return receipt is not None and receipt.placed_seq > 0
+
+    def end(self) -> None:
+        """Report parents that no record of the session explains: see `replay.names_head`."""
+        for row, parent_id in self._unexplained:
+            if parent_id not in self._stand_ins and len(self._stand_ins) < STAND_INS_MAX:
+                self._odd_parent(row, parent_id)
+
+    def _odd_parent(self, row: statements.VerifyEntries, parent_id: str) -> None:
+        self._findings.of(
+            row, "parent", f"follows {row.parent_id!r}, but its text says {parent_id!r}"
+        )
 
     def _is_damaged_line(self, tx: ReadTx, entry_id: str) -> bool:
         """Return whether an id is that of a damaged line of the session's file.

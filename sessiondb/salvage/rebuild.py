@@ -12,8 +12,8 @@ from sessiondb.json_text import DamagedLine, dumps
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 from sessiondb.paging import handed_on
 from sessiondb.transcript import append, paths, registry
-from sessiondb.transcript.entries import Draft, key_trouble, new_id, parse_line
-from sessiondb.transcript.replay import replay
+from sessiondb.transcript.entries import OFF_TREE_TYPES, Draft, key_trouble, new_id, parse_line
+from sessiondb.transcript.replay import replay, replay_after
 from sessiondb.transcript.state import load_state, save_state
 
 from .workspace import BATCH_ROWS, FRAGMENT_CHARS, Workspace, batches, decode_object
@@ -40,6 +40,9 @@ class Rebuild:
         self.session: Any = None
         self.state: Any = None
         self.undone: list[int] = []
+        self.has_early_lines = False
+        self.stand_ins: set[str] = set()
+        """Ids by which an entry of OpenClaw may mean the head: see `replay.names_head`."""
 
     def run(self) -> list[str]:
         """Rebuild the session. Return notes about odd entries."""
@@ -59,6 +62,8 @@ class Rebuild:
     def _begin(self, tx: Any) -> None:
         session_no = self.session_no
         self.session = tx.one("salvage.session", session_no=session_no)
+        receipt = tx.first("verify.first_receipt", session_no=session_no)
+        self.has_early_lines = receipt is not None and receipt.placed_seq > 0
         self.undone = [
             row.closed_head_no
             for row in tx.all("salvage.undone_at", session_no=session_no)
@@ -241,7 +246,7 @@ class Rebuild:
             # Without a header before it, this entry would be taken for the header.
             replay(tx, state, self._new_header(), self.oddities)
         tx.stamp_ms = row.appended_at_ms if row is not None else tx.stamp_ms
-        placed_no = replay(tx, state, draft, self.oddities)
+        placed_no = self._replay(tx, draft, row)
         if placed_no != number:
             raise StoreDamaged(
                 f"session {self.session.session_id}: entry {number} got number {placed_no}. "
@@ -250,6 +255,59 @@ class Rebuild:
         while self.undone and state.head_no == self.undone[0]:
             self.undone.pop(0)
             self._replay_undo(tx)
+
+    def _replay(self, tx: Any, draft: Draft, row: Any) -> int:
+        """Store an entry. Return its number.
+
+        Where early lines were placed, entries are in another order than in the file. Then the
+        head of now is not that of the file, and the column has the parent.
+        """
+        if row is None or not self.has_early_lines:
+            return replay(tx, self.state, draft, self.oddities)
+        appends_to = draft.append_parent_id
+        if appends_to is not None:
+            self.stand_ins.add(appends_to)
+            aside_no = -self.session_no - 1
+            if tx.first("salvage.aside_by_id", aside_no=aside_no, entry_id=appends_to) is not None:
+                draft.append_parent_id = None  # it was in the file before the record
+        if draft.side:
+            self.stand_ins.add(draft.entry_id)
+        if draft.type not in OFF_TREE_TYPES and self._is_parent(tx, row.parent_no, draft):
+            return replay_after(tx, self.state, draft, row.parent_no, self.oddities)
+        return replay(tx, self.state, draft, self.oddities)
+
+    def _is_parent(self, tx: Any, parent_no: int | None, draft: Draft) -> bool:
+        """Tell whether an entry's text may mean the parent that its column has."""
+        parent = tx.first("transcript.by_no", entry_no=parent_no)
+        if (
+            parent is None
+            or parent.branch_no is None
+            or parent.entry_no >> SEQ_BITS != self.session_no
+        ):
+            return False
+        return (
+            parent.entry_id == draft.parent_id
+            or draft.follows_head
+            or draft.parent_id in self.stand_ins
+            or self._is_ahead(tx, draft.parent_id)
+        )
+
+    def _is_ahead(self, tx: Any, entry_id: str | None) -> bool:
+        """Tell whether an entry of this id is there, and behind this one."""
+        if entry_id is None or append.find_entry(tx, self.state, entry_id) is not None:
+            return False
+        aside_no = -self.session_no - 1
+        found = tx.first("salvage.aside_by_id", aside_no=aside_no, entry_id=entry_id)
+        return found is not None
+
+    def _restore_head(self, tx: Any) -> None:
+        """Move the head to where the session had it, if its last entry does not say that."""
+        head_no = self.session.head_no
+        head = tx.first("transcript.by_no", entry_no=head_no)
+        if head is not None and head.branch_no is not None and head_no != self.state.head_no:
+            tx.stamp_ms = self.session.updated_at_ms
+            append.switch_head(tx, self.state, append.in_tree(tx, head))
+            save_state(tx, self.state)
 
     def _replay_undo(self, tx: Any) -> None:
         state = self.state
@@ -337,6 +395,8 @@ class Rebuild:
     # -- after the last entry
 
     def _finish(self, tx: Any) -> None:
+        if self.has_early_lines:
+            self._restore_head(tx)
         for job in tx.all("salvage.jobs_aside", session_no=self.session_no):
             self._restore_job(tx, job)
         tx.run("salvage.forget_aside", low_no=-self.high_no, high_no=-self.low_no)

@@ -19,7 +19,7 @@ import pytest
 import sessiondb
 from sessiondb.database import salvage
 from sessiondb.transfer import early_lines, import_run, jsonl_reader
-from tests.support.core import query
+from tests.support.core import change, query
 from tests.support.maintenance import EVERYTHING
 
 pytestmark = pytest.mark.anyio
@@ -284,6 +284,85 @@ async def test_a_session_with_early_lines_is_salvaged(tmp_path: Path) -> None:
     assert (report.complete, report.findings) == (True, [])
     async with sessiondb.open(tmp_path / "new.db") as db:
         await both_hold(db, tmp_path / "in", tmp_path / "out")
+
+
+ODD_ORDERS = {
+    "the last line is not the last entry": [said("a", None), said("x", "y"), said("y", "a")],
+    "a leaf record appends behind a line that waits": [
+        said("a", None),
+        said("b", "a"),
+        said("late", "p"),
+        leaf("a", appendParentId="late"),
+        said("c", "late"),
+        said("p", "b"),
+        leaf("c"),
+    ],
+    "a side append waits, and what follows it does not": [
+        said("a", None),
+        said("late", "p"),
+        said("aside", "late", appendMode="side"),
+        said("next", "aside"),
+        said("p", "a"),
+        said("b", "a"),
+        leaf("next"),
+    ],
+    "a leaf record is ignored, whose line comes later": [
+        said("a", None),
+        said("b", "a"),
+        said("w", "q"),
+        leaf("a", appendParentId="p"),
+        said("c", "b"),
+        said("p", "b"),
+        said("q", "p"),
+        said("d", "c"),
+    ],
+}
+
+
+async def shown_by(db: sessiondb.SessionDB) -> dict[str, Any]:
+    """Return the context of both sessions, and where each entry is."""
+    return {
+        name: (
+            [message["content"] for message in (await session.context()).messages],
+            [(entry.seq, entry.entry_id, entry.position) for entry in await session.entries()],
+        )
+        for name in ("one", "two")
+        for session in [await db.session_by_id(name)]
+    }
+
+
+@pytest.mark.parametrize("order", ODD_ORDERS)
+async def test_a_damaged_session_with_early_lines_is_rebuilt_as_it_was(
+    tmp_path: Path, order: str
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.jsonl").write_bytes(
+            bytes_of([HEADER | {"id": name}, *ODD_ORDERS[order]])
+        )
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        for name in ("one", "two"):
+            await db.import_path(tmp_path / f"{name}.jsonl")
+        assert (await db.verify()).findings == ()
+        before = await shown_by(db)
+    change(tmp_path / "one.db", "UPDATE entry SET tokens_total = 9999 WHERE entry_no >> 32 = 1")
+    report = salvage(tmp_path / "one.db", tmp_path / "new.db")
+    assert [one.session_id for one in report.damaged_sessions] == ["one"]
+    async with sessiondb.open(tmp_path / "new.db") as db:
+        assert await shown_by(db) == before
+        assert (await db.verify()).findings == ()
+
+
+async def test_verify_compares_the_parents_of_early_lines(tmp_path: Path) -> None:
+    lines = ODD_ORDERS["a leaf record appends behind a line that waits"]
+    (tmp_path / "one.jsonl").write_bytes(bytes_of([HEADER, *lines]))
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        await db.import_path(tmp_path / "one.jsonl")
+        assert (await db.verify()).findings == ()
+    moved = "(SELECT entry_no FROM entry WHERE entry_id = 'a')"
+    change(tmp_path / "one.db", f"UPDATE entry SET parent_no = {moved} WHERE entry_id = 'late'")
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        found = (await db.verify()).findings
+    assert any("follows 'a', but its text says 'p'" in one.message for one in found)
 
 
 @pytest.mark.parametrize("redacted", ["late", "e2", "e0"])
