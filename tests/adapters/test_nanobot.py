@@ -11,9 +11,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -228,22 +230,31 @@ class Gateway:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.logged: SimpleQueue[str | None] = SimpleQueue()
+        threading.Thread(target=self._read_log).start()
         self.wait_for("WebSocket server listening")
 
-    def wait_for(self, text: str) -> None:
-        """Read what it logs, up to a text."""
+    def _read_log(self) -> None:
+        """Read its log to the end, so that it never waits for a reader."""
         assert self.process.stderr is not None
+        with self.process.stderr as lines:
+            for line in lines:
+                self.logged.put(line)
+        self.logged.put(None)
+
+    def wait_for(self, text: str) -> None:
+        """Wait until it logs a text."""
         read = []
-        for line in self.process.stderr:
+        while (line := self.logged.get()) is not None:
             read.append(line)
             if text in line:
                 return
         raise AssertionError(f"the gateway ended before it said {text!r}:\n{''.join(read)}")
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """End it as `kill -9` does."""
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
 
     def ask(self, chat: str, text: str, *, until: str) -> list[str]:
         """Send a message. Return what was said until an event."""
