@@ -20,6 +20,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from sessiondb.backend import ReadTx, Word
@@ -60,10 +61,21 @@ class Wanted:
     phrases: tuple[tuple[str, ...], ...]
     """Words that stand side by side, as the index has them."""
 
+    def may_be_in(self, lowered: str) -> bool:
+        """Tell whether a text of ASCII, in small letters, has each of the words."""
+        words = {word for phrase in self.phrases for word in phrase}
+        return all(_whole_word(word).search(lowered) for word in words)
+
     @property
     def match(self) -> str:
         """The words as FTS5 takes them. They are letters and digits, in quotes."""
         return " AND ".join(f'"{" ".join(phrase)}"' for phrase in self.phrases)
+
+
+@lru_cache(maxsize=256)
+def _whole_word(word: str) -> re.Pattern[str]:
+    """Return what finds a word in a text of ASCII: all but letters and digits stand between."""
+    return re.compile(f"(?<![a-z0-9]){re.escape(word)}(?![a-z0-9])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +271,9 @@ def _behind(tx: ReadTx, filters: Filters) -> _Behind:
     if filters.session_no is None:
         rows = tx.all("search.behind", limit=SEARCH_TAIL_SESSIONS)
         ranges = [(row.indexed_no, entry_number(row.session_no, row.last_seq)) for row in rows]
-        return _Behind(tx.one("search.count_behind").behind if rows else 0, ranges)
+        if len(rows) == SEARCH_TAIL_SESSIONS:  # there may be more, and a count reads every session
+            return _Behind(tx.one("search.count_behind").behind, ranges)
+        return _Behind(_entries_in(ranges), ranges)
     ranges = []
     for number in sorted(
         {session_of(one.high_no) for one in _all_spans(tx, filters)}, reverse=True
@@ -268,7 +282,11 @@ def _behind(tx: ReadTx, filters: Filters) -> _Behind:
         if row.archived_at_ms is None:
             indexed_no = row.indexed_no or entry_number(number, 0)
             ranges.append((indexed_no, entry_number(number, row.last_seq)))
-    return _Behind(sum(last_no - indexed_no for indexed_no, last_no in ranges), ranges)
+    return _Behind(_entries_in(ranges), ranges)
+
+
+def _entries_in(ranges: list[tuple[int, int]]) -> int:
+    return sum(last_no - indexed_no for indexed_no, last_no in ranges)
 
 
 class _Tail:
@@ -305,9 +323,7 @@ class _Tail:
 
 def matching(tx: ReadTx, text: str, wanted: Wanted) -> list[Word]:
     """Return the words of a text, or none unless it has all that are searched for."""
-    if text.isascii() and not all(
-        word in text.lower() for phrase in wanted.phrases for word in phrase
-    ):
+    if text.isascii() and not wanted.may_be_in(text.lower()):
         return []  # sooner than to take it apart
     words = tx.words(text)
     return words if all(_places(words, phrase) for phrase in wanted.phrases) else []

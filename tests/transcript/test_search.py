@@ -15,6 +15,7 @@ import pytest
 import sessiondb
 import sessiondb.sync
 from sessiondb import InvalidInput, Item, SearchDamaged
+from sessiondb.backend import ReadTx
 from sessiondb.maintenance import archive, retention
 from sessiondb.models import SearchHit
 from sessiondb.transcript import search, search_index
@@ -339,6 +340,28 @@ async def test_archived_sessions_are_searched_if_that_is_asked(tmp_db: Path) -> 
             "one: the red lamp is broken"
         ]
         assert [hit.archived for hit in (await db.search("40", archived=True)).hits] == [True, True]
+
+
+async def test_a_text_that_is_passed_over_has_not_the_word(tmp_db: Path) -> None:
+    """Most texts are passed over before they are taken apart. None of them has the words."""
+    texts = ["lamp", "LAMP.", "red_lamp", "a-lamp,", "lamps", "lamp7", "7lamp", "l amp", "", "lämp"]
+    texts += [f"{before}lamp{behind}" for before in "\t'\x00é" for behind in "~]\n²"]
+
+    def look(tx: ReadTx) -> list[tuple[str, bool, bool]]:
+        wanted = search.wanted(tx, "Lamp")
+        return [
+            (
+                text,
+                bool(search.matching(tx, text, wanted)),
+                "lamp" in {one.word for one in tx.words(text)},
+            )
+            for text in texts
+        ]
+
+    async with sessiondb.open(tmp_db, durability="normal") as db:
+        found = await db.read("test.look", look)
+    assert [one for one in found if one[1] != one[2]] == []
+    assert {one[1] for one in found} == {True, False}
 
 
 READABLE: list[tuple[str, dict[str, Any]]] = [
