@@ -15,12 +15,12 @@ import os
 import re
 import stat
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
-from .jsonl_reader import Opener, Stream, UnreadableFile, open_transcript
+from .jsonl_reader import Opener, UnreadableFile, held_open, open_transcript
 from .recognition import ACP_STREAM, CRON_RUNS, Other, begins_as_transcript
 
 INDEX_NAME: Final = "sessions.json"
@@ -112,9 +112,11 @@ class SourceFile:
     opened: Opener | None = field(default=None, compare=False, repr=False)
     """Opens it, if it is a part of a database and not the file at the path."""
 
-    def open(self, at: int = 0) -> AbstractContextManager[Stream]:
-        """Open it for reading from a byte on."""
-        return self.opened(at) if self.opened is not None else open_transcript(self.path, at=at)
+    def hold(self) -> AbstractContextManager[Opener]:
+        """Open it once, for what is read of it. It must be the file that was listed."""
+        if self.opened is not None:
+            return nullcontext(self.opened)
+        return held_open(self.path, inode=self.inode)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from sessiondb.errors import OpenError
@@ -23,6 +24,7 @@ from .folder_scan import SourceFile, is_of_agents_tools
 from .import_plan import FilePlan
 from .jsonl_reader import (
     FileBatch,
+    Opener,
     PrefixChanged,
     UnreadableFile,
     read_batches,
@@ -79,12 +81,12 @@ def read_packs(
         yield pack
 
 
-def _recognised(plan: FilePlan) -> Other | None:
+def _recognised(plan: FilePlan, open_at: Opener) -> Other | None:
     """Return what a file is that is no transcript. What was imported before is one."""
     earlier = plan.known or plan.renamed_from
     if earlier is not None and earlier.bytes:
         return None
-    with plan.file.open() as stream:
+    with open_at(0) as stream:
         found = recognise(stream.read)
     if found is CODEX and is_of_agents_tools(plan.file.path):
         return CODEX_OF_OPENCLAW
@@ -92,29 +94,10 @@ def _recognised(plan: FilePlan) -> Other | None:
 
 
 def _read_file(plan: FilePlan, redactor: Redactor | None) -> Iterator[BatchRead | FileEnd]:
-    file, row = plan.file, plan.known
-    earlier = plan.known or plan.renamed_from
+    file = plan.file
     try:
-        other = _recognised(plan)
-        if other is not None:
-            yield FileEnd(
-                file, "foreign" if other.foreign else "skipped", other.sentence, other.kind
-            )
-            return
-        for batch in read_batches(
-            file.path, place_of(earlier), redactor, opened=file.opened, links=plan.links
-        ):
-            mark = mark_in(earlier.note) if earlier is not None else None
-            if redactor is None and mark is not None and not mark.is_by_hand:
-                # A secret that came in by oversight would have to be redacted by hand.
-                yield FileEnd(file, "failed", REDACTED_BEFORE)
-                return
-            if row is not None and row.first_import_file_no != row.import_file_no:
-                reason = "it was a hard link and is a file of its own now"
-                yield FileEnd(file, "changed", f"{reason}; copy it to a new name and import that")
-                return
-            yield BatchRead(file, batch)
-        yield FileEnd(file)
+        with file.hold() as open_at:
+            yield from _read_held(plan, redactor, open_at)
     except PrefixChanged as error:
         advice = (
             "the imported content is kept; to have the new content too, "
@@ -129,3 +112,41 @@ def _read_file(plan: FilePlan, redactor: Redactor | None) -> Iterator[BatchRead 
         yield FileEnd(file, "failed", str(error))
     except OSError as error:
         yield FileEnd(file, "failed", f"it cannot be read: {error.strerror or error}")
+
+
+def _read_held(
+    plan: FilePlan, redactor: Redactor | None, open_at: Opener
+) -> Iterator[BatchRead | FileEnd]:
+    """Read a file that stays open meanwhile, so that all of its parts are of one file."""
+    file, row = plan.file, plan.known
+    earlier = plan.known or plan.renamed_from
+    other = _recognised(plan, open_at)
+    if other is not None:
+        yield FileEnd(file, "foreign" if other.foreign else "skipped", other.sentence, other.kind)
+        return
+    for batch in read_batches(
+        file.path, place_of(earlier), redactor, opened=open_at, links=plan.links
+    ):
+        mark = mark_in(earlier.note) if earlier is not None else None
+        if redactor is None and mark is not None and not mark.is_by_hand:
+            # A secret that came in by oversight would have to be redacted by hand.
+            yield FileEnd(file, "failed", REDACTED_BEFORE)
+            return
+        if row is not None and row.first_import_file_no != row.import_file_no:
+            reason = "it was a hard link and is a file of its own now"
+            yield FileEnd(file, "changed", f"{reason}; copy it to a new name and import that")
+            return
+        yield BatchRead(file, batch)
+    if _was_replaced(file):
+        yield FileEnd(file, "failed", "another file took its place while it was read; import again")
+        return
+    yield FileEnd(file)
+
+
+def _was_replaced(file: SourceFile) -> bool:
+    """Return whether another file has the path now. One that was renamed is followed later."""
+    try:
+        found = Path(file.path).lstat()
+    except OSError:
+        return False
+    return file.opened is None and file.inode != f"{found.st_dev}:{found.st_ino}"

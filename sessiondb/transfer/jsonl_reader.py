@@ -17,6 +17,7 @@ Runs in worker threads. Holds no lock and knows no database.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -33,6 +34,7 @@ from sessiondb.json_text import DamagedLine, decode_object, leading_fields, stor
 from sessiondb.limits import (
     ENTRY_BYTES_MAX,
     ENTRY_VALUES_MAX,
+    HOLE_BYTES_MAX,
     IMPORT_BATCH_BYTES,
     IMPORT_BATCH_ENTRIES,
     KIB,
@@ -171,7 +173,23 @@ def open_transcript(path: str, *, at: int = 0, packed: bool = False) -> Iterator
     With `packed` its bytes are those on the disk, whatever its name is.
 
     Raises:
-        UnreadableFile: not a regular file, or compressed while the extra `zstd` is missing.
+        UnreadableFile: not a regular file, mostly holes, or compressed while the extra `zstd` is
+            missing.
+        OSError: it has vanished, or may not be read.
+    """
+    with held_open(path, packed=packed) as open_at, open_at(at) as stream:
+        yield stream
+
+
+@contextmanager
+def held_open(path: str, *, packed: bool = False, inode: str | None = None) -> Iterator[Opener]:
+    """Open a file once, and return what reads it from a byte on, as often as wanted, one at a time.
+
+    `inode` is that of the file which was listed at the path. All that is read is of one file, up
+    to the size that it has now, whatever takes its name meanwhile.
+
+    Raises:
+        UnreadableFile: as `open_transcript`, or another file is at the path now.
         OSError: it has vanished, or may not be read.
     """
     # O_NONBLOCK: opening a named pipe must not block. The pipe is refused below, like everything
@@ -183,14 +201,45 @@ def open_transcript(path: str, *, at: int = 0, packed: bool = False) -> Iterator
         os.close(descriptor)
         raise UnreadableFile("not a regular file; it was left alone")
     with os.fdopen(descriptor, "rb", buffering=0) as file:
-        if packed or not path.endswith(".zst"):
-            file.seek(at)
-            yield _Bounded(file, found.st_size - at)
+        if inode not in (None, f"{found.st_dev}:{found.st_ino}"):
+            raise UnreadableFile("another file took its place while the import ran; import again")
+        _refuse_holes(descriptor, found.st_size)
+
+        @contextmanager
+        def open_at(at: int) -> Iterator[Stream]:
+            if packed or not path.endswith(".zst"):
+                file.seek(at)
+                yield _Bounded(file, found.st_size - at)
+                return
+            file.seek(0)
+            with unpacked(_Bounded(file, found.st_size), found.st_size) as stream:
+                while at and (skipped := stream.read(min(at, BLOCK_BYTES))):
+                    at -= len(skipped)
+                yield stream
+
+        yield open_at
+
+
+def _refuse_holes(descriptor: int, size: int) -> None:
+    """Refuse a file with large holes: they would be stored as the zeros that they are read as."""
+    at = holes = 0
+    while at < size and holes <= HOLE_BYTES_MAX:
+        begin = os.lseek(descriptor, at, os.SEEK_HOLE)
+        if begin >= size:
             return
-        with unpacked(_Bounded(file, found.st_size), found.st_size) as stream:
-            while at and (skipped := stream.read(min(at, BLOCK_BYTES))):
-                at -= len(skipped)
-            yield stream
+        try:
+            at = os.lseek(descriptor, begin, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            at = size  # nothing but the hole is left
+        holes += at - begin
+    if holes > HOLE_BYTES_MAX:
+        raise UnreadableFile(
+            f"a sparse file: of its {size:,} bytes at least {holes:,} were never written, and "
+            "nothing of it was imported. Restore it from a backup, or import a copy of the part "
+            "that was written"
+        )
 
 
 class _Bounded:
