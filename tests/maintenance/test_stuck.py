@@ -423,7 +423,11 @@ async def sent(_reply: sessiondb.Reply) -> None:
 
 
 async def _nothing_pending(db: DB) -> bool:
-    return {one.target async for one in db.replies("pending")} == {"rated:1"}
+    """Tell whether all was sent but what the file began with: none is in the middle, either."""
+    pending = {one.target async for one in db.replies("pending")}
+    return pending == {"rated:1"} and [one.target async for one in db.replies("sending")] == [
+        "slow:1"
+    ]
 
 
 async def test_channels_that_wait_for_long_are_shown_with_the_end_of_it(db: DB) -> None:

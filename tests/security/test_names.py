@@ -182,6 +182,7 @@ def test_no_name_in_an_index_leads_an_import_out_of_its_folder(tmp_path: Path) -
             "s-1.jsonl": "imported",
             "sessions.json": "imported",
             "linked.jsonl": "failed",
+            "outside.jsonl": "failed",  # a row of the index leads there
             "pipe.jsonl": "skipped",
         }
         assert [info.session_id for info in db.sessions()] == ["s-1"]

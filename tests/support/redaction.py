@@ -19,15 +19,16 @@ from sessiondb.transfer.redaction import Redactor
 EXAMPLES_MAX = int(os.environ.get("SESSIONDB_REDACTION_EXAMPLES", "40"))
 
 
-_random = random.Random(20261120)
-
-
 ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghjkmnpqrstuvwxyz23456789"
 
 
 def made(prefix: str, count: int, alphabet: str = ALPHABET) -> str:
-    """Return the shape of a secret: a prefix, and random characters with a digit among them."""
-    return prefix + "".join(_random.choices(alphabet, k=count - 1)) + "7"
+    """Return the shape of a secret: a prefix, and random characters with a digit among them.
+
+    The same each time, whichever tests ran before: a rule may pass over one with a word in it.
+    """
+    drawn = random.Random(f"{prefix} {count}").choices(alphabet, k=count - 1)
+    return prefix + "".join(drawn) + "7"
 
 
 def key_block(kind: str = "RSA PRIVATE KEY") -> str:
@@ -124,13 +125,15 @@ _PART = re.compile(r"<(?:(?P<kind>[a-z0-9]+):(?P<count>\d+)|(?P<word>uuid|nl|das
 
 
 def _filled(template: str) -> str:
+    drawn = random.Random(template)  # another line changes nothing of this one
+
     def part(found: re.Match[str]) -> str:
         if found["kind"] is not None:
             alphabet = _ALPHABETS[found["kind"]]
-            made = "".join(_random.choices(alphabet, k=int(found["count"])))
+            made = "".join(drawn.choices(alphabet, k=int(found["count"])))
             # As a generated one does, it begins and ends in a letter or a digit, and has a digit.
             return "x" + made[1:-1] + "7" if found["kind"] == "word" else made
-        words = {"uuid": str(uuid.UUID(int=_random.getrandbits(128), version=4)), "nl": "\n"}
+        words = {"uuid": str(uuid.UUID(int=drawn.getrandbits(128), version=4)), "nl": "\n"}
         return words.get(found["word"], "-----")
 
     return _PART.sub(part, template)

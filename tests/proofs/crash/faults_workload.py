@@ -42,6 +42,7 @@ import apsw
 
 import sessiondb
 import sessiondb.sync
+from sessiondb.clock import iso_from_ms, now_ms
 from sessiondb.errors import CompactionRefused, SessionDBError, StoreDamaged, outcome_of
 from sessiondb.gateway.recovery import ResumePolicy
 from sessiondb.gateway.running_turn import Answer, LaneSettings, Turn
@@ -99,13 +100,15 @@ def make_template(folder: Path) -> Path:
             ),
             (month_ago, month_ago),
         )
+    # The retention of `_gc` is not to take it away: it goes by the times of the entries.
+    now = iso_from_ms(now_ms())
     lines = [
         json.dumps(
             {
                 "type": "session",
                 "version": 3,
                 "id": "imported",
-                "timestamp": "2026-01-01T00:00:00.000Z",
+                "timestamp": now,
                 "cwd": "/x",
             }
         )
@@ -116,7 +119,7 @@ def make_template(folder: Path) -> Path:
                 "type": "message",
                 "id": f"m{at}",
                 "parentId": f"m{at - 1}" if at else None,
-                "timestamp": "2026-01-01T00:00:01.000Z",
+                "timestamp": now,
                 "message": marked(f"import {at}", "z" * 200),
             }
         )
@@ -539,6 +542,14 @@ class Run:
         What is retried succeeds, what was accepted is answered, what was answered is
         sent.
         """
+        # A write comes first: it opens a failed connection again. Until then reads are refused,
+        # if all connections had failed and the last one that closed took the -wal away.
+        proof = Call("append", ("proof",), self._prove, insists=True)
+        self.calls.append(proof)
+        await self.attempt(proof, self.tries_well)
+        if not proof.acknowledged:
+            self.wrong("after the fault nothing can be appended")
+            return
         for call in self.calls:
             if call.insists and not call.acknowledged and not call.final:
                 await self.attempt(call, self.tries_well)
@@ -547,12 +558,6 @@ class Run:
                         f"{call.op} {call.marks[:1]} never succeeded on a healthy disk: "
                         f"{dict(self.errors)}"
                     )
-        proof = Call("append", ("proof",), self._prove, insists=True)
-        self.calls.append(proof)
-        await self.attempt(proof, self.tries_well)
-        if not proof.acknowledged:
-            self.wrong("after the fault nothing can be appended")
-            return
         while True:
             seen = self.db.backend.change_count
             try:
