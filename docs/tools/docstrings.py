@@ -41,8 +41,8 @@ class Docstrings(griffe.Extension):
         """Put the fields of a record into a table behind its docstring."""
         if Path(str(cls.module.filepath)).suffix == ".pyi":
             return  # sessiondb/statements.pyi: at run time there is no such module
-        if cls.module.path.startswith("sessiondb.adapters."):
-            return  # they have no records, and their frameworks may be missing
+        if cls.module.path.startswith(("sessiondb.adapters.", "sessiondb.cli.")):
+            return  # they have no page, and what they are drawn with may be missing
         fields = [
             member
             for name, member in cls.members.items()
