@@ -121,13 +121,14 @@ class Person:
     def complaints(self) -> list[str]:
         """Return what the browser's console has against the page.
 
-        That a gateway was away is no complaint.
+        That a gateway was away is no complaint, or that it closed an idle connection meanwhile.
         """
         return [
             line["message"]
             for line in self.browser.get_log("browser")
             if line["level"] == "SEVERE"
             and "ERR_CONNECTION" not in line["message"]
+            and "ERR_EMPTY_RESPONSE" not in line["message"]
             and "WebSocket" not in line["message"]
         ]
 

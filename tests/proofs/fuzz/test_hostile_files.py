@@ -197,7 +197,7 @@ CHANGES: dict[str, tuple[Callable[[Path], Any], set[str]]] = {
     "is emptied": (lambda path: os.truncate(path, 0), {"imported"}),
     "is replaced": (
         lambda path: (path.unlink(), path.write_bytes(transcript(1, "other"))),
-        {"imported"},
+        {"imported", "failed"},  # a new file may get the inode of the old one
     ),
 }
 
