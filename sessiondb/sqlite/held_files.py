@@ -33,12 +33,16 @@ FileId = tuple[int, int] | None
 
 
 class HeldFiles:
-    """The files that a connection has open."""
+    """The files that a connection has open, or had open until it failed."""
 
-    __slots__ = ("_held", "_modified_ns", "path")
+    __slots__ = ("_held", "_modified_ns", "is_closed", "path")
 
-    def __init__(self, path: str, held: tuple[tuple[str, FileId], ...]) -> None:
+    def __init__(
+        self, path: str, held: tuple[tuple[str, FileId], ...], *, is_closed: bool = False
+    ) -> None:
         self.path = path
+        self.is_closed = is_closed
+        """The connection failed, and was closed. It will be opened again."""
         self._held = held
         self._modified_ns = -1
         """When the database was written last, as of the last look that found all as it was."""
@@ -65,6 +69,10 @@ class HeldFiles:
     def without_wal(self) -> Self:
         """Return the same database alone."""
         return type(self)(self.path, self._held[:1])
+
+    def closed(self) -> Self:
+        """Return the same files, without the connection that had them open."""
+        return type(self)(self.path, self._held, is_closed=True)
 
     def changed(self) -> str | None:
         """Return the first name that names another file now, or none. None: all are the same."""
@@ -97,6 +105,16 @@ class HeldFiles:
             StoreFailed: names the file. `effect` says what the operation did.
         """
         name = self.changed()
+        if name is not None:
+            raise changed_while_open(name, op, effect)
+
+    def refuse_others(self, op: str, effect: str) -> None:
+        """Refuse a new connection, unless it is to the database that was open.
+
+        Raises:
+            StoreFailed: names the file. `effect` says what the operation did.
+        """
+        name = self.changed_since_closed()
         if name is not None:
             raise changed_while_open(name, op, effect)
 

@@ -312,8 +312,19 @@ class _Reader:
         """Refuse to read files that are not those of their names any more.
 
         Before it connects as well: a connection would make a new -wal where one is missing.
+
+        While the writer's connection has failed, the -wal and the -shm may go in good order: with
+        the last connection that closes. The next write may come late, and reads do not wait for
+        it. Once they have gone each read connects anew, until the writer has: a connection from
+        before may be to a -wal that has no name any more.
         """
-        self.readers.files().refuse_changed(request.op, "Nothing was read.")
+        files = self.readers.files()
+        if files.is_closed and files.changed() is not None:
+            if self.connection is not None:
+                self._close()
+            files.refuse_others(request.op, "Nothing was read.")
+        else:
+            files.refuse_changed(request.op, "Nothing was read.")
 
     def _close(self) -> None:
         connection, self.connection = self.connection, None

@@ -311,6 +311,7 @@ class WriteConnection:
         log.error("%s: %s. The connection is opened again", self.path, error)
         self._on_loss(error)
         self.files.spare_others(self.live)
+        self.files = self.files.closed()  # before the -wal may go with the connection
         close_quietly(self.live)
         self.live = None
         self.error = str(error)

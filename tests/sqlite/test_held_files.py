@@ -214,6 +214,39 @@ async def test_after_an_io_error_a_database_that_others_closed_is_opened_again(
         assert [await count(backend, name) for name in ("before", "after")] == [1, 1]
 
 
+async def test_after_an_io_error_reads_wait_for_no_write(tmp_db: Path) -> None:
+    """The last connection that closes takes the -wal along. Nobody has moved anything."""
+
+    def fail(tx: Any) -> None:
+        raise apsw.IOError("a cable")
+
+    def fail_to_read(tx: Any) -> None:
+        tx.failure = apsw.IOError("a cable")
+        raise tx.failure
+
+    async with opened(tmp_db, limits=Limits(readers=1)) as backend:
+        await backend.write(insert("before"), op="append")
+        with other_process(OTHER, tmp_db) as child:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            assert child.stdout.readline() == "open\n"
+            with pytest.raises(StoreFailed, match="a cable"):
+                await backend.write(fail, op="append")
+            assert await count(backend, "before") == 1
+            with pytest.raises(apsw.IOError, match="a cable"):
+                await backend.read(fail_to_read, op="count")
+            for line, answer in (("theirs", "written"), ("close", "closed")):
+                child.stdin.write(f"{line}\n")
+                child.stdin.flush()
+                assert child.stdout.readline() == f"{answer}\n"
+        assert not beside(tmp_db, "-wal").exists()
+        for _ in range(2):
+            assert [await count(backend, name) for name in ("before", "theirs")] == [1, 1]
+        assert not backend.stats()["writer"]["connected"]
+        await backend.write(insert("after"), op="append")
+        assert [await count(backend, name) for name in ("before", "theirs", "after")] == [1] * 3
+
+
 async def test_a_release_that_has_the_file_open_stops_when_a_newer_one_migrates_it(
     tmp_db: Path,
 ) -> None:

@@ -542,8 +542,8 @@ class Run:
         What is retried succeeds, what was accepted is answered, what was answered is
         sent.
         """
-        # A write comes first: it opens a failed connection again. Until then reads are refused,
-        # if all connections had failed and the last one that closed took the -wal away.
+        # A write comes first: what insists has to succeed once the disk is well, and not before
+        # a failed connection was opened again.
         proof = Call("append", ("proof",), self._prove, insists=True)
         self.calls.append(proof)
         await self.attempt(proof, self.tries_well)
