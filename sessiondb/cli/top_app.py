@@ -6,6 +6,7 @@ as a line, and the next one is tried. All text comes escaped, and is never taken
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -57,9 +58,9 @@ class Live(Screen[None]):
         else:
             self.app.call_from_thread(draw)
 
+    @abstractmethod
     def read(self) -> Callable[[], None]:
         """Read what is shown, on a thread. Return what draws it."""
-        raise NotImplementedError
 
     def trouble(self, text: str) -> None:
         """Show that a look has failed."""
