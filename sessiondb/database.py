@@ -1168,6 +1168,7 @@ class SessionDB:
         *,
         dry_run: bool = False,
         final: bool = False,
+        compare: bool = True,
         progress: Progress | None = None,
         redactor: Redactor | None = None,
     ) -> MigrationReport:
@@ -1177,16 +1178,18 @@ class SessionDB:
         of all other files by kind. Durable on return. May be interrupted, and repeated beside
         a running gateway: what was imported and found equal is not done again. A `final` run is
         for a stopped gateway. It compares everything again, and its `problems` say what still
-        runs or writes there. Nothing is written in the home.
+        runs or writes there. Nothing is written in the home. With `compare=False` a run only
+        imports, and the next one that compares takes up what has changed since.
 
         Raises:
-            InvalidInput: this is no home of OpenClaw.
+            InvalidInput: this is no home of OpenClaw, or a final run is to compare nothing.
         """
         return await migrating.migrate(
             self.backend,
             home,
             dry_run=dry_run,
             final=final,
+            compare=compare,
             progress=progress,
             redactor=redactor,
             protect=self._own_files(),

@@ -17,6 +17,8 @@
     history.py    epochs, diff, undo, reset, branch, fork
     transfer.py   import, export, append
     migrate.py    migrate
+    follow.py     follow: a copy of a live home of OpenClaw
+    mcp.py        mcp. mcp_tools.py has what an agent can do, with the library `mcp`
     backups.py    backup, restore-backup
     query.py      query: the reader's own SQL
     metrics.py    metrics
@@ -29,10 +31,10 @@
 
 Commands that read open the file read-only and hold no snapshot while they print, so a slow
 terminal or a pager never keeps a gateway's WAL from being reset. Text from the database is
-escaped before it reaches a terminal. The commands that write are `import`, `migrate`, `append`,
-`gc`, `unarchive`, `pin`, `unpin`, `doctor --fix`, `delete`, `redact`, `restore-backup`, `undo`,
-`reset`, `branch`, `fork`, `search --build`, and an operator's decisions about what a gateway
-left behind.
+escaped before it reaches a terminal. The commands that write are `import`, `migrate`, `follow`,
+`append`, `gc`, `unarchive`, `pin`, `unpin`, `doctor --fix`, `delete`, `redact`, `restore-backup`,
+`undo`, `reset`, `branch`, `fork`, `search --build`, and an operator's decisions about what a
+gateway left behind.
 """
 
 from __future__ import annotations
@@ -80,8 +82,12 @@ TASKS = {
     "Move in and out": {
         "import": LazyCommand("transfer", "Import transcripts of pi and OpenClaw.", "import_"),
         "migrate": LazyCommand("migrate", "Move a home of OpenClaw in, with a receipt."),
+        "follow": LazyCommand("follow", "Keep a copy of a live home of OpenClaw."),
         "export": LazyCommand("transfer", "Write transcripts back as files, byte for byte."),
         "append": LazyCommand("transfer", "Append JSON lines from standard input."),
+    },
+    "For other programs": {
+        "mcp": LazyCommand("mcp", "Let an agent search and read, over MCP."),
     },
     "Back up": {
         "backup": LazyCommand("backups", "Back up a database in use, and verify the backup."),

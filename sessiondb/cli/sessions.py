@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from sessiondb import clock
+from sessiondb.errors import InvalidInput
 from sessiondb.maintenance import session_list
 from sessiondb.maintenance.session_list import Choice, Listed, Sort, Wanted
 
@@ -40,11 +41,21 @@ _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 def span_s(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
     """Return a length of time in seconds. The callback of an option."""
-    if text is None:
-        return None
+    try:
+        return None if text is None else span_in_s(text)
+    except InvalidInput as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def span_in_s(text: str) -> float:
+    """Return a length of time in seconds.
+
+    Raises:
+        InvalidInput: it is none.
+    """
     found = _SPAN.fullmatch(text.strip())
     if found is None:
-        raise click.BadParameter(
+        raise InvalidInput(
             f"{text!r} is not a length of time. Give a number with its unit, such as 30m, 2h or 7d"
         )
     return float(found[1]) * _SECONDS[found[2]]

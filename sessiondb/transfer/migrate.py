@@ -49,6 +49,7 @@ async def migrate(
     *,
     dry_run: bool = False,
     final: bool = False,
+    compare: bool = True,
     progress: Progress | None = None,
     redactor: Redactor | None = None,
     protect: Sequence[str] = (),
@@ -56,19 +57,22 @@ async def migrate(
 ) -> MigrationReport:
     """Import a home of OpenClaw. Durable on return. May be interrupted and repeated.
 
-    A `final` run compares every transcript again, and asks whether the home is at rest.
+    A `final` run compares every transcript again, and asks whether the home is at rest. Without
+    `compare` none is compared, and a later run compares what has changed since.
 
     Raises:
-        InvalidInput: this is no home of OpenClaw.
+        InvalidInput: this is no home of OpenClaw, or the run is final and compares nothing.
     """
+    if final and not compare:
+        raise InvalidInput("the final run compares all of a home; leave out compare=False")
     await threads.run(_check_home, home)
     rest = await threads.run(AtRest, home, protect) if final else None
     imported = await import_path(
         backend,
         home,
         dry_run=dry_run,
-        verify=True,
-        verdicts="renew" if final else "use",
+        verify=compare,
+        verdicts="none" if not compare else "renew" if final else "use",
         keep_replaced=True,
         progress=progress,
         redactor=redactor,
