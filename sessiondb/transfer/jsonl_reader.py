@@ -61,8 +61,8 @@ UNPACKED_BYTES_MAX: Final = 4 * 1024 * MIB
 UNPACKED_BYTES_FREE: Final = 16 * MIB
 UNPACKED_RATIO_MAX: Final = 200
 VERSION_MAX: Final = 4
-# So much of a damaged line of too many values is looked at for its id and parent. Every known
-# program writes these first.
+# So much of a line above a limit is looked at for its id and parent. Every known program writes
+# these first.
 _LEADING_BYTES: Final = 4 * KIB
 
 BOM: Final = b"\xef\xbb\xbf"
@@ -486,11 +486,9 @@ class _Reader:
             yield from self._kept(BOM, "a byte order mark", "blank")
             raw = raw[len(BOM) :]
         if not fits:
-            yield from self._kept(
-                raw,
-                f"longer than {ENTRY_BYTES_MAX:,} bytes, the most that an entry may have",
-                "damaged",
-            )
+            reason = f"longer than {ENTRY_BYTES_MAX:,} bytes, the most that an entry may have"
+            links = _leading_link(raw) if begins else {}
+            yield from self._damaged(raw, reason, links)
         elif not raw.strip(_BLANK):
             yield from self._kept(raw, "blank", "blank")
         else:
@@ -513,11 +511,7 @@ class _Reader:
         except (DamagedLine, UnicodeDecodeError, RecursionError) as error:
             reason = _reason(not_utf8 or error)
             reason = reason if whole else f"torn: the file ends inside this line ({reason})"
-            links = link_of(raw) if whole else {}
-            self.links |= links
-            for kept, piece in self._kept(raw, reason, "damaged", stored=stored):
-                kept.links, links = links, {}
-                yield kept, piece
+            yield from self._damaged(raw, reason, link_of(raw) if whole else {}, stored=stored)
             return
         if not_utf8 is None:
             yield draft, raw
@@ -554,6 +548,15 @@ class _Reader:
         if draft.first_kept_id in self.links:
             draft.first_kept_gap = _gap_at(draft.first_kept_id, self.links)
 
+    def _damaged(
+        self, raw: bytes, reason: str, links: Links, *, stored: bytes | None = None
+    ) -> Iterator[tuple[Kept, bytes]]:
+        """Keep a line that is no entry, or a part of one, with its links."""
+        self.links |= links
+        for kept, piece in self._kept(raw, reason, "damaged", stored=stored):
+            kept.links, links = links, {}
+            yield kept, piece
+
     def _kept(
         self, raw: bytes, reason: str, severity: Severity, *, stored: bytes | None = None
     ) -> Iterator[tuple[Kept, bytes]]:
@@ -577,15 +580,27 @@ class _Reader:
 
 def link_of(line: bytes) -> Links:
     """Return the id of a line that is no entry, with its parent, if both can be read."""
-    fields: Any
+    # Decoded, a line of too many values would take 25 times its size.
+    values = sum(line.count(mark) for mark in (b"[", b"{", b","))
+    if len(line) >= ENTRY_BYTES_MAX or values > ENTRY_VALUES_MAX:
+        return _leading_link(line)
     try:
-        # Decoded, a line of too many values would take 25 times its size.
-        if sum(line.count(mark) for mark in (b"[", b"{", b",")) > ENTRY_VALUES_MAX:
-            fields = leading_fields(line[:_LEADING_BYTES].decode(errors="replace"))
-        else:
-            fields = json.loads(line.decode(errors="replace"))
-    except (ValueError, RecursionError):
+        return _link_in(json.loads(line.decode(errors="replace")))
+    except RecursionError:
+        return _leading_link(line)
+    except ValueError:
         return {}
+
+
+def _leading_link(line: bytes) -> Links:
+    """Return the link with which a line begins, whatever follows it."""
+    try:
+        return _link_in(leading_fields(line[:_LEADING_BYTES].decode(errors="replace")))
+    except ValueError:
+        return {}
+
+
+def _link_in(fields: Any) -> Links:
     entry_id = id_or_none(fields.get("id")) if isinstance(fields, dict) else None
     return {entry_id: id_or_none(fields.get("parentId"))} if entry_id is not None else {}
 

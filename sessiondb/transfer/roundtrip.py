@@ -192,11 +192,21 @@ def _of_sdk(value: dict[str, Any]) -> dict[str, Any]:
 
 def _damaged(line: bytes) -> dict[str, Any] | None:
     """Return the link of a line that is no entry."""
-    with contextlib.suppress(ValueError, RecursionError):
-        value = json.loads(line.decode(errors="replace"))
+    text = line.decode(errors="replace")
+    with contextlib.suppress(ValueError):
+        try:
+            value = json.loads(text)
+        except RecursionError:
+            value = json.loads(_before_nested(text))
         if isinstance(value, dict) and _id(value.get("id")) is not None:
             return {"type": None, "id": value["id"], "parentId": value.get("parentId")}
     return None
+
+
+def _before_nested(text: str) -> str:
+    """Return an object up to the first field that is a list or an object, which is too deep."""
+    begins = next(at for at, mark in enumerate(text) if mark in "[{" and at > 0)
+    return text[:begins].rpartition(",")[0] + "}"
 
 
 def _id(value: Any) -> str | None:

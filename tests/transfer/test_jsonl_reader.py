@@ -250,6 +250,12 @@ DAMAGED = {
     "too deep": (
         b'{"type":"custom","id":"p","parentId":"m1","data":' + b"[" * 600 + b"]" * 600 + b"}\n"
     ),
+    "too deep for Python": (
+        b'{"type":"custom","id":"p","parentId":"m1","data":'
+        + b"[" * 200_000
+        + b"]" * 200_000
+        + b"}\n"
+    ),
 }
 
 
@@ -314,14 +320,24 @@ async def test_a_session_of_version_1_keeps_entries_when_it_is_compacted(tmp_pat
 
 
 @one_loop
-async def test_a_line_above_the_limit_is_kept_in_pieces(
+async def test_a_line_above_the_limit_is_kept_in_pieces_and_cuts_no_history_off(
     tmp_path: Path,
 ) -> None:
-    long = b'{"type":"custom","data":"' + b"x" * (ENTRY_BYTES_MAX + 3 * MIB + 17) + b'"}'
-    receipt, messages = await round_trip(tmp_path, b"\n".join([HEAD, GOOD, long, NEXT, b""]))
-    assert receipt.damaged == 1
+    """What follows it comes in the same import, and in one after that."""
+    text = b"x" * (ENTRY_BYTES_MAX + 3 * MIB + 17)
+    long = b'{"type":"custom","id":"p","parentId":"a","data":"' + text + b'"}'
+    after = message("c", "p", "second").encode()
+    receipt, messages = await round_trip(tmp_path, b"\n".join([HEAD, GOOD, long, after, b""]))
+    assert (receipt.damaged, receipt.verified) == (1, True)
     assert "longer than" in receipt.quarantined[0].reason
     assert [entry["content"] for entry in messages] == ["first", "second"]
+    source = tmp_path / "in" / receipt.name
+    with source.open("ab") as file:
+        file.write(message("d", "p", "third").encode() + b"\n")
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        await db.import_path(source)
+        context = await (await db.session_by_id(receipt.session_id)).context()
+    assert [entry["content"] for entry in context.messages] == ["first", "third"]
 
 
 lines = st.lists(

@@ -134,6 +134,15 @@ FOUND: dict[str, tuple[bytes, list[str]]] = {
         ),
         ["S", "one", "three"],
     ),
+    "a line that Python cannot decode, for it has 100,000 levels": (
+        lines(
+            header(),
+            message("a", None, "one"),
+            entry("custom", "p", "a", data=0).replace("0}", "[" * 100_000 + "]" * 100_000 + "}"),
+            message("b", "p", "two"),
+        ),
+        ["one", "two"],
+    ),
 }
 
 

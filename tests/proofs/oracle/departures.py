@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sessiondb.limits import ENTRY_BYTES_MAX, ENTRY_VALUES_MAX
+
 from .transcripts import Transcript
 
 
@@ -21,14 +23,13 @@ class Departure:
     by: str
     reason: str
     lines: tuple[Any, ...]
-    """Objects, or bytes as they are."""
+    """Objects, bytes as they are, or functions that make a large object."""
 
     @property
     def transcript(self) -> Transcript:
         """The example as a file."""
-        lines = [
-            line if isinstance(line, bytes) else json.dumps(line).encode() for line in self.lines
-        ]
+        made = [line() if callable(line) else line for line in self.lines]
+        lines = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in made]
         content = b"".join(line + b"\n" for line in lines)
         return Transcript(f"{self.name}.jsonl", self.by, content, frozenset())
 
@@ -63,6 +64,10 @@ def _nested(levels: int) -> Any:
     for _ in range(levels):
         value = [value]
     return value
+
+
+def _holding(value: Any) -> dict[str, Any]:
+    return _message("b", "a", content=[{"type": "x", "x": value}])
 
 
 _TIME: Final = "2026-09-01T10:00:00.000Z"
@@ -150,6 +155,18 @@ DEPARTURES: Final = (
         "pi",
         "An entry has at most 500 levels. A deeper one is kept as damaged, and named",
         (_header(), _FIRST, _message("b", "a", content=[{"type": "x", "x": _nested(600)}])),
+    ),
+    Departure(
+        "too-many-values",
+        "pi",
+        "An entry has at most a million values. One of more is kept as damaged, and named",
+        (_header(), _FIRST, lambda: _holding([0] * ENTRY_VALUES_MAX), _message("c", "b")),
+    ),
+    Departure(
+        "too-long",
+        "openclaw",
+        "An entry has at most 64 MiB. A longer one is kept as damaged, and named",
+        (_header(), _FIRST, lambda: _holding("x" * ENTRY_BYTES_MAX), _message("c", "b")),
     ),
     Departure(
         "compaction-without-time",
