@@ -73,8 +73,13 @@ async def compare_with_file(
             digest.update(part)
     try:
         content = await threads.run(_read, path, row.bytes, opened)
+    except FileNotFoundError:
+        return ["not verified: it was renamed or removed after it was imported; import again"]
     except (OpenError, PrefixChanged, UnreadableFile, OSError) as error:
         return [f"not verified: {error}"]
+    if await threads.run(_sha256, content) != row.sha256:
+        # OpenClaw writes a file anew now and then, beside this.
+        return ["not verified: it was rewritten after it was imported; import again"]
     if (mark := mark_in(row.note)) is not None:
         if redactor is None:
             return ["not verified: it was imported with --redact; verify with the same options"]
@@ -111,6 +116,10 @@ def _read(path: str, count: int, opened: Opener | None) -> bytes:
             parts.append(block)
             count -= len(block)
     return b"".join(parts)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _redacted(content: bytes, from_byte: int, redactor: Redactor) -> bytes:

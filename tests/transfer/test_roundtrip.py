@@ -13,7 +13,7 @@ import apsw
 import pytest
 
 import sessiondb
-from sessiondb.transfer import roundtrip
+from sessiondb.transfer import importer, roundtrip
 from tests.support.transfer import (
     by_name,
     round_trip,
@@ -51,6 +51,45 @@ async def test_verify_finds_what_was_changed_behind_its_back(tmp_path: Path) -> 
     assert "its export differs from the file" in files["one.jsonl"].notes
     assert "its context has 2 messages here and 3 in the file" in files["two.jsonl"].notes
     assert not report.ok
+
+
+async def test_a_file_that_changes_before_it_is_compared_is_said_to_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway goes on beside a migration: it rewrites a file, and renames another one."""
+    names = ("rewritten.jsonl", "renamed.jsonl", "grown.jsonl")
+    source = write(
+        tmp_path / "in", {name: transcript(3, f"s-{at}") for at, name in enumerate(names)}
+    )
+
+    def change(file: Path) -> None:
+        if file.name == "rewritten.jsonl":
+            file.write_bytes(transcript(4, "s-0", "other"))
+        elif file.name == "renamed.jsonl":
+            file.rename(file.with_name("renamed.jsonl.reset.2026-05-17T07-35-46.420Z"))
+        else:
+            file.write_bytes(transcript(4, "s-2"))
+
+    async def compare(backend: Any, path: str, *args: Any, **options: Any) -> list[str]:
+        change(Path(path))
+        return await roundtrip.compare_with_file(backend, path, *args, **options)
+
+    monkeypatch.setattr(importer, "compare_with_file", compare)
+    async with sessiondb.open(tmp_path / "one.db") as db:
+        report = await db.import_path(source, verify=True)
+    files = by_name(report)
+    assert not report.ok
+    assert {name: (files[name].verified, files[name].note) for name in names} == {
+        "rewritten.jsonl": (
+            False,
+            "not verified: it was rewritten after it was imported; import again",
+        ),
+        "renamed.jsonl": (
+            False,
+            "not verified: it was renamed or removed after it was imported; import again",
+        ),
+        "grown.jsonl": (True, ""),
+    }
 
 
 def said(
