@@ -290,12 +290,13 @@ CREATE TABLE import_file (
                     CONSTRAINT import_file_state_known
                     CHECK (state IN ('reading', 'done', 'changed')),
   note              TEXT,
-  content           BLOB,                       -- a whole index file. NULL: a transcript, because
-                                                -- its lines are entries
+  content           BLOB,                       -- a short index file. NULL: a long one, which is in
+                                                -- pieces, or a transcript, whose lines are entries
   head_seq          INTEGER,                    -- while early lines are placed: the entry that is
                                                 -- the head afterwards. 0: the root
   head_byte         INTEGER,                    -- while early lines wait: the one that is the head
-                                                -- once it is placed. NULL: none of them
+                                                -- once it is placed. NULL: none of them. Of a long
+                                                -- index: where the pieces that count begin
   cursor_id         TEXT,                       -- while early lines wait: the id that the next line
                                                 -- may name, and mean the head
   compared_sha256   TEXT                        -- the sha256 at which export and context were last
@@ -313,6 +314,9 @@ CREATE INDEX import_file_reading ON import_file (imported_at_ms) WHERE state = '
 -- An *early* line is an entry that stands before its parent in the file. It waits here, and
 -- becomes an entry when its parent is one, or at the end of the file. Its row stays: an
 -- export writes the entry here, and not where its number would put it.
+--
+-- A long index has its bytes here, in pieces of line 0. Each content of it has a range of 2^32
+-- byte offsets below 0, and its receipt says which range counts (head_byte).
 CREATE TABLE quarantine (
   import_file_no  INTEGER NOT NULL REFERENCES import_file (import_file_no),
   line            INTEGER NOT NULL,             -- 1-based

@@ -65,6 +65,10 @@ TAIL_REPLIES_MAX = 1_000
 IMPORT_BATCH_ENTRIES = 100
 IMPORT_BATCH_BYTES = 512 * KIB
 
+# Byte offsets that the pieces of one content of an imported index may have: far more than an
+# index has bytes.
+INDEX_RANGE_BYTES = 1 << 32
+
 # A power cut can leave a file with a hole of some pages at its end, and its zeros are kept as a
 # damaged line. A file with more in holes is refused, or it would be stored in its apparent size.
 HOLE_BYTES_MAX = 1 * MIB

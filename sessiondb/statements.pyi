@@ -532,7 +532,7 @@ class DeletionInNamespace(NamedTuple):
 
 
 class DeletionIndexes(NamedTuple):
-    """deletion.indexes: Return the imported index files whose text is kept."""
+    """deletion.indexes: Return the imported index files: their texts are kept."""
 
     path: str
 
@@ -791,12 +791,37 @@ class ImportFileDamagedLines(NamedTuple):
     lines: int
 
 
+ImportFileBeginIndex = ImportFileInsert  # import_file.begin_index
+
+
+class ImportFileIndex(NamedTuple):
+    """import_file.index: Return the receipt of an index without its content, and whether it has pieces that do not count."""
+
+    import_file_no: int
+    sha256: str | None
+    state: Literal["reading", "done", "changed"]
+    note: str | None
+    head_byte: int | None
+    has_leftovers: int
+
+
 class ImportFileIndexContent(NamedTuple):
-    """import_file.index_content: Return an index file as it was imported."""
+    """import_file.index_content: Return the content of an index that is not kept in pieces."""
 
     content: bytes | None
-    sha256: str | None
-    note: str | None
+
+
+class ImportFileIndexPieces(NamedTuple):
+    """import_file.index_pieces: Return the pieces of one content of an index, a page at a time."""
+
+    byte_offset: int
+    content: bytes
+
+
+class ImportFileCountPieces(NamedTuple):
+    """import_file.count_pieces: Count the pieces of one content of an index."""
+
+    pieces: int
 
 
 class ImportFileInFolder(NamedTuple):
@@ -827,7 +852,7 @@ class ImportFileFiles(NamedTuple):
 
 
 class ImportFileIndexes(NamedTuple):
-    """import_file.indexes: Return the imported index files, without their content."""
+    """import_file.indexes: Return the imported index files, without their content. Not those whose first import has not come to its end."""
 
     import_file_no: int
     path: str
@@ -1935,7 +1960,7 @@ class StatusRecentTurns(NamedTuple):
 
 
 class StatusCounts(NamedTuple):
-    """status.counts: Count what no index counts. Reads every session's row. Entries are what the sessions count."""
+    """status.counts: Count what no index counts. Reads every session's row. Entries are what the sessions count. The pieces of an imported index, below offset 0, are no lines."""
 
     sessions_ended: int
     keys: int
@@ -2810,14 +2835,16 @@ class VerifyPieces(NamedTuple):
 
 
 class VerifyIndex(NamedTuple):
-    """verify.index: Return an imported index file with its receipt."""
+    """verify.index: Return an imported index file with its receipt. A long one has its content in pieces."""
 
-    kind: Literal["live", "reset", "deleted", "bak", "checkpoint", "corrupt", "index", "pi"]
+    path: str
     size: int
     lines: int
     sha256: str | None
+    state: Literal["reading", "done", "changed"]
     note: str | None
     content: bytes | None
+    head_byte: int | None
 
 
 class VerifyInbox(NamedTuple):
@@ -3101,7 +3128,15 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["import_file.damaged_lines"], /, *, after_path: SqlValue, folder: SqlValue, limit: SqlValue) -> ImportFileDamagedLines | None: ...
     @overload
+    def first(self, statement: Literal["import_file.begin_index"], /, *, path: SqlValue, name: SqlValue, agent_id: SqlValue, inode: SqlValue, now_ms: SqlValue) -> ImportFileBeginIndex | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.index"], /, *, path: SqlValue) -> ImportFileIndex | None: ...
+    @overload
     def first(self, statement: Literal["import_file.index_content"], /, *, path: SqlValue) -> ImportFileIndexContent | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.index_pieces"], /, *, import_file_no: SqlValue, after_offset: SqlValue, end_offset: SqlValue, limit: SqlValue) -> ImportFileIndexPieces | None: ...
+    @overload
+    def first(self, statement: Literal["import_file.count_pieces"], /, *, import_file_no: SqlValue, first_offset: SqlValue, end_offset: SqlValue) -> ImportFileCountPieces | None: ...
     @overload
     def first(self, statement: Literal["import_file.in_folder"], /, *, folder: SqlValue) -> ImportFileInFolder | None: ...
     @overload
@@ -3745,7 +3780,15 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["import_file.damaged_lines"], /, *, after_path: SqlValue, folder: SqlValue, limit: SqlValue) -> ImportFileDamagedLines: ...
     @overload
+    def one(self, statement: Literal["import_file.begin_index"], /, *, path: SqlValue, name: SqlValue, agent_id: SqlValue, inode: SqlValue, now_ms: SqlValue) -> ImportFileBeginIndex: ...
+    @overload
+    def one(self, statement: Literal["import_file.index"], /, *, path: SqlValue) -> ImportFileIndex: ...
+    @overload
     def one(self, statement: Literal["import_file.index_content"], /, *, path: SqlValue) -> ImportFileIndexContent: ...
+    @overload
+    def one(self, statement: Literal["import_file.index_pieces"], /, *, import_file_no: SqlValue, after_offset: SqlValue, end_offset: SqlValue, limit: SqlValue) -> ImportFileIndexPieces: ...
+    @overload
+    def one(self, statement: Literal["import_file.count_pieces"], /, *, import_file_no: SqlValue, first_offset: SqlValue, end_offset: SqlValue) -> ImportFileCountPieces: ...
     @overload
     def one(self, statement: Literal["import_file.in_folder"], /, *, folder: SqlValue) -> ImportFileInFolder: ...
     @overload
@@ -4388,7 +4431,15 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["import_file.damaged_lines"], /, *, after_path: SqlValue, folder: SqlValue, limit: SqlValue) -> list[ImportFileDamagedLines]: ...
     @overload
+    def all(self, statement: Literal["import_file.begin_index"], /, *, path: SqlValue, name: SqlValue, agent_id: SqlValue, inode: SqlValue, now_ms: SqlValue) -> list[ImportFileBeginIndex]: ...
+    @overload
+    def all(self, statement: Literal["import_file.index"], /, *, path: SqlValue) -> list[ImportFileIndex]: ...
+    @overload
     def all(self, statement: Literal["import_file.index_content"], /, *, path: SqlValue) -> list[ImportFileIndexContent]: ...
+    @overload
+    def all(self, statement: Literal["import_file.index_pieces"], /, *, import_file_no: SqlValue, after_offset: SqlValue, end_offset: SqlValue, limit: SqlValue) -> list[ImportFileIndexPieces]: ...
+    @overload
+    def all(self, statement: Literal["import_file.count_pieces"], /, *, import_file_no: SqlValue, first_offset: SqlValue, end_offset: SqlValue) -> list[ImportFileCountPieces]: ...
     @overload
     def all(self, statement: Literal["import_file.in_folder"], /, *, folder: SqlValue) -> list[ImportFileInFolder]: ...
     @overload
@@ -4919,6 +4970,8 @@ class Reads(Protocol):
     @overload
     def page(self, statement: Literal["import_file.damaged_lines"], /, *, after_path: SqlValue, folder: SqlValue, limit: int, bytes_max: int = ...) -> Page[ImportFileDamagedLines]: ...
     @overload
+    def page(self, statement: Literal["import_file.index_pieces"], /, *, import_file_no: SqlValue, after_offset: SqlValue, end_offset: SqlValue, limit: int, bytes_max: int = ...) -> Page[ImportFileIndexPieces]: ...
+    @overload
     def page(self, statement: Literal["import_file.files"], /, *, after_no: SqlValue, session_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[ImportFileFiles]: ...
     @overload
     def page(self, statement: Literal["import_file.sessions_without_file"], /, *, after_no: SqlValue, session_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[ImportFileSessionsWithoutFile]: ...
@@ -5258,7 +5311,13 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["import_file.date_session"], /, *, created_at_ms: SqlValue, updated_at_ms: SqlValue, session_no: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["import_file.save_index"], /, *, path: SqlValue, name: SqlValue, agent_id: SqlValue, bytes: SqlValue, lines: SqlValue, entries: SqlValue, sha256: SqlValue, inode: SqlValue, now_ms: SqlValue, note: SqlValue, content: SqlValue) -> int: ...
+    def run(self, statement: Literal["import_file.save_index"], /, *, path: SqlValue, name: SqlValue, agent_id: SqlValue, bytes: SqlValue, lines: SqlValue, entries: SqlValue, sha256: SqlValue, inode: SqlValue, now_ms: SqlValue, note: SqlValue, content: SqlValue, head_byte: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["import_file.begin_index"], /, *, path: SqlValue, name: SqlValue, agent_id: SqlValue, inode: SqlValue, now_ms: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["import_file.end_index"], /, *, path: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["import_file.drop_piece"], /, *, path: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["inbox.accept"], /, *, channel: SqlValue, event_id: SqlValue, session_no: SqlValue, session_key: SqlValue, digest: SqlValue, edit_of: SqlValue, lane: SqlValue, by_person: SqlValue, now_ms: SqlValue, details: SqlValue, payload: SqlValue) -> int: ...
     @overload

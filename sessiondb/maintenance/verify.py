@@ -35,6 +35,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sessiondb.backend import Backend, ReadTx
@@ -44,8 +46,8 @@ from sessiondb.models import Finding, VerifyReport
 from sessiondb.transcript.paths import entry_number
 from sessiondb.waiter import sleep
 
-from . import verify_inbox, verify_receipts, verify_search, verify_steps
-from .verify_receipts import ReceiptWalk
+from . import verify_inbox, verify_search, verify_steps
+from .verify_receipts import IndexWalk, ReceiptWalk
 from .verify_session import SessionWalk
 from .verify_steps import (
     SessionFindings,
@@ -329,15 +331,8 @@ class Walk:
 
     def _content(self, row: statements.VerifyImportFiles) -> Steps:
         """Compare a receipt with what an export would write."""
-
-        def index(tx: ReadTx) -> None:
-            found = tx.first("verify.index", import_file_no=row.import_file_no)
-            fault = verify_receipts.index_fault(found) if found is not None else None
-            if fault is not None:
-                self.add("source", None, f"the receipt of {row.path} {fault}")
-
         if row.kind == "index":
-            yield index
+            yield from self._walk(None, partial(IndexWalk, row.import_file_no))
         elif row.import_file_no == row.first_import_file_no:
             yield from self._receipts(row.session_no, row.session_id, row.import_file_no)
 
@@ -354,9 +349,17 @@ class Walk:
 
     def _receipts(self, session_no: int | None, session_id: str | None, first_no: int) -> Steps:
         """Compare the receipts of one session, the first of which has the number `first_no`."""
+        yield from self._walk(session_id, partial(ReceiptWalk, session_no, first_no))
+
+    def _walk(
+        self,
+        session_id: str | None,
+        walk_with: Callable[[SessionFindings], ReceiptWalk | IndexWalk],
+    ) -> Steps:
+        """Walk over the bytes of a file, again if it was imported further meanwhile."""
         for _ in range(MOVES_MAX):
             findings = SessionFindings()
-            walk = ReceiptWalk(session_no, first_no, findings)
+            walk = walk_with(findings)
             yield from walk.steps()
             for check, what, severity in findings.found:
                 self.add(check, session_id, what, severity)

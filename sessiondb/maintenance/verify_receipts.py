@@ -9,6 +9,8 @@ as many bytes as it counts.
 Not comparable are a file that was imported with `--redact`, whose receipt has the hash of what
 is not stored, and one of which a salvage found only a part. Its hash is NULL, and its note says
 so. Their counts are compared all the same, where they are of what is stored.
+
+An index has no session. Its bytes are on its receipt, or are pieces.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from sessiondb.backend import ReadTx
-from sessiondb.limits import PAGE_ROWS
+from sessiondb.limits import INDEX_RANGE_BYTES, PAGE_ROWS
 from sessiondb.models import BEHIND_ENTRY, BYTES_OF_ENTRY, REDACTED, SALVAGED
 from sessiondb.transcript.paths import entry_number, seq_of
 
@@ -281,20 +283,80 @@ class ReceiptWalk:
         self._findings.add("source", f"the receipt of {receipt.path} {what}")
 
 
-def index_fault(row: statements.VerifyIndex) -> str | None:
-    """Return how the receipt of an imported index differs from its content, or None."""
-    if row.content is None:
-        return "has no content"
-    if (row.note or "").startswith(REDACTED) or _is_salvaged(row):
+class IndexWalk:
+    """The walk over the bytes of an imported index.
+
+    `moved` is True if it was imported anew meanwhile. Then the walk says nothing: make another.
+    """
+
+    def __init__(self, import_file_no: int, findings: SessionFindings) -> None:
+        self._import_file_no = import_file_no
+        self._findings = findings
+        self.moved = False
+        self._row: statements.VerifyIndex | None = None
+        self._seen = _nothing()
+        self._next_offset: int | None = None  # of its pieces. None: nothing is left to read
+        self._has_gap = False
+
+    def steps(self) -> Steps:
+        """Yield the steps."""
+        yield from single(self._begin)
+        while self._next_offset is not None:
+            yield self._page
+        if self._row is not None and not self.moved:
+            fault = self._fault(self._row)
+            if fault is not None:
+                self._findings.add("source", f"the receipt of {self._row.path} {fault}")
+
+    def _read_row(self, tx: ReadTx) -> statements.VerifyIndex | None:
+        return tx.first("verify.index", import_file_no=self._import_file_no)
+
+    def _begin(self, tx: ReadTx) -> None:
+        self._row = self._read_row(tx)
+        if self._row is not None:
+            self._seen.add(self._row.content or b"")
+            self._next_offset = self._row.head_byte
+
+    def _page(self, tx: ReadTx) -> None:
+        """Read a page of pieces, in the snapshot that says that they still count."""
+        row, next_offset = self._row, self._next_offset
+        assert row is not None, "it has pieces"
+        assert row.head_byte is not None, "it has pieces"
+        assert next_offset is not None, "there is more to read"
+        self._next_offset = None
+        if self._read_row(tx) != row:
+            self.moved = True
+            return
+        for piece in tx.page(
+            "import_file.index_pieces",
+            import_file_no=self._import_file_no,
+            after_offset=next_offset - 1,
+            end_offset=row.head_byte + INDEX_RANGE_BYTES,
+            limit=PAGE_ROWS,
+        ).rows:
+            self._has_gap |= piece.byte_offset != row.head_byte + self._seen.size
+            self._seen.add(piece.content)
+            self._next_offset = piece.byte_offset + 1
+
+    def _fault(self, row: statements.VerifyIndex) -> str | None:
+        """Return how the receipt differs from its content, or None."""
+        seen = self._seen
+        if row.content is None and row.head_byte is None:
+            # The pieces of an index that is imported for the first time come before.
+            return "has no content" if row.state != "reading" else None
+        if _is_salvaged(row):
+            return None
+        if self._has_gap:
+            return "names pieces of its content that are not there"
+        if (row.note or "").startswith(REDACTED):
+            return None
+        if row.size != seen.size:
+            return f"counts {row.size} bytes, but its content has {seen.size}"
+        if row.sha256 != seen.digest.hexdigest():
+            return "has another hash than its content"
+        if row.lines != seen.line_ends:
+            return f"counts {row.lines} lines, but its content has {seen.line_ends}"
         return None
-    line_ends = row.content.count(b"\n")
-    if row.size != len(row.content):
-        return f"counts {row.size} bytes, but its content has {len(row.content)}"
-    if row.sha256 != hashlib.sha256(row.content).hexdigest():
-        return "has another hash than its content"
-    if row.lines != line_ends:
-        return f"counts {row.lines} lines, but its content has {line_ends}"
-    return None
 
 
 def _is_incomparable(receipt: statements.VerifyReceipts) -> bool:

@@ -10,7 +10,7 @@ from sessiondb.backend import Row
 from sessiondb.gateway import dead_letters, inbox, outbox
 from sessiondb.limits import SEQ_BITS, SEQ_MAX
 from sessiondb.maintenance import verify_inbox
-from sessiondb.maintenance.verify_receipts import ReceiptWalk, index_fault
+from sessiondb.maintenance.verify_receipts import IndexWalk, ReceiptWalk
 from sessiondb.maintenance.verify_steps import SessionFindings
 from sessiondb.models import SALVAGED
 from sessiondb.transcript import formats, registry
@@ -437,13 +437,14 @@ def _settle_receipt(work: Workspace, row: Row) -> None:
 
 def _is_changed(work: Workspace, row: Row) -> bool:
     """Tell whether an export would write something else than what was imported."""
-    index = work.first("verify.index", import_file_no=row.import_file_no)
-    if index is not None and index.kind == "index":
-        return index_fault(index) is not None
-    if row.import_file_no != row.first_import_file_no:
-        return False
     findings = SessionFindings()
-    walk = ReceiptWalk(row.session_no, row.import_file_no, findings)
+    walk: IndexWalk | ReceiptWalk
+    if work.first("verify.index", import_file_no=row.import_file_no) is not None:
+        walk = IndexWalk(row.import_file_no, findings)
+    elif row.import_file_no == row.first_import_file_no:
+        walk = ReceiptWalk(row.session_no, row.import_file_no, findings)
+    else:
+        return False
     work.verify(walk.steps())
     return bool(findings.found)
 

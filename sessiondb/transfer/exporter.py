@@ -53,6 +53,7 @@ from sessiondb.transcript.formats import PI
 from sessiondb.transcript.registry import FORMAT_FIELD, header_fields
 from sessiondb.words import ExportFormat, ExportStatus
 
+from . import index_content
 from .folder_scan import INDEX_NAME, agent_of, file_name, inodes_of, stem_of
 from .jsonl_reader import UnreadableFile, open_transcript
 from .jsonl_writer import appended_lines, imported_bytes, own_entries, shared_lines
@@ -427,7 +428,10 @@ async def _indexes(backend: Backend, names: dict[int, str]) -> list[tuple[str, b
     seen: set[str] = set()
     imported_keys: set[str] = set()
     for row in await backend.read(lambda tx: tx.all("import_file.indexes"), op="export.index"):
-        content = await backend.read(_index_content(row.path), op="export.index")
+        stored = await index_content.load(backend, row.path, op="export.index")
+        assert stored is not None, "a receipt stays"
+        assert stored.content is not None, "its first import has come to its end"
+        content = stored.content
         owner = {row.agent_id} if row.agent_id is not None else set()
         first_of_agent = bool(owner - seen)
         # One index may hold the keys of several agents, in whatever folder it is.
@@ -492,15 +496,6 @@ async def _for_openclaw(
         rows = partial(rows_in_home, content, agent, bindings, files, folder)
         found.append((name_in_home(name, agent, is_live=False), await threads.run(rows)))
     return found
-
-
-def _index_content(path: str) -> Callable[[ReadTx], bytes]:
-    def read(tx: ReadTx) -> bytes:
-        content = tx.one("import_file.index_content", path=path).content
-        assert content is not None, "an index is kept whole"
-        return content
-
-    return read
 
 
 async def _bindings(

@@ -1,29 +1,36 @@
 """The import of an OpenClaw index (`sessions.json`): its keys are bound, and the file is kept.
 
 Keys come first and the file last, in transactions of bounded size. So an import that dies in
-between binds the same keys again, which changes nothing.
+between binds the same keys again, which changes nothing. A long file is kept in pieces
+(`index_content`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from sessiondb import threads
-from sessiondb.backend import Tx
 from sessiondb.errors import SessionDBError
 from sessiondb.limits import IMPORT_BATCH_BYTES, IMPORT_BATCH_ENTRIES
 
+from . import index_content
 from .import_packs import REDACTED_BEFORE
 from .import_plan import known_files
 from .import_run import FATAL, FileState, ImportRun
-from .openclaw_index import Binding, Index, KeyPlan, Target, Targets, agent_in, plan_keys
+from .index_content import IndexReceipt, StoredIndex
+from .openclaw_index import (
+    Binding,
+    Index,
+    IndexEntry,
+    KeyPlan,
+    Target,
+    Targets,
+    agent_in,
+    plan_keys,
+)
 from .redaction import Mark, mark_in
-from .source import bind_keys, shortened, unbind_keys
-
-if TYPE_CHECKING:
-    from sessiondb import statements
+from .source import Overtaken, bind_keys, shortened, unbind_keys
 
 
 async def import_index(run: ImportRun, index: Index) -> None:
@@ -42,15 +49,13 @@ async def _import(run: ImportRun, index: Index, state: FileState) -> None:
         return
     state.damaged = int(index.note is not None)
     state.bytes, state.sha256 = index.size, index.sha256
-    before = await run.backend.read(
-        lambda tx: tx.first("import_file.index_content", path=index.file.path), op="import.index"
-    )
+    before = await index_content.load(run.backend, index.file.path, op="import.index")
     if run.redactor is None and before is not None and mark_in(before.note) is not None:
         if before.sha256 != index.sha256:
             state.status = "failed"
             state.notes.append(REDACTED_BEFORE)
             return
-        assert before.content is not None, "an index is kept whole"
+        assert before.content is not None, "it has a mark once it is stored"
         await threads.run(index.take, before.content)
     state.lines, state.entries = index.content.count(b"\n"), len(index.entries)
     agent_id = index.file.agent_id or agent_in(index.entries)
@@ -64,8 +69,10 @@ async def _import(run: ImportRun, index: Index, state: FileState) -> None:
         bound, notes = await _bind(run, page)
         state.entries_new += bound
         state.notes += notes
-    if planned.gone:
-        state.entries_new += await run.write(partial(unbind_keys, rows=planned.gone))
+    for gone in _pages_of_gone(planned.gone):
+        state.entries_new += await run.write(partial(unbind_keys, rows=gone))
+    if before is not None and before.is_unfinished:
+        await index_content.tidy(run, index.file.path)
     if (
         before is None
         or before.sha256 != state.sha256
@@ -78,13 +85,14 @@ async def _import(run: ImportRun, index: Index, state: FileState) -> None:
             else []
         )
         note = shortened([*mark, *state.notes])
-        await run.write(_save(index, state, agent_id, note), size=len(index.content))
-    elif not state.entries_new:
+        await _save(run, index, state, agent_id, note)
+        return
+    if not state.entries_new:
         state.status = "unchanged"
 
 
 async def _plan_keys(
-    run: ImportRun, index: Index, before: statements.ImportFileIndexContent | None, agent_id: str
+    run: ImportRun, index: Index, before: StoredIndex | None, agent_id: str
 ) -> KeyPlan:
     folder = index.file.folder
     stored = [
@@ -132,11 +140,10 @@ async def _bind(run: ImportRun, page: list[Binding]) -> tuple[int, list[str]]:
     return sum(bound for bound, _ in results), [note for _, notes in results for note in notes]
 
 
-def _save(
-    index: Index, state: FileState, agent_id: str | None, note: str | None
-) -> Callable[[Tx], int]:
-    return lambda tx: tx.run(
-        "import_file.save_index",
+async def _save(
+    run: ImportRun, index: Index, state: FileState, agent_id: str, note: str | None
+) -> None:
+    receipt = IndexReceipt(
         path=index.file.path,
         name=index.file.name,
         agent_id=agent_id,
@@ -145,10 +152,19 @@ def _save(
         entries=state.entries,
         sha256=state.sha256,
         inode=index.file.inode,
-        now_ms=tx.stamp_ms,
         note=note,
-        content=index.content,
     )
+    try:
+        await index_content.save(run, index.content, receipt)
+    except Overtaken as error:
+        state.status = "failed"
+        state.notes.append(str(error))
+
+
+def _pages_of_gone(rows: dict[str, IndexEntry]) -> Iterator[dict[str, IndexEntry]]:
+    keys = list(rows)
+    for at in range(0, len(keys), IMPORT_BATCH_ENTRIES):
+        yield {key: rows[key] for key in keys[at : at + IMPORT_BATCH_ENTRIES]}
 
 
 def _pages(bindings: Sequence[Binding]) -> Iterator[list[Binding]]:

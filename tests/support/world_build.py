@@ -375,6 +375,7 @@ class Builder:
                 now_ms=self.clock,
                 note=None,
                 content=content,
+                head_byte=None,
             )
         tx = self.tx()
         for name in ("main/clean.jsonl", "west/clean.jsonl"):

@@ -110,6 +110,5 @@ UPDATE archive SET session_keys = '[]', reason = 'deleted on request, to the end
 WHERE session_no = :session_no AND state = 'deleted' AND finished_at_ms IS NOT NULL;
 
 -- name: indexes
--- Return the imported index files whose text is kept.
-SELECT path FROM import_file WHERE kind = 'index' AND content IS NOT NULL
-ORDER BY import_file_no LIMIT :limit;
+-- Return the imported index files: their texts are kept.
+SELECT path FROM import_file WHERE kind = 'index' ORDER BY import_file_no LIMIT :limit;

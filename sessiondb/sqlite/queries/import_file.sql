@@ -127,18 +127,65 @@ UPDATE session SET created_at_ms = coalesce(:created_at_ms, created_at_ms),
 WHERE session_no = :session_no;
 
 -- name: save_index, one row
--- Store an index file, whole, so that it can be exported as it was.
+-- Store the receipt of an index, with its content or with where its pieces begin. What it had
+-- before does not count any more.
 INSERT INTO import_file (path, name, kind, agent_id, bytes, lines, entries, sha256, inode,
-                         imported_at_ms, state, note, content)
+                         imported_at_ms, state, note, content, head_byte)
 VALUES (:path, :name, 'index', :agent_id, :bytes, :lines, :entries, :sha256, :inode, :now_ms,
-        'done', :note, :content)
+        'done', :note, :content, :head_byte)
 ON CONFLICT (path) DO UPDATE SET bytes = excluded.bytes, lines = excluded.lines,
        entries = excluded.entries, sha256 = excluded.sha256, inode = excluded.inode,
-       imported_at_ms = excluded.imported_at_ms, note = excluded.note, content = excluded.content;
+       imported_at_ms = excluded.imported_at_ms, state = excluded.state, note = excluded.note,
+       content = excluded.content, head_byte = excluded.head_byte;
+
+-- name: begin_index, one row
+-- Begin to store an index in pieces. What an earlier import stored of it counts until the end.
+INSERT INTO import_file (path, name, kind, agent_id, inode, imported_at_ms, state)
+VALUES (:path, :name, 'index', :agent_id, :inode, :now_ms, 'reading')
+ON CONFLICT (path) DO UPDATE SET imported_at_ms = excluded.imported_at_ms, state = excluded.state
+RETURNING import_file_no;
+
+-- name: end_index, one row or none
+-- Record that an index is whole: an import of it ended early, and left nothing.
+UPDATE import_file SET state = 'done'
+WHERE path = :path AND kind = 'index' AND state = 'reading'
+  AND (content IS NOT NULL OR head_byte IS NOT NULL);
+
+-- name: index
+-- Return the receipt of an index without its content, and whether it has pieces that do not count.
+SELECT r.import_file_no, r.sha256, r.state, r.note, r.head_byte,
+       EXISTS (SELECT 1 FROM quarantine AS q
+               WHERE q.import_file_no = r.import_file_no AND q.byte_offset < 0
+                 AND (r.head_byte IS NULL OR q.byte_offset < r.head_byte
+                      OR q.byte_offset >= r.head_byte + 4294967296)) AS has_leftovers
+FROM import_file AS r WHERE r.path = :path AND r.kind = 'index';
 
 -- name: index_content
--- Return an index file as it was imported.
-SELECT content, sha256, note FROM import_file WHERE path = :path AND kind = 'index';
+-- Return the content of an index that is not kept in pieces.
+SELECT content FROM import_file WHERE path = :path AND kind = 'index';
+
+-- name: index_pieces
+-- Return the pieces of one content of an index, a page at a time.
+SELECT byte_offset, content FROM quarantine
+WHERE import_file_no = :import_file_no AND byte_offset > :after_offset
+  AND byte_offset < :end_offset
+ORDER BY byte_offset LIMIT :limit;
+
+-- name: count_pieces
+-- Count the pieces of one content of an index.
+SELECT count(*) AS pieces FROM quarantine
+WHERE import_file_no = :import_file_no AND byte_offset >= :first_offset
+  AND byte_offset < :end_offset;
+
+-- name: drop_piece, one row or none
+-- Delete a piece of an index that does not count: its import ended early, or there was a later one.
+DELETE FROM quarantine WHERE (import_file_no, byte_offset) IN (
+  SELECT q.import_file_no, q.byte_offset FROM import_file AS r
+  JOIN quarantine AS q ON q.import_file_no = r.import_file_no
+  WHERE r.path = :path AND r.kind = 'index' AND q.byte_offset < 0
+    AND (r.head_byte IS NULL OR q.byte_offset < r.head_byte
+         OR q.byte_offset >= r.head_byte + 4294967296)
+  ORDER BY q.byte_offset LIMIT 1);
 
 -- name: in_folder
 -- Return the transcripts imported from one folder: where an index entry can point.
@@ -163,9 +210,10 @@ WHERE r.import_file_no > :after_no AND r.kind <> 'index'
 ORDER BY r.import_file_no LIMIT :limit;
 
 -- name: indexes
--- Return the imported index files, without their content.
-SELECT import_file_no, path, name, agent_id FROM import_file WHERE kind = 'index'
-ORDER BY import_file_no;
+-- Return the imported index files, without their content. Not those whose first import has not come
+-- to its end.
+SELECT import_file_no, path, name, agent_id FROM import_file
+WHERE kind = 'index' AND (content IS NOT NULL OR head_byte IS NOT NULL) ORDER BY import_file_no;
 
 -- name: sessions_without_file
 -- Return the sessions that were not imported, a page at a time. Of all sessions:

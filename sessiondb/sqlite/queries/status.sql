@@ -24,12 +24,14 @@ SELECT state, count(*) AS turns FROM turn WHERE started_at_ms >= :since_ms
 GROUP BY state ORDER BY state;
 
 -- name: counts
--- Count what no index counts. Reads every session's row. Entries are what the sessions count.
+-- Count what no index counts. Reads every session's row. Entries are what the sessions count. The
+-- pieces of an imported index, below offset 0, are no lines.
 SELECT (SELECT count(*) FROM session WHERE ended_at_ms IS NOT NULL) AS sessions_ended,
        (SELECT count(*) FROM binding) AS keys,
        (SELECT coalesce(sum(last_seq), 0) FROM session) AS entries,
        (SELECT count(*) FROM quarantine WHERE severity = 'damaged') AS lines_damaged,
-       (SELECT count(*) FROM quarantine WHERE severity = 'blank') AS lines_blank;
+       (SELECT count(*) FROM quarantine WHERE severity = 'blank' AND byte_offset >= 0)
+         AS lines_blank;
 
 -- name: work
 -- Count what a gateway has to do and what it could not finish. Each count reads a

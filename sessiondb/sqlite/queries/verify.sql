@@ -435,9 +435,9 @@ WHERE r.import_file_no = :import_file_no AND q.byte_offset > :after_offset
 ORDER BY q.byte_offset LIMIT :limit;
 
 -- name: index
--- Return an imported index file with its receipt.
-SELECT kind, bytes AS size, lines, sha256, note, content FROM import_file
-WHERE import_file_no = :import_file_no;
+-- Return an imported index file with its receipt. A long one has its content in pieces.
+SELECT path, bytes AS size, lines, sha256, state, note, content, head_byte FROM import_file
+WHERE import_file_no = :import_file_no AND kind = 'index';
 
 -- name: inbox
 -- Return messages with the turns that claimed them last, their entries, and the events

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from sessiondb.limits import INDEX_RANGE_BYTES
 from sessiondb.models import BYTES_OF_ENTRY
 from tests.support.statement_cases import (
     Change,
@@ -33,6 +34,70 @@ NEW_FILE = {
 }
 
 REST = "import_file west/rest.jsonl.reset.1"
+RANGE = INDEX_RANGE_BYTES
+MAIN, WEST = "import_file main/sessions.json", "import_file west/sessions.json"
+# The three in the middle are those that count.
+PIECES = (-3 * RANGE, -2 * RANGE, -2 * RANGE + 2, -RANGE - 1, -RANGE)
+
+
+def in_pieces(w: World, _: Recorder) -> None:
+    """Put both indexes into pieces."""
+    for agent in ("main", "west"):
+        index = f"import_file {agent}/sessions.json"
+        set_columns(index, content=None, head_byte=-2 * RANGE)(w, _)
+        for byte_offset in PIECES:
+            w.connection.execute(
+                "INSERT INTO quarantine (import_file_no, line, byte_offset, after_seq, reason,"
+                " severity, content) VALUES (?, 0, ?, -1, 'x', 'blank', CAST(? AS BLOB))",
+                (w.no(index), byte_offset, f"{agent}{byte_offset}"),
+            )
+
+
+def only_that_count(w: World, recorder: Recorder) -> None:
+    """Put both indexes into pieces, all of which count."""
+    in_pieces(w, recorder)
+    w.connection.execute("DELETE FROM quarantine WHERE byte_offset IN (?, ?)", (-3 * RANGE, -RANGE))
+
+
+def both_begun_again(w: World, recorder: Recorder) -> None:
+    for agent in ("main", "west"):
+        set_columns(f"import_file {agent}/sessions.json", state="reading")(w, recorder)
+
+
+def dropping_a_piece(
+    what: str, dropped: int | None, *before: int, head_byte: int | None = -2 * RANGE
+) -> Change:
+    """Return the case that a piece of one of two indexes is dropped, after those `before`."""
+
+    def rule(w: World, tx: Recorder) -> None:
+        in_pieces(w, tx)
+        set_columns(WEST, head_byte=head_byte)(w, tx)
+        for byte_offset in before:
+            w.connection.execute(
+                "DELETE FROM quarantine WHERE import_file_no = ? AND byte_offset = ?",
+                (w.no(WEST), byte_offset),
+            )
+        run("import_file.drop_piece", path="/imports/west/sessions.json")(w, tx)
+
+    def rows(w: World) -> dict[str, Any]:
+        left = {
+            f"+quarantine {agent}/sessions.json@{at}": {
+                "line": 0,
+                "after_seq": -1,
+                "reason": "x",
+                "severity": "blank",
+                "content": f"{agent}{at}".encode(),
+            }
+            for agent in ("main", "west")
+            for at in PIECES
+            if agent == "main" or at not in (dropped, *before)
+        }
+        receipts = {WEST: {"content": None}, MAIN: {"content": None, "head_byte": -2 * RANGE}}
+        if head_byte is not None:
+            receipts[WEST]["head_byte"] = head_byte
+        return left | receipts
+
+    return Change("import_file.drop_piece", what, rule, rows)
 
 
 def damaged_in_west(w: World, _: Recorder) -> None:
@@ -324,7 +389,8 @@ CHANGES = [
             inode="7:7",
             now_ms=NOW,
             note="n",
-            content=b"c",
+            content=None,
+            head_byte=-9,
         ),
         {
             "+import_file new": {
@@ -340,7 +406,7 @@ CHANGES = [
                 "imported_at_ms": NOW,
                 "state": "done",
                 "note": "n",
-                "content": b"c",
+                "head_byte": -9,
             }
         },
     ),
@@ -359,7 +425,8 @@ CHANGES = [
             inode="7:7",
             now_ms=NOW,
             note="n",
-            content=b"c",
+            content=None,
+            head_byte=-9,
         ),
         {
             "import_file west/sessions.json": {
@@ -370,10 +437,101 @@ CHANGES = [
                 "inode": "7:7",
                 "imported_at_ms": NOW,
                 "note": "n",
-                "content": b"c",
+                "content": None,
+                "head_byte": -9,
             }
         },
     ),
+    Change(
+        "import_file.save_index",
+        "one that was begun",
+        lambda w, tx: (
+            set_columns(WEST, state="reading", content=None, bytes=0)(w, tx),
+            run(
+                "import_file.save_index",
+                path="/imports/west/sessions.json",
+                name="not used",
+                agent_id="not used",
+                bytes=w.row(WEST)["bytes"],
+                lines=w.row(WEST)["lines"],
+                entries=w.row(WEST)["entries"],
+                sha256=w.row(WEST)["sha256"],
+                inode=w.row(WEST)["inode"],
+                now_ms=NOW,
+                note=None,
+                content=b"c",
+                head_byte=None,
+            )(w, tx),
+        ),
+        {WEST: {"imported_at_ms": NOW, "content": b"c"}},
+    ),
+    Change(
+        "import_file.begin_index",
+        "a new one",
+        lambda w, tx: tx.one(
+            "import_file.begin_index",
+            path="/new",
+            name="new",
+            agent_id="a",
+            inode="7:7",
+            now_ms=NOW,
+        ),
+        {
+            "+import_file new": {
+                "path": "/new",
+                "name": "new",
+                "kind": "index",
+                "agent_id": "a",
+                "inode": "7:7",
+                "imported_at_ms": NOW,
+                "state": "reading",
+            }
+        },
+    ),
+    Change(
+        "import_file.begin_index",
+        "one of two again",
+        lambda w, tx: tx.one(
+            "import_file.begin_index",
+            path="/imports/west/sessions.json",
+            name="not used",
+            agent_id="not used",
+            inode="7:7",
+            now_ms=NOW,
+        ),
+        {"import_file west/sessions.json": {"imported_at_ms": NOW, "state": "reading"}},
+    ),
+    Change(
+        "import_file.end_index",
+        "one of two that were begun again",
+        lambda w, tx: (
+            both_begun_again(w, tx),
+            run("import_file.end_index", path="/imports/west/sessions.json")(w, tx),
+        ),
+        {"import_file main/sessions.json": {"state": "reading"}},
+    ),
+    Change(
+        "import_file.end_index",
+        "one in pieces",
+        lambda w, tx: (
+            set_columns(WEST, state="reading", content=None, head_byte=-RANGE)(w, tx),
+            run("import_file.end_index", path="/imports/west/sessions.json")(w, tx),
+        ),
+        {WEST: {"content": None, "head_byte": -RANGE}},
+    ),
+    Change(
+        "import_file.end_index",
+        "not one whose first import has not come to its end",
+        lambda w, tx: (
+            set_columns(WEST, state="reading", content=None)(w, tx),
+            run("import_file.end_index", path="/imports/west/sessions.json")(w, tx),
+        ),
+        {WEST: {"content": None, "state": "reading"}},
+    ),
+    dropping_a_piece("the first of one index that do not count", -3 * RANGE),
+    dropping_a_piece("one behind those that count", -RANGE, -3 * RANGE),
+    dropping_a_piece("none of those that count", None, -3 * RANGE, -RANGE),
+    dropping_a_piece("of an index that is not in pieces any more", -3 * RANGE, head_byte=None),
 ]
 GUARDS = [
     Guard(
@@ -481,6 +639,18 @@ PAGES = [
         lambda row: {"after_offset": row.byte_offset},
         "byte_offset",
         offsets,
+    ),
+    Page(
+        "import_file.index_pieces",
+        lambda w: {
+            "import_file_no": w.no("import_file west/sessions.json"),
+            "after_offset": -2 * RANGE - 1,
+            "end_offset": -RANGE,
+        },
+        lambda row: {"after_offset": row.byte_offset},
+        ("byte_offset", "content"),
+        [(at, f"west{at}".encode()) for at in PIECES[1:4]],
+        given=in_pieces,
     ),
 ]
 
@@ -722,7 +892,64 @@ READS = [
         "import_file.index_content",
         "one index of two",
         {"path": "/imports/west/sessions.json"},
-        lambda w: [{"content": w.row("import_file west/sessions.json")["content"], "note": None}],
+        lambda w: [{"content": w.row("import_file west/sessions.json")["content"]}],
+    ),
+    Read(
+        "import_file.index",
+        "one of two in pieces, and it has others",
+        {"path": "/imports/west/sessions.json"},
+        lambda w: [
+            {
+                "import_file_no": "west/sessions.json",
+                "sha256": w.row("import_file west/sessions.json")["sha256"],
+                "state": "done",
+                "note": None,
+                "head_byte": -2 * RANGE,
+                "has_leftovers": 1,
+            }
+        ],
+        in_pieces,
+    ),
+    Read(
+        "import_file.index",
+        "whose pieces all count",
+        {"path": "/imports/west/sessions.json"},
+        [{"has_leftovers": 0}],
+        only_that_count,
+    ),
+    Read(
+        "import_file.index",
+        "one that is not in pieces any more",
+        {"path": "/imports/west/sessions.json"},
+        [{"has_leftovers": 1}],
+        lambda w, recorder: (
+            only_that_count(w, recorder),
+            set_columns("import_file west/sessions.json", head_byte=None)(w, recorder),
+        ),
+    ),
+    Read("import_file.index", "no transcript", {"path": f"/imports/{CLEAN}"}, []),
+    Read(
+        "import_file.index_pieces",
+        "those that count of one index",
+        lambda w: {
+            "import_file_no": w.no("import_file west/sessions.json"),
+            "after_offset": -2 * RANGE - 1,
+            "end_offset": -RANGE,
+            "limit": 9,
+        },
+        [{"byte_offset": at, "content": f"west{at}".encode()} for at in PIECES[1:4]],
+        in_pieces,
+    ),
+    Read(
+        "import_file.count_pieces",
+        "those that count of one index",
+        lambda w: {
+            "import_file_no": w.no("import_file west/sessions.json"),
+            "first_offset": -2 * RANGE,
+            "end_offset": -RANGE,
+        },
+        [{"pieces": 3}],
+        in_pieces,
     ),
     Read(
         "import_file.of_name",

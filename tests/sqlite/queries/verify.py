@@ -722,11 +722,19 @@ WALKS = [
         lambda w: {"import_file_no": w.no("import_file west/sessions.json")},
         lambda w: [
             {
-                "kind": "index",
+                "path": "/imports/west/sessions.json",
+                "state": "done",
+                "head_byte": None,
                 "size": w.row("import_file west/sessions.json")["bytes"],
                 "content": w.row("import_file west/sessions.json")["content"],
             }
         ],
+    ),
+    Read(
+        "verify.index",
+        "no transcript",
+        lambda w: {"import_file_no": w.no("import_file west/clean.jsonl")},
+        [],
     ),
 ]
 READS = [
