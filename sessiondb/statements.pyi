@@ -13,9 +13,9 @@ from .paging import Page
 
 
 class ArchiveProtection(NamedTuple):
-    """archive.protection: Return what keeps a session from being archived, each as 1 or 0. A fork protects its parent while the fork can be read, and while the fork's own archive is being written. Forks of forks protect theirs in turn. `restorable_id` is an archived fork whose restore needs this session."""
+    """archive.protection: Return what keeps each of some sessions from being archived, as 1 or 0. A fork protects its parent while the fork can be read, and while the fork's own archive is being written. Forks of forks protect theirs in turn. `restorable_id` is an archived fork whose restore needs this session."""
 
-    session_id: str
+    session_no: int
     pinned: int
     turn_running: int
     compaction_running: int
@@ -60,6 +60,17 @@ class ArchiveSession(NamedTuple):
     asked_no: int | None
 
 
+ArchiveSessions = ArchiveSession  # archive.sessions
+
+
+class ArchiveWeights(NamedTuple):
+    """archive.weights: Return how many rows some sessions have that an archive takes, and the bytes of their texts. Their entries are few."""
+
+    session_no: int
+    rows: int
+    bytes: int
+
+
 class ArchiveBindings(NamedTuple):
     """archive.bindings: Return the keys that point at a session, whole."""
 
@@ -70,8 +81,11 @@ class ArchiveBindings(NamedTuple):
     details: str | None
 
 
-class ArchiveBranches(NamedTuple):
-    """archive.branches: Return a session's branches, whole, a page at a time. A parent has the lower number."""
+ArchiveBindingsOf = ArchiveBindings  # archive.bindings_of
+
+
+class ArchiveBranchesOf(NamedTuple):
+    """archive.branches_of: Return the branches of some sessions, whole. A parent has the lower number."""
 
     branch_no: int
     session_no: int
@@ -80,8 +94,8 @@ class ArchiveBranches(NamedTuple):
     first_no: int
 
 
-class ArchiveEpochs(NamedTuple):
-    """archive.epochs: Return a session's epochs, whole, a page at a time."""
+class ArchiveEpochsOf(NamedTuple):
+    """archive.epochs_of: Return the epochs of some sessions, whole."""
 
     session_no: int
     epoch: int
@@ -93,8 +107,8 @@ class ArchiveEpochs(NamedTuple):
     closed_at_ms: int | None
 
 
-class ArchiveEntries(NamedTuple):
-    """archive.entries: Return a range of entries, whole."""
+class ArchiveEntriesOf(NamedTuple):
+    """archive.entries_of: Return the entries of some sessions, whole."""
 
     entry_no: int
     branch_no: int | None
@@ -119,10 +133,22 @@ class ArchiveEntries(NamedTuple):
     payload: str
 
 
+ArchiveBranches = ArchiveBranchesOf  # archive.branches
+
+
+ArchiveEpochs = ArchiveEpochsOf  # archive.epochs
+
+
+ArchiveEntries = ArchiveEntriesOf  # archive.entries
+
+
 class ArchiveInsert(NamedTuple):
     """archive.insert: Begin an archive. The partial unique index allows one per session that is not restored."""
 
     archive_no: int
+
+
+ArchiveInsertWhole = ArchiveInsert  # archive.insert_whole
 
 
 class ArchiveGet(NamedTuple):
@@ -150,6 +176,13 @@ class ArchiveOfSession(NamedTuple):
     reason: str
     encoding: Literal["zstd", "zlib", "none"]
     finished_at_ms: int | None
+
+
+class ArchiveOpenOf(NamedTuple):
+    """archive.open_of: Return those of some sessions that have an archive that is not restored."""
+
+    session_no: int
+    state: Literal["writing", "complete", "deleting", "archived", "restoring", "restored", "deleted"]
 
 
 ArchiveUnfinished = ArchiveInsert  # archive.unfinished
@@ -1819,6 +1852,14 @@ class SearchIndexed(NamedTuple):
     archived_at_ms: int | None
 
 
+class SearchIndexedOf(NamedTuple):
+    """search.indexed_of: Return how far those of some sessions are in the index that are there."""
+
+    session_no: int
+    after_no: int
+    indexed_no: int
+
+
 class SearchParts(NamedTuple):
     """search.parts: Return how many parts the index has, up to two."""
 
@@ -2953,12 +2994,24 @@ class Reads(Protocol):
     """How a body runs the statements that return rows."""
 
     @overload
-    def first(self, statement: Literal["archive.protection"], /, *, session_no: SqlValue) -> ArchiveProtection | None:
+    def first(self, statement: Literal["archive.protection"], /, *, session_nos: SqlValue) -> ArchiveProtection | None:
         """Return the first row of a named statement, or None."""
     @overload
     def first(self, statement: Literal["archive.session"], /, *, session_no: SqlValue) -> ArchiveSession | None: ...
     @overload
+    def first(self, statement: Literal["archive.sessions"], /, *, session_nos: SqlValue) -> ArchiveSessions | None: ...
+    @overload
+    def first(self, statement: Literal["archive.weights"], /, *, session_nos: SqlValue) -> ArchiveWeights | None: ...
+    @overload
     def first(self, statement: Literal["archive.bindings"], /, *, session_no: SqlValue) -> ArchiveBindings | None: ...
+    @overload
+    def first(self, statement: Literal["archive.bindings_of"], /, *, session_nos: SqlValue) -> ArchiveBindingsOf | None: ...
+    @overload
+    def first(self, statement: Literal["archive.branches_of"], /, *, session_nos: SqlValue) -> ArchiveBranchesOf | None: ...
+    @overload
+    def first(self, statement: Literal["archive.epochs_of"], /, *, session_nos: SqlValue) -> ArchiveEpochsOf | None: ...
+    @overload
+    def first(self, statement: Literal["archive.entries_of"], /, *, session_nos: SqlValue) -> ArchiveEntriesOf | None: ...
     @overload
     def first(self, statement: Literal["archive.branches"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> ArchiveBranches | None: ...
     @overload
@@ -2968,9 +3021,13 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["archive.insert"], /, *, session_no: SqlValue, state: SqlValue, reason: SqlValue, encoding: SqlValue, now_ms: SqlValue, session_keys: SqlValue) -> ArchiveInsert | None: ...
     @overload
+    def first(self, statement: Literal["archive.insert_whole"], /, *, session_no: SqlValue, reason: SqlValue, encoding: SqlValue, now_ms: SqlValue, rows: SqlValue, bytes: SqlValue, bytes_stored: SqlValue, session_keys: SqlValue) -> ArchiveInsertWhole | None: ...
+    @overload
     def first(self, statement: Literal["archive.get"], /, *, archive_no: SqlValue) -> ArchiveGet | None: ...
     @overload
     def first(self, statement: Literal["archive.of_session"], /, *, session_no: SqlValue) -> ArchiveOfSession | None: ...
+    @overload
+    def first(self, statement: Literal["archive.open_of"], /, *, session_nos: SqlValue) -> ArchiveOpenOf | None: ...
     @overload
     def first(self, statement: Literal["archive.unfinished"], /, *, after_no: SqlValue, limit: SqlValue) -> ArchiveUnfinished | None: ...
     @overload
@@ -3368,6 +3425,8 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["search.indexed"], /, *, session_no: SqlValue) -> SearchIndexed | None: ...
     @overload
+    def first(self, statement: Literal["search.indexed_of"], /, *, session_nos: SqlValue) -> SearchIndexedOf | None: ...
+    @overload
     def first(self, statement: Literal["search.parts"], /) -> SearchParts | None: ...
     @overload
     def first(self, statement: Literal["search.matches"], /, *, words: SqlValue, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> SearchMatches | None: ...
@@ -3601,7 +3660,7 @@ class Reads(Protocol):
     @deprecated("no statement has this name and takes these parameters")
     def first(self, statement: str, /, **params: SqlValue) -> Any | None: ...
     @overload
-    def one(self, statement: Literal["archive.protection"], /, *, session_no: SqlValue) -> ArchiveProtection:
+    def one(self, statement: Literal["archive.protection"], /, *, session_nos: SqlValue) -> ArchiveProtection:
         """Return the first row of a named statement that an invariant guarantees.
 
         Raises:
@@ -3610,7 +3669,19 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["archive.session"], /, *, session_no: SqlValue) -> ArchiveSession: ...
     @overload
+    def one(self, statement: Literal["archive.sessions"], /, *, session_nos: SqlValue) -> ArchiveSessions: ...
+    @overload
+    def one(self, statement: Literal["archive.weights"], /, *, session_nos: SqlValue) -> ArchiveWeights: ...
+    @overload
     def one(self, statement: Literal["archive.bindings"], /, *, session_no: SqlValue) -> ArchiveBindings: ...
+    @overload
+    def one(self, statement: Literal["archive.bindings_of"], /, *, session_nos: SqlValue) -> ArchiveBindingsOf: ...
+    @overload
+    def one(self, statement: Literal["archive.branches_of"], /, *, session_nos: SqlValue) -> ArchiveBranchesOf: ...
+    @overload
+    def one(self, statement: Literal["archive.epochs_of"], /, *, session_nos: SqlValue) -> ArchiveEpochsOf: ...
+    @overload
+    def one(self, statement: Literal["archive.entries_of"], /, *, session_nos: SqlValue) -> ArchiveEntriesOf: ...
     @overload
     def one(self, statement: Literal["archive.branches"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> ArchiveBranches: ...
     @overload
@@ -3620,9 +3691,13 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["archive.insert"], /, *, session_no: SqlValue, state: SqlValue, reason: SqlValue, encoding: SqlValue, now_ms: SqlValue, session_keys: SqlValue) -> ArchiveInsert: ...
     @overload
+    def one(self, statement: Literal["archive.insert_whole"], /, *, session_no: SqlValue, reason: SqlValue, encoding: SqlValue, now_ms: SqlValue, rows: SqlValue, bytes: SqlValue, bytes_stored: SqlValue, session_keys: SqlValue) -> ArchiveInsertWhole: ...
+    @overload
     def one(self, statement: Literal["archive.get"], /, *, archive_no: SqlValue) -> ArchiveGet: ...
     @overload
     def one(self, statement: Literal["archive.of_session"], /, *, session_no: SqlValue) -> ArchiveOfSession: ...
+    @overload
+    def one(self, statement: Literal["archive.open_of"], /, *, session_nos: SqlValue) -> ArchiveOpenOf: ...
     @overload
     def one(self, statement: Literal["archive.unfinished"], /, *, after_no: SqlValue, limit: SqlValue) -> ArchiveUnfinished: ...
     @overload
@@ -4020,6 +4095,8 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["search.indexed"], /, *, session_no: SqlValue) -> SearchIndexed: ...
     @overload
+    def one(self, statement: Literal["search.indexed_of"], /, *, session_nos: SqlValue) -> SearchIndexedOf: ...
+    @overload
     def one(self, statement: Literal["search.parts"], /) -> SearchParts: ...
     @overload
     def one(self, statement: Literal["search.matches"], /, *, words: SqlValue, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> SearchMatches: ...
@@ -4253,7 +4330,7 @@ class Reads(Protocol):
     @deprecated("no statement has this name and takes these parameters")
     def one(self, statement: str, /, **params: SqlValue) -> Any: ...
     @overload
-    def all(self, statement: Literal["archive.protection"], /, *, session_no: SqlValue) -> list[ArchiveProtection]:
+    def all(self, statement: Literal["archive.protection"], /, *, session_nos: SqlValue) -> list[ArchiveProtection]:
         """Return every row of a named statement, materialised.
 
         For few or small rows. A list of texts is read with `page`.
@@ -4261,7 +4338,19 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["archive.session"], /, *, session_no: SqlValue) -> list[ArchiveSession]: ...
     @overload
+    def all(self, statement: Literal["archive.sessions"], /, *, session_nos: SqlValue) -> list[ArchiveSessions]: ...
+    @overload
+    def all(self, statement: Literal["archive.weights"], /, *, session_nos: SqlValue) -> list[ArchiveWeights]: ...
+    @overload
     def all(self, statement: Literal["archive.bindings"], /, *, session_no: SqlValue) -> list[ArchiveBindings]: ...
+    @overload
+    def all(self, statement: Literal["archive.bindings_of"], /, *, session_nos: SqlValue) -> list[ArchiveBindingsOf]: ...
+    @overload
+    def all(self, statement: Literal["archive.branches_of"], /, *, session_nos: SqlValue) -> list[ArchiveBranchesOf]: ...
+    @overload
+    def all(self, statement: Literal["archive.epochs_of"], /, *, session_nos: SqlValue) -> list[ArchiveEpochsOf]: ...
+    @overload
+    def all(self, statement: Literal["archive.entries_of"], /, *, session_nos: SqlValue) -> list[ArchiveEntriesOf]: ...
     @overload
     def all(self, statement: Literal["archive.branches"], /, *, session_no: SqlValue, after_no: SqlValue, limit: SqlValue) -> list[ArchiveBranches]: ...
     @overload
@@ -4271,9 +4360,13 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["archive.insert"], /, *, session_no: SqlValue, state: SqlValue, reason: SqlValue, encoding: SqlValue, now_ms: SqlValue, session_keys: SqlValue) -> list[ArchiveInsert]: ...
     @overload
+    def all(self, statement: Literal["archive.insert_whole"], /, *, session_no: SqlValue, reason: SqlValue, encoding: SqlValue, now_ms: SqlValue, rows: SqlValue, bytes: SqlValue, bytes_stored: SqlValue, session_keys: SqlValue) -> list[ArchiveInsertWhole]: ...
+    @overload
     def all(self, statement: Literal["archive.get"], /, *, archive_no: SqlValue) -> list[ArchiveGet]: ...
     @overload
     def all(self, statement: Literal["archive.of_session"], /, *, session_no: SqlValue) -> list[ArchiveOfSession]: ...
+    @overload
+    def all(self, statement: Literal["archive.open_of"], /, *, session_nos: SqlValue) -> list[ArchiveOpenOf]: ...
     @overload
     def all(self, statement: Literal["archive.unfinished"], /, *, after_no: SqlValue, limit: SqlValue) -> list[ArchiveUnfinished]: ...
     @overload
@@ -4670,6 +4763,8 @@ class Reads(Protocol):
     def all(self, statement: Literal["search.count_behind"], /) -> list[SearchCountBehind]: ...
     @overload
     def all(self, statement: Literal["search.indexed"], /, *, session_no: SqlValue) -> list[SearchIndexed]: ...
+    @overload
+    def all(self, statement: Literal["search.indexed_of"], /, *, session_nos: SqlValue) -> list[SearchIndexedOf]: ...
     @overload
     def all(self, statement: Literal["search.parts"], /) -> list[SearchParts]: ...
     @overload
@@ -5175,6 +5270,8 @@ class Writes(Protocol):
     def run(self, statement: Literal["archive.insert"], /, *, session_no: SqlValue, state: SqlValue, reason: SqlValue, encoding: SqlValue, now_ms: SqlValue, session_keys: SqlValue) -> int:
         """Run a named statement that changes rows. Return how many it changed."""
     @overload
+    def run(self, statement: Literal["archive.insert_whole"], /, *, session_no: SqlValue, reason: SqlValue, encoding: SqlValue, now_ms: SqlValue, rows: SqlValue, bytes: SqlValue, bytes_stored: SqlValue, session_keys: SqlValue) -> int: ...
+    @overload
     def run(self, statement: Literal["archive.put_chunk"], /, *, archive_no: SqlValue, chunk_no: SqlValue, what: SqlValue, rows: SqlValue, sha256: SqlValue, content: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["archive.count_chunk"], /, *, rows: SqlValue, bytes: SqlValue, bytes_stored: SqlValue, archive_no: SqlValue) -> int: ...
@@ -5190,6 +5287,16 @@ class Writes(Protocol):
     def run(self, statement: Literal["archive.empty"], /, *, archive_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["archive.hide_session"], /, *, now_ms: SqlValue, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.hide_sessions"], /, *, now_ms: SqlValue, session_nos: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.unbind_all"], /, *, session_nos: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.delete_entries_of"], /, *, session_nos: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.delete_branches_of"], /, *, session_nos: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["archive.delete_epochs_of"], /, *, session_nos: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["archive.reopen_session"], /, *, ended_at_ms: SqlValue, session_no: SqlValue) -> int: ...
     @overload

@@ -34,7 +34,7 @@ and insertions may be repeated, and each change of state is one compare-and-set.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -98,7 +98,24 @@ def protection(tx: ReadTx, session_no: int, *, keep_archive: bool = True) -> str
 
     Without `keep_archive`, return why it may not be deleted.
     """
-    row = tx.one("archive.protection", session_no=session_no)
+    return _protected_by(_protection(tx, session_no), keep_archive=keep_archive)
+
+
+def protections(
+    tx: ReadTx, session_nos: Iterable[int], *, keep_archive: bool = True
+) -> dict[int, str | None]:
+    """Return the same as `protection` of some sessions, by session."""
+    return {
+        row.session_no: _protected_by(row, keep_archive=keep_archive)
+        for row in tx.all("archive.protection", session_nos=json.dumps([*session_nos]))
+    }
+
+
+def _protection(tx: ReadTx, session_no: int) -> statements.ArchiveProtection:
+    return tx.one("archive.protection", session_nos=json.dumps([session_no]))
+
+
+def _protected_by(row: statements.ArchiveProtection, *, keep_archive: bool) -> str | None:
     reasons = (
         (row.pinned, "pinned"),
         (row.turn_running, "a turn of it is running"),
@@ -119,7 +136,7 @@ def protection(tx: ReadTx, session_no: int, *, keep_archive: bool = True) -> str
 
 def needed_by(tx: ReadTx, session_no: int) -> str | None:
     """Return why a session cannot be deleted whatever ends before: its entries are in use."""
-    row = tx.one("archive.protection", session_no=session_no)
+    row = _protection(tx, session_no)
     if row.importing:
         return "an import of it has not finished"
     fork_id = row.fork_id or row.restorable_id
@@ -203,6 +220,12 @@ async def begin(
 
     size = sum(len(chunk.content) for chunk in chunks)
     return (await backend.step(body, op="archive.begin", size=size)).value
+
+
+async def end(backend: Backend, archive_no: int) -> str | None:
+    """As `advance`. Return why the session was left alone after all, or None."""
+    row = await advance(backend, archive_no)
+    return None if row.state in ("archived", "deleted") else "it became protected meanwhile"
 
 
 # -- advance ---------------------------------------------------------------------------
@@ -522,7 +545,7 @@ async def drop(backend: Backend, row: statements.ArchiveGet) -> str | None:
     """
 
     def body(tx: Tx) -> str | None:
-        child = tx.one("archive.protection", session_no=row.session_no).restorable_id
+        child = _protection(tx, row.session_no).restorable_id
         if child is not None:
             return f"the archived session {child} was forked from it"
         _move(tx, row, "deleted")

@@ -18,7 +18,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
+from typing import Any, Final, Protocol, TypeVar, get_type_hints
 
 from sessiondb.backend import Row
 from sessiondb.clock import pause
@@ -36,9 +36,6 @@ from sessiondb.limits import (
 )
 from sessiondb.transcript.entries import EntryRow
 from sessiondb.transcript.formats import PI
-
-if TYPE_CHECKING:
-    from sessiondb import statements
 
 T = TypeVar("T")
 
@@ -135,6 +132,21 @@ class Wrong(ValueError):
     """
 
 
+class Stored(Protocol):
+    """A chunk as its table has it."""
+
+    @property
+    def chunk_no(self) -> int: ...
+    @property
+    def what(self) -> str: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def content(self) -> bytes: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A chunk as it is stored: `what` is the table, `size` the bytes of its text."""
@@ -149,6 +161,9 @@ class Chunk:
 # -- writing ---------------------------------------------------------------------------
 
 
+_line = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def in_slices(items: Iterable[T], pause_s: float = SLICE_PAUSE_S) -> Iterator[T]:
     """Yield items, with pauses that let other threads run. They would wait for 5 ms otherwise."""
     for index, item in enumerate(items, 1):
@@ -157,11 +172,20 @@ def in_slices(items: Iterable[T], pause_s: float = SLICE_PAUSE_S) -> Iterator[T]
             pause(pause_s)
 
 
-def encode(what: str, rows: Sequence[Row], encoding: str, pause_s: float = SLICE_PAUSE_S) -> Chunk:
-    """Make a chunk of rows, of whichever table: each is a tuple of its columns."""
-    values = in_slices((rows[0]._fields, *rows), pause_s)
-    lines = [json.dumps(value, ensure_ascii=False, separators=(",", ":")) for value in values]
-    text = "".join(f"{line}\n" for line in lines).encode()
+def encode(
+    what: str,
+    rows: Sequence[Row],
+    encoding: str,
+    pause_s: float = SLICE_PAUSE_S,
+    *,
+    columns: Sequence[str] | None = None,
+) -> Chunk:
+    """Make a chunk of rows, of whichever table: each is a tuple of its columns.
+
+    `columns` names the columns of plain tuples. Named tuples name their own.
+    """
+    values = in_slices((rows[0]._fields if columns is None else columns, *rows), pause_s)
+    text = "".join(f"{_line(value)}\n" for value in values).encode()
     return Chunk(
         what, len(rows), len(text), hashlib.sha256(text).hexdigest(), _compressed(text, encoding)
     )
@@ -179,7 +203,7 @@ def _compressed(text: bytes, encoding: str) -> bytes:
 
 
 def decode(
-    chunk: statements.ArchiveChunk,
+    chunk: Stored,
     encoding: str,
     session_no: int,
     session_id: str,
@@ -203,7 +227,7 @@ def damaged(session_id: str, what: str) -> StoreDamaged:
 
 
 def damage(
-    chunk: statements.ArchiveChunk, encoding: str, session_no: int, session_id: str, order: Order
+    chunk: Stored, encoding: str, session_no: int, session_id: str, order: Order
 ) -> str | None:
     """Return how a chunk differs from what was written, or None.
 
@@ -221,12 +245,12 @@ def damage(
     return None
 
 
-def _name(chunk: statements.ArchiveChunk, session_id: str) -> str:
+def _name(chunk: Stored, session_id: str) -> str:
     return f"chunk {chunk.chunk_no} of the archive of session {session_id}"
 
 
 def _decode(
-    chunk: statements.ArchiveChunk, encoding: str, session_no: int, session_id: str, pause_s: float
+    chunk: Stored, encoding: str, session_no: int, session_id: str, pause_s: float
 ) -> tuple[list[str], list[list[Any]]]:
     """Decode a chunk. Raises Wrong."""
     if chunk.what not in TABLES:
@@ -311,7 +335,7 @@ def _missing(what: str, names: list[Any]) -> list[Any]:
     return added[len(added) - missing :]
 
 
-def rows_of(chunk: statements.ArchiveChunk) -> Iterator[list[Any]]:
+def rows_of(chunk: Stored) -> Iterator[list[Any]]:
     """Yield the rows that are left of a damaged chunk.
 
     These are the lines before the point where decompression fails, as long as they are

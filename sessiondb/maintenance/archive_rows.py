@@ -41,7 +41,8 @@ COMPARE_PAUSE_S: Final = 0.2
 # -- pages of a table ------------------------------------------------------------------
 
 
-def _pause_s(backend: Backend) -> float:
+def pause_s(backend: Backend) -> float:
+    """Return how long work on a thread pauses between two slices."""
     return SLICE_PAUSE_BUSY_S if backend.is_busy else SLICE_PAUSE_S
 
 
@@ -75,7 +76,7 @@ def read_page(tx: ReadTx, what: str, session_no: int, after: int, pause_s: float
 
 
 def _reading(backend: Backend, what: str, session_no: int, after: int) -> Any:
-    return lambda tx: read_page(tx, what, session_no, after, _pause_s(backend))
+    return lambda tx: read_page(tx, what, session_no, after, pause_s(backend))
 
 
 # -- chunks ----------------------------------------------------------------------------
@@ -83,7 +84,18 @@ def _reading(backend: Backend, what: str, session_no: int, after: int) -> Any:
 
 def put_chunk(tx: Tx, archive_no: int, chunk: Chunk) -> None:
     """Store a chunk behind the others, and count it in the archive's row."""
-    chunk_no = tx.one("archive.next_chunk", archive_no=archive_no).chunk_no
+    store_chunk(tx, archive_no, tx.one("archive.next_chunk", archive_no=archive_no).chunk_no, chunk)
+    tx.run(
+        "archive.count_chunk",
+        archive_no=archive_no,
+        rows=chunk.rows,
+        bytes=chunk.size,
+        bytes_stored=len(chunk.content),
+    )
+
+
+def store_chunk(tx: Tx, archive_no: int, chunk_no: int, chunk: Chunk) -> None:
+    """Store a chunk under its number. The archive's row counts it already."""
     tx.run(
         "archive.put_chunk",
         archive_no=archive_no,
@@ -92,13 +104,6 @@ def put_chunk(tx: Tx, archive_no: int, chunk: Chunk) -> None:
         rows=chunk.rows,
         sha256=chunk.sha256,
         content=chunk.content,
-    )
-    tx.run(
-        "archive.count_chunk",
-        archive_no=archive_no,
-        rows=chunk.rows,
-        bytes=chunk.size,
-        bytes_stored=len(chunk.content),
     )
 
 
@@ -121,7 +126,7 @@ async def read_chunk(
         row.encoding,
         row.session_no,
         row.session_id,
-        _pause_s(backend),
+        pause_s(backend),
     )
     return chunk.what, columns, rows
 
@@ -153,7 +158,7 @@ async def write_chunks(backend: Backend, row: statements.ArchiveGet) -> None:
             _reading(backend, table, row.session_no, after), op="archive.read"
         ):
             chunk = await threads.run(
-                archive_format.encode, table, page, row.encoding, _pause_s(backend)
+                archive_format.encode, table, page, row.encoding, pause_s(backend)
             )
             await backend.step(
                 _storing(row, chunk_no, chunk), op="archive.chunk", size=len(chunk.content)
@@ -213,7 +218,7 @@ async def compare(backend: Backend, row: statements.ArchiveGet) -> None:
         page = await backend.read(
             _reading(backend, what, row.session_no, after[what]), op="archive.compare"
         )
-        if not await threads.run(_same, columns, rows, page, _pause_s(backend)):
+        if not await threads.run(_same, columns, rows, page, pause_s(backend)):
             raise _differs(row, f"rows of {what} after {after[what]}")
         after[what] = rows[-1][KEY[what]]
         if backend.is_busy:

@@ -33,7 +33,7 @@ from sessiondb.limits import DELETE_TRIES_MAX, PAGE_ROWS, STEP_ROWS
 from sessiondb.models import DeleteReport
 from sessiondb.transcript import search_index
 
-from . import archive, retention
+from . import archive, archive_small, retention
 from .retention_plan import measure
 
 if TYPE_CHECKING:
@@ -175,13 +175,9 @@ async def _archive(backend: Backend, session_no: int) -> str | None:
     found = await backend.read(
         lambda tx: tx.first("archive.of_session", session_no=session_no), op="delete.look"
     )
-    archive_no: int | None = found.archive_no if found is not None else None
-    if archive_no is None:
-        archive_no, why = await archive.begin(backend, session_no, REASON)
-        if archive_no is None:
-            return why
-    row = await archive.advance(backend, archive_no)
-    return None if row.state in ("archived", "deleted") else "it became protected meanwhile"
+    if found is not None:
+        return await archive.end(backend, found.archive_no)
+    return await archive_small.archive_one(backend, archive_small.Wanted(session_no, REASON))
 
 
 async def _delete(db: Database, session_no: int, clear: Clear, abort: str | None) -> str | None:

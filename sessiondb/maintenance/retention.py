@@ -8,25 +8,28 @@ fork that uses its entries. The plan checks that, the transaction that begins an
 checks it again, and so does the one after which entries are deleted.
 
 `gc` first finishes what an earlier run began (`archive.py` says how). Then it carries the
-plan out, one session after the other. Then it returns free pages to the file system in
-bounded steps. No step holds a lock across another, so appends and turns commit in between.
-A kill at any point leaves no lock held and no session half readable.
+plan out, one session after the other, and several small ones in one step
+(`archive_small.py`). Then it returns free pages to the file system in bounded steps. No
+step holds a lock across another, so appends and turns commit in between. A kill at any
+point leaves no lock held and no session half readable.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 from sessiondb import clock, events
 from sessiondb.backend import Backend, ReadTx, Tx
+from sessiondb.batching import BatchSize
 from sessiondb.errors import SessionDBError, StoreBusy, StoreClosed, StoreFull, StoreReadOnly
 from sessiondb.limits import PAGE_ROWS
 
-from . import archive, pruning
+from . import archive, archive_small, pruning
 from .retention_plan import (
     DAY_MS,
     RetentionDecision,
@@ -46,6 +49,8 @@ VACUUM_PAGES = 4_096
 # Sessions in a row that a run for space archives although the database does not become smaller.
 # One alone may free no whole page.
 IN_VAIN_MAX = 20
+# Sessions that are looked at for one step. As many small ones as it handles are archived.
+SMALL_AT_ONCE = 100
 # These errors end a run, because the next session would meet them too.
 _FATAL = (StoreClosed, StoreFull, StoreReadOnly)
 
@@ -118,10 +123,7 @@ async def gc(
     resumed_archives, failed = (0, []) if dry_run else await finish(backend)
     walk, decisions = await make_plan(backend, policy, chosen_ms, every=every)
     if not dry_run:
-        space = _Space(policy, before.used)
-        for index, decision in enumerate(decisions):
-            if decision.outcome == "planned":
-                decisions[index] = await _carry_out(backend, policy, decision, space)
+        await _carry_out_all(backend, policy, decisions, _Space(policy, before.used))
         await free_pages(backend)
     after = before if dry_run else await measure(backend)
     gone = sum(
@@ -170,6 +172,62 @@ class _Space:
         return None
 
 
+async def _carry_out_all(
+    backend: Backend, policy: RetentionPolicy, decisions: list[RetentionDecision], space: _Space
+) -> None:
+    """Carry out what is planned, and put what became of it into the list.
+
+    Small sessions that follow one another go in one step.
+    """
+    planned = deque(at for at, decision in enumerate(decisions) if decision.outcome == "planned")
+    batch_size = BatchSize()
+    while planned:
+        next_ones = [decisions[at] for at in islice(planned, SMALL_AT_ONCE)]
+        outcomes = await _archive_some(backend, [*takewhile(_may_share, next_ones)], batch_size)
+        for _ in outcomes:
+            at = planned.popleft()
+            decisions[at] = _ended(decisions[at], outcomes[decisions[at].session_no])
+        if not outcomes:
+            at = planned.popleft()
+            decisions[at] = await _carry_out(backend, policy, decisions[at], space)
+
+
+def _may_share(decision: RetentionDecision) -> bool:
+    """Return whether a session may be archived in one step with others.
+
+    One that goes for space goes alone: it may be enough.
+    """
+    return decision.action == "archive" and decision.rule != "bytes"
+
+
+async def _archive_some(
+    backend: Backend, decisions: list[RetentionDecision], batch_size: BatchSize
+) -> dict[int, str | None]:
+    """Archive the first of some sessions in one step. Return why each was kept, or None.
+
+    Nothing is returned where the first one is too large for that, or the step failed. Then it is
+    tried by itself, and an error is that session's.
+    """
+    if not decisions:
+        return {}
+    try:
+        done = await archive_small.archive_some(
+            backend, [_wanted(decision) for decision in decisions], rows_max=batch_size.rows
+        )
+    except _FATAL:
+        raise
+    except SessionDBError as error:
+        logger.info("retention: %s", error)
+        return {}
+    if done.held_ms:
+        batch_size.learn(done.held_ms)
+    return done.outcomes
+
+
+def _wanted(decision: RetentionDecision) -> archive_small.Wanted:
+    return archive_small.Wanted(decision.session_no, decision.reason, decision.updated_at_ms)
+
+
 async def _carry_out(
     backend: Backend, policy: RetentionPolicy, decision: RetentionDecision, space: _Space
 ) -> RetentionDecision:
@@ -187,6 +245,10 @@ async def _carry_out(
         raise
     except SessionDBError as error:
         return replace(decision, outcome="failed", note=str(error))
+    return _ended(decision, kept_because)
+
+
+def _ended(decision: RetentionDecision, kept_because: str | None) -> RetentionDecision:
     return (
         replace(decision, outcome="done")
         if kept_because is None
@@ -201,18 +263,12 @@ async def _archive(
         ends_because = space.ends_because((await measure(backend)).used)
         if ends_because is not None:
             return ends_because
-    session = await backend.read(
-        lambda tx: tx.one("archive.session", session_no=decision.session_no), op="retention.look"
-    )
-    if session.updated_at_ms != decision.updated_at_ms:
-        return "it has changed since the plan"
+    if policy.archive:
+        return await archive_small.archive_one(backend, _wanted(decision))
     archive_no, kept_because = await archive.begin(
-        backend, decision.session_no, decision.reason, keep_archive=policy.archive
+        backend, decision.session_no, decision.reason, keep_archive=False
     )
-    if archive_no is None:
-        return kept_because
-    row = await archive.advance(backend, archive_no)
-    return None if row.state in ("archived", "deleted") else "it became protected meanwhile"
+    return kept_because if archive_no is None else await archive.end(backend, archive_no)
 
 
 async def _drop(backend: Backend, decision: RetentionDecision) -> str | None:

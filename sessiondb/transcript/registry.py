@@ -37,6 +37,7 @@ from .state import State, agreed_formats, load_state, no_entry, no_session, requ
 if TYPE_CHECKING:
     from sessiondb import statements
 
+_Ending = Literal["ended", "archived", "deleted"]
 RESET_REASONS = ("new", "reset", "idle", "daily", "cron-stale")
 
 
@@ -365,14 +366,19 @@ def unbind(tx: Tx, key: SessionKey) -> bool:
     return tx.run("registry.unbind", session_key=key.text) == 1
 
 
-def end(tx: Tx, session_no: int, *, why: Literal["ended", "archived", "deleted"] = "ended") -> bool:
+def end(tx: Tx, session_no: int, *, why: _Ending = "ended") -> bool:
     """End a session: it accepts no append. False if it had ended.
 
     Its running compaction, if any, will be superseded.
     """
     if tx.run("registry.end", session_no=session_no, now_ms=tx.stamp_ms) == 0:
         return False
-    session_id = tx.one("context.pointers", session_no=session_no).session_id
+    tell_ended(tx, session_no, tx.one("context.pointers", session_no=session_no).session_id, why)
+    return True
+
+
+def tell_ended(tx: Tx, session_no: int, session_id: str, why: _Ending) -> None:
+    """Record that a session has ended, in the transaction that ends it."""
     events.emit(
         tx,
         "session_ended",
@@ -381,7 +387,6 @@ def end(tx: Tx, session_no: int, *, why: Literal["ended", "archived", "deleted"]
         session_no=session_no,
         why=why,
     )
-    return True
 
 
 def end_imported(tx: Tx, session_no: int) -> None:

@@ -24,6 +24,7 @@ is built anew.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,17 @@ def take_out(tx: Tx, entry_no: int) -> bool:
         return False
     tx.run("search.ask_purge")
     return True
+
+
+def forget_now(tx: Tx, session_nos: Sequence[int]) -> None:
+    """Take the words of sessions out of the index, in the transaction that archives them.
+
+    Their entries are as many as one step handles.
+    """
+    for row in tx.all("search.indexed_of", session_nos=json.dumps(session_nos)):
+        if not _take_out(tx, row.after_no, row.indexed_no):
+            return
+        tx.run("search.forget_session", session_no=row.session_no)
 
 
 def put_back(tx: Tx, entry_no: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import sessiondb
 import sessiondb.sync
-from sessiondb.maintenance import archive, retention
+from sessiondb.maintenance import archive, archive_small, retention
 from tests import ROOT
 from tests.support.core import one_loop, query, user
 from tests.support.maintenance import (
@@ -24,7 +24,14 @@ from tests.support.maintenance import (
 )
 
 
+@pytest.fixture
+def in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every session archived in many steps, as a large one is."""
+    monkeypatch.setattr(archive_small, "ARCHIVE_CHUNK_ROWS", 0)
+
+
 @pytest.mark.anyio
+@pytest.mark.usefixtures("in_steps")
 @one_loop
 async def test_killed_after_any_write_the_next_run_ends_the_archive(
     tmp_path: Path,
@@ -110,6 +117,7 @@ async def test_killed_after_any_write_the_next_run_ends_the_restore(
 
 
 @pytest.mark.anyio
+@pytest.mark.usefixtures("in_steps")
 @pytest.mark.parametrize("writes", [1, 2, 4, 5, 6, 7])
 async def test_an_unfinished_archive_can_be_restored_at_any_point(
     tmp_db: Path, writes: int

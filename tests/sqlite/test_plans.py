@@ -332,6 +332,7 @@ INDEXES = {
     "archive.branches": ["branch_by_session"],
     "compaction.still_asked": ["entry_asked", "entry_by_idempotency_key", "inbox_of_session"],
     "archive.of_session": ["archive_one_open"],
+    "archive.open_of": ["archive_one_open"],
     "archive.protection": [
         "inbox_of_session",
         "inbox_interrupted",

@@ -1,9 +1,9 @@
 -- name: protection
--- Return what keeps a session from being archived, each as 1 or 0. A fork protects its
+-- Return what keeps each of some sessions from being archived, as 1 or 0. A fork protects its
 -- parent while the fork can be read, and while the fork's own archive is being written.
 -- Forks of forks protect theirs in turn. `restorable_id` is an archived fork whose
 -- restore needs this session.
-SELECT s.session_id, s.pinned_at_ms IS NOT NULL AS pinned,
+SELECT s.session_no, s.pinned_at_ms IS NOT NULL AS pinned,
        EXISTS (SELECT 1 FROM turn AS t
                WHERE t.session_no = s.session_no AND t.state = 'running') AS turn_running,
        EXISTS (SELECT 1 FROM compaction AS c
@@ -29,7 +29,7 @@ SELECT s.session_id, s.pinned_at_ms IS NOT NULL AS pinned,
         LIMIT 1) AS fork_id,
        (SELECT f.session_id FROM session AS f JOIN archive AS a ON a.session_no = f.session_no
         WHERE f.forked_from_no = s.session_no AND a.state = 'archived' LIMIT 1) AS restorable_id
-FROM session AS s WHERE s.session_no = :session_no;
+FROM json_each(:session_nos) AS n JOIN session AS s ON s.session_no = n.value;
 
 -- name: session
 -- Return a session's whole row, as it is archived and compared.
@@ -40,10 +40,63 @@ SELECT session_no, session_id, agent_id, origin, version, created_at_ms, updated
        asked_no
 FROM session WHERE session_no = :session_no;
 
+-- name: sessions
+-- Return the rows of some sessions, whole, as `archive_format.COLUMNS` has their columns.
+SELECT s.session_no, s.session_id, s.agent_id, s.origin, s.version, s.created_at_ms,
+       s.updated_at_ms, s.ended_at_ms, s.name, s.last_seq, s.epoch, s.head_no, s.branch_no,
+       s.boundary_no, s.first_kept_no, s.context_tokens, s.tokens_fresh, s.forked_from_no,
+       s.pinned_at_ms, s.archived_at_ms, s.forked_at_no, s.forked_epoch, s.heard_at_ms, s.formats,
+       s.ordered_from_no, s.open_marks, s.asked_no
+FROM json_each(:session_nos) AS n JOIN session AS s ON s.session_no = n.value;
+
+-- name: weights
+-- Return how many rows some sessions have that an archive takes, and the bytes of their texts.
+-- Their entries are few.
+SELECT s.session_no,
+       1 + (SELECT count(*) FROM entry AS e
+            WHERE e.entry_no BETWEEN s.session_no << 32 AND (s.session_no << 32) + 4294967295)
+         + (SELECT count(*) FROM branch AS r WHERE r.session_no = s.session_no)
+         + (SELECT count(*) FROM epoch AS p WHERE p.session_no = s.session_no)
+         + (SELECT count(*) FROM binding AS k WHERE k.session_no = s.session_no) AS rows,
+       (SELECT coalesce(sum(octet_length(t.payload)), 0) FROM entry AS t
+        WHERE t.entry_no BETWEEN s.session_no << 32 AND (s.session_no << 32) + 4294967295)
+         + (SELECT coalesce(sum(octet_length(d.details)), 0) FROM binding AS d
+            WHERE d.session_no = s.session_no) AS bytes
+FROM json_each(:session_nos) AS n JOIN session AS s ON s.session_no = n.value;
+
 -- name: bindings
 -- Return the keys that point at a session, whole.
 SELECT session_key, session_no, agent_id, bound_at_ms, details FROM binding
 WHERE session_no = :session_no ORDER BY session_key;
+
+-- name: bindings_of
+-- Return the keys that point at some sessions, whole.
+SELECT b.session_key, b.session_no, b.agent_id, b.bound_at_ms, b.details
+FROM json_each(:session_nos) AS n JOIN binding AS b ON b.session_no = n.value
+ORDER BY b.session_key;
+
+-- name: branches_of
+-- Return the branches of some sessions, whole. A parent has the lower number.
+SELECT b.branch_no, b.session_no, b.parent_branch_no, b.fork_no, b.first_no
+FROM json_each(:session_nos) AS n JOIN branch AS b ON b.session_no = n.value
+ORDER BY b.branch_no;
+
+-- name: epochs_of
+-- Return the epochs of some sessions, whole.
+SELECT e.session_no, e.epoch, e.reason, e.opened_at_ms, e.boundary_no, e.first_kept_no,
+       e.closed_head_no, e.closed_at_ms
+FROM json_each(:session_nos) AS n JOIN epoch AS e ON e.session_no = n.value
+ORDER BY e.session_no, e.epoch;
+
+-- name: entries_of
+-- Return the entries of some sessions, whole.
+SELECT e.entry_no, e.branch_no, e.parent_no, e.position, e.type, e.role, e.projection, e.tokens,
+       e.tokens_total, e.usage_tokens, e.open_calls, e.boundary_no, e.first_kept_no, e.model_no,
+       e.thinking_no, e.body_at, e.body_bytes, e.appended_at_ms, e.entry_id, e.idempotency_key,
+       e.payload
+FROM json_each(:session_nos) AS n
+CROSS JOIN entry AS e ON e.entry_no BETWEEN n.value << 32 AND (n.value << 32) + 4294967295
+ORDER BY e.entry_no;
 
 -- name: branches
 -- Return a session's branches, whole, a page at a time. A parent has the lower number.
@@ -70,6 +123,13 @@ FROM entry WHERE entry_no BETWEEN :low_no AND :high_no ORDER BY entry_no;
 INSERT INTO archive (session_no, state, reason, encoding, begun_at_ms, session_keys)
 VALUES (:session_no, :state, :reason, :encoding, :now_ms, :session_keys) RETURNING archive_no;
 
+-- name: insert_whole, one row
+-- Insert an archive that was made in one step.
+INSERT INTO archive (session_no, state, reason, encoding, begun_at_ms, finished_at_ms, rows, bytes,
+                     bytes_stored, session_keys)
+VALUES (:session_no, 'archived', :reason, :encoding, :now_ms, :now_ms, :rows, :bytes,
+        :bytes_stored, :session_keys) RETURNING archive_no;
+
 -- name: get
 -- Return one archive.
 SELECT a.archive_no, a.session_no, s.session_id, s.forked_from_no, a.state, a.reason, a.encoding,
@@ -80,6 +140,12 @@ FROM archive AS a JOIN session AS s ON s.session_no = a.session_no WHERE a.archi
 -- Return a session's archive that is not restored, if there is one.
 SELECT archive_no, state, reason, encoding, finished_at_ms FROM archive
 WHERE session_no = :session_no AND state <> 'restored';
+
+-- name: open_of
+-- Return those of some sessions that have an archive that is not restored.
+SELECT a.session_no, a.state
+FROM json_each(:session_nos) AS n JOIN archive AS a ON a.session_no = n.value
+WHERE a.state <> 'restored';
 
 -- name: unfinished
 -- Return the archives whose work is not finished, oldest first, a page at a time.
@@ -143,6 +209,29 @@ UPDATE archive SET bytes_stored = 0 WHERE archive_no = :archive_no;
 -- name: hide_session, one row
 -- Mark a session as archived: from here on some of its entries may be missing.
 UPDATE session SET archived_at_ms = :now_ms WHERE session_no = :session_no;
+
+-- name: hide_sessions, any rows
+-- End some sessions and mark them as archived.
+UPDATE session SET ended_at_ms = coalesce(ended_at_ms, :now_ms), archived_at_ms = :now_ms
+WHERE session_no IN (SELECT value FROM json_each(:session_nos));
+
+-- name: unbind_all, any rows
+-- Delete every key that points at one of some sessions.
+DELETE FROM binding WHERE session_no IN (SELECT value FROM json_each(:session_nos));
+
+-- name: delete_entries_of, any rows
+-- Delete the entries of some archived sessions.
+DELETE FROM entry WHERE entry_no IN (
+  SELECT e.entry_no FROM json_each(:session_nos) AS n
+  CROSS JOIN entry AS e ON e.entry_no BETWEEN n.value << 32 AND (n.value << 32) + 4294967295);
+
+-- name: delete_branches_of, any rows
+-- Delete the branches of some archived sessions.
+DELETE FROM branch WHERE session_no IN (SELECT value FROM json_each(:session_nos));
+
+-- name: delete_epochs_of, any rows
+-- Delete the epochs of some archived sessions.
+DELETE FROM epoch WHERE session_no IN (SELECT value FROM json_each(:session_nos));
 
 -- name: reopen_session, one row
 -- Make a session readable again, ended or not as it was before.

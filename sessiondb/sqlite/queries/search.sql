@@ -48,6 +48,11 @@ SELECT i.after_no, i.indexed_no, s.last_seq, s.archived_at_ms
 FROM session AS s LEFT JOIN search_session AS i ON i.session_no = s.session_no
 WHERE s.session_no = :session_no;
 
+-- name: indexed_of
+-- Return how far those of some sessions are in the index that are there.
+SELECT i.session_no, i.after_no, i.indexed_no
+FROM json_each(:session_nos) AS n JOIN search_session AS i ON i.session_no = n.value;
+
 -- name: put, any rows
 -- Put the words of a range of entries into the index.
 INSERT INTO search (rowid, text)

@@ -518,7 +518,7 @@ async def _make_empty(path: Path) -> None:
 
 
 async def _make_contents(path: Path) -> list[str]:
-    """Make sessions with some length, a compaction and a fork.
+    """Make sessions with some length and a compaction. One is too long for one step of retention.
 
     Return the ids of those that retention takes first.
     """
@@ -530,7 +530,7 @@ async def _make_contents(path: Path) -> list[str]:
             await session.append_many(
                 [
                     {"role": "user", "content": f"line {at} of session {number} {'x' * 300}"}
-                    for at in range(60)
+                    for at in range(60 if number else 250)
                 ]
             )
             await session.append(

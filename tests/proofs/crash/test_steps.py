@@ -98,6 +98,8 @@ NAMED: dict[str, list[tuple[str, int]]] = {
         ("before COMMIT of archive.complete", 1),
         ("after COMMIT of archive.release", 1),
         ("ran archive.delete", 2),
+        ("before COMMIT of archive.small", 1),
+        ("after COMMIT of archive.small", 1),
         ("vacuum step", 1),
         ("after COMMIT of restore.begin", 1),
         ("ran restore.rows", 2),

@@ -20,6 +20,7 @@ from tests.support.world import Changes, Recorder, World
 from tests.support.world_build import NOW, Direct
 
 CHILDREN = ("branch", "epoch", "entry")
+SEVERAL = ("twin-reset", "job-tired")
 
 
 async def put_away(backend: Direct, session_no: int, *, keep: bool = True) -> None:
@@ -69,6 +70,22 @@ def rows_of(w: World, name: str, tables: tuple[str, ...] = CHILDREN) -> list[str
         for label, _ in w.rows(table)
         if label.startswith(f"{table} {name}/")
     ]
+
+
+def of_several(statement: str, **more: Any) -> Callable[[World, Recorder], object]:
+    """Return a statement that is run for `SEVERAL`."""
+    return lambda w, tx: tx.run(AnyStatement(statement), **of_sessions(*SEVERAL)(w), **more)
+
+
+def several_gone(statement: str) -> Callable[[World], Changes]:
+    """Return that a statement deletes the rows of `SEVERAL`, which are some."""
+
+    def gone(w: World) -> Changes:
+        labels = several_of(w, statement)
+        assert len(labels) >= len(SEVERAL)
+        return {f"-{label}": {} for label in labels}
+
+    return gone
 
 
 def archived(name: str, key: str, *, bindings: int = 1) -> Callable[[World], Changes]:
@@ -317,6 +334,60 @@ CHANGES = [
         {f"-entry deleting/{seq}": {} for seq in (3, 4, 5)},
     ),
     Change(
+        "archive.insert_whole",
+        "in its last state",
+        run(
+            "insert_whole",
+            session_no="session twin-ended",
+            reason="it is old",
+            encoding="zlib",
+            now_ms=NOW,
+            rows=1,
+            bytes=2,
+            bytes_stored=3,
+            session_keys="[]",
+        ),
+        lambda w: {
+            f"+archive twin-ended/{max(row['archive_no'] for _, row in w.rows('archive')) + 1}": {
+                "session_no": "twin-ended",
+                "state": "archived",
+                "reason": "it is old",
+                "encoding": "zlib",
+                "begun_at_ms": NOW,
+                "finished_at_ms": NOW,
+                "rows": 1,
+                "bytes": 2,
+                "bytes_stored": 3,
+                "session_keys": "[]",
+            }
+        },
+    ),
+    Change(
+        "archive.hide_sessions",
+        "one that had ended, and one that had not",
+        lambda w, tx: tx.run(
+            "archive.hide_sessions", **of_sessions("twin-ended", "job-tired")(w), now_ms=NOW
+        ),
+        {
+            "session twin-ended": {"archived_at_ms": NOW},
+            "session job-tired": {"ended_at_ms": NOW, "archived_at_ms": NOW},
+        },
+    ),
+    *(
+        Change(
+            statement,
+            "of two sessions, and no others",
+            of_several(statement),
+            several_gone(reading),
+        )
+        for statement, reading in (
+            ("archive.unbind_all", "bindings_of"),
+            ("archive.delete_entries_of", "entries_of"),
+            ("archive.delete_branches_of", "branches_of"),
+            ("archive.delete_epochs_of", "epochs_of"),
+        )
+    ),
+    Change(
         "archive.delete_branches",
         "children first",
         run("delete_branches", session_no="session deleting", limit=1),
@@ -402,6 +473,10 @@ def of_session(name: str, **more: Any) -> Callable[[World], dict[str, Any]]:
     return lambda w: {"session_no": w.no(f"session {name}"), **more}
 
 
+def of_sessions(*names: str) -> Callable[[World], dict[str, Any]]:
+    return lambda w: {"session_nos": json.dumps([w.no(f"session {name}") for name in names])}
+
+
 def after_archive(row: Any) -> dict[str, int]:
     return {"after_no": row.archive_no}
 
@@ -458,8 +533,8 @@ def protected(name: str, **reasons: Any) -> Read:
     return Read(
         "archive.protection",
         name,
-        of_session(name),
-        [{"session_id": name, **NOTHING, **reasons}],
+        of_sessions(name),
+        [{"session_no": name, **NOTHING, **reasons}],
     )
 
 
@@ -467,7 +542,59 @@ def numbered(label: str) -> Callable[[World], dict[str, Any]]:
     return lambda w: {"archive_no": w.no(f"archive {label}")}
 
 
+def whole(statement: str, *labels: str) -> Read:
+    """Return the case of a statement that returns the rows of `SEVERAL`, whole."""
+    return Read(
+        AnyStatement(statement),
+        "of two sessions, and no others",
+        of_sessions(*SEVERAL),
+        lambda w: [
+            {name: w.before.shown(name, value) for name, value in w.row(label).items()}
+            for label in labels or several_of(w, statement)
+        ],
+    )
+
+
+def several_of(w: World, statement: str) -> list[str]:
+    """Return the labels of the rows that a statement returns for `SEVERAL`, in its order."""
+    kind = statement.removeprefix("archive.").removesuffix("_of")
+    if kind == "bindings":
+        owned = {w.no(f"session {name}") for name in SEVERAL}
+        return sorted(label for label, row in w.rows("binding") if row["session_no"] in owned)
+    table = {"branches": "branch", "epochs": "epoch", "entries": "entry"}[kind]
+    return [label for name in SEVERAL for label in rows_of(w, name, (table,))]
+
+
 READS = [
+    whole("archive.sessions", *(f"session {name}" for name in SEVERAL)),
+    whole("archive.bindings_of"),
+    whole("archive.branches_of"),
+    whole("archive.epochs_of"),
+    whole("archive.entries_of"),
+    Read(
+        "archive.weights",
+        "of two sessions",
+        of_sessions(*SEVERAL),
+        lambda w: [
+            {
+                "session_no": name,
+                "rows": len(rows_of(w, name)) + 2,  # and its row, and a key
+                "bytes": sum(
+                    len(w.row(label)["payload"].encode()) for label in rows_of(w, name, ("entry",))
+                ),
+            }
+            for name in SEVERAL
+        ],
+    ),
+    Read(
+        "archive.open_of",
+        "that are not restored",
+        of_sessions("old", "live", "dropped"),
+        [
+            {"session_no": "old", "state": "archived"},
+            {"session_no": "dropped", "state": "deleted"},
+        ],
+    ),
     protected("twin-ended"),
     protected("done"),
     protected("dead-too", inbox_dead=1),
