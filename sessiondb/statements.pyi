@@ -1522,6 +1522,13 @@ class RetentionNewest(NamedTuple):
 RetentionOldest = RetentionNewest  # retention.oldest
 
 
+class RetentionSizes(NamedTuple):
+    """retention.sizes: Return the bytes of the texts of some sessions. Their entries are few."""
+
+    session_no: int
+    bytes: int
+
+
 class SalvageCountedHeader(NamedTuple):
     """salvage.counted_header: Return a row if a receipt counts one entry more than the session has: the header, which is no entry."""
 
@@ -3357,6 +3364,8 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["retention.oldest"], /, *, after_ms: SqlValue, after_no: SqlValue, limit: SqlValue) -> RetentionOldest | None: ...
     @overload
+    def first(self, statement: Literal["retention.sizes"], /, *, session_nos: SqlValue) -> RetentionSizes | None: ...
+    @overload
     def first(self, statement: Literal["salvage.counted_header"], /, *, session_no: SqlValue) -> SalvageCountedHeader | None: ...
     @overload
     def first(self, statement: Literal["salvage.sessions"], /, *, after_no: SqlValue, limit: SqlValue) -> SalvageSessions | None: ...
@@ -4027,6 +4036,8 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["retention.oldest"], /, *, after_ms: SqlValue, after_no: SqlValue, limit: SqlValue) -> RetentionOldest: ...
     @overload
+    def one(self, statement: Literal["retention.sizes"], /, *, session_nos: SqlValue) -> RetentionSizes: ...
+    @overload
     def one(self, statement: Literal["salvage.counted_header"], /, *, session_no: SqlValue) -> SalvageCountedHeader: ...
     @overload
     def one(self, statement: Literal["salvage.sessions"], /, *, after_no: SqlValue, limit: SqlValue) -> SalvageSessions: ...
@@ -4695,6 +4706,8 @@ class Reads(Protocol):
     def all(self, statement: Literal["retention.newest"], /, *, before_ms: SqlValue, before_no: SqlValue, limit: SqlValue) -> list[RetentionNewest]: ...
     @overload
     def all(self, statement: Literal["retention.oldest"], /, *, after_ms: SqlValue, after_no: SqlValue, limit: SqlValue) -> list[RetentionOldest]: ...
+    @overload
+    def all(self, statement: Literal["retention.sizes"], /, *, session_nos: SqlValue) -> list[RetentionSizes]: ...
     @overload
     def all(self, statement: Literal["salvage.counted_header"], /, *, session_no: SqlValue) -> list[SalvageCountedHeader]: ...
     @overload

@@ -14,8 +14,9 @@ and then checks again what protects a session.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -147,29 +148,40 @@ class Walk:
     bound: Counter[str | None] = field(default_factory=Counter)
     decisions: dict[int, RetentionDecision] = field(default_factory=dict)
 
-    def visit(self, tx: ReadTx, row: statements.RetentionNewest) -> None:
-        """Decide about the next session."""
-        if row.archived_at_ms is not None:
-            return
-        self.sessions += 1
-        self.bound[row.agent_id] += row.keys
-        rule, why = self._over(row)
-        if rule != "none":
-            self.decide(tx, row, rule, why)
-        elif self.every:
-            self.decisions[row.session_no] = _decision(row, "keep", why, "kept", rule)
+    def visit(self, tx: ReadTx, rows: Sequence[statements.RetentionNewest]) -> None:
+        """Decide about the next sessions."""
+        over: list[tuple[statements.RetentionNewest, RetentionRule, str]] = []
+        for row in rows:
+            if row.archived_at_ms is not None:
+                continue
+            self.sessions += 1
+            self.bound[row.agent_id] += row.keys
+            rule, why = self._over(row)
+            if rule != "none":
+                over.append((row, rule, why))
+            elif self.every:
+                self.decisions[row.session_no] = _decision(row, "keep", why, "kept", rule)
+        if over:
+            self.decide(tx, over)
 
     def decide(
-        self, tx: ReadTx, row: statements.RetentionNewest, rule: RetentionRule, why: str
+        self,
+        tx: ReadTx,
+        over: Sequence[tuple[statements.RetentionNewest, RetentionRule, str]],
     ) -> None:
-        """Decide about a session that is over a limit: it goes, unless something protects it."""
-        protected = self.protected(tx, row)
-        if protected is not None:
-            decision = _decision(row, "keep", f"{why}, but {protected}", "kept", rule)
-        else:
-            action: RetentionAction = "archive" if self.policy.archive else "delete"
-            decision = _decision(row, action, why, "planned", rule)
-        self.decisions[row.session_no] = decision
+        """Decide about sessions that are over a limit: they go, unless something protects them."""
+        keep_archive = self.policy.archive
+        reasons = {row.session_no: self._too_new(row) for row, _, _ in over}
+        old = [number for number, reason in reasons.items() if reason is None]
+        reasons |= archive.protections(tx, old, keep_archive=keep_archive)
+        for row, rule, why in over:
+            reason = reasons[row.session_no]
+            if reason is not None:
+                decision = _decision(row, "keep", f"{why}, but {reason}", "kept", rule)
+            else:
+                action: RetentionAction = "archive" if keep_archive else "delete"
+                decision = _decision(row, action, why, "planned", rule)
+            self.decisions[row.session_no] = decision
 
     def _over(self, row: statements.RetentionNewest) -> tuple[RetentionRule, str]:
         """Return the first limit that a session is over, and the reason in words."""
@@ -193,14 +205,14 @@ class Walk:
             return "bindings", f"{newer} that were used later"
         return "none", "within every limit"
 
-    def protected(self, tx: ReadTx, row: statements.RetentionNewest) -> str | None:
-        """Return why a session stays whatever the limits say, or None."""
+    def _too_new(self, row: statements.RetentionNewest) -> str | None:
+        """Return why a session stays whatever the limits say, by its times, or None."""
         idle_ms = self.policy.idle_days * DAY_MS
         if self.now_ms - row.updated_at_ms < idle_ms:
             return f"it changed within {_in_days(self.policy.idle_days)}"
         if row.restored_at_ms is not None and self.now_ms - row.restored_at_ms < idle_ms:
             return f"it was restored within {_in_days(self.policy.idle_days)}"
-        return archive.protection(tx, row.session_no, keep_archive=self.policy.archive)
+        return None
 
 
 def _in_days(days: float) -> str:
@@ -241,15 +253,17 @@ async def make_plan(
     def page(tx: ReadTx) -> tuple[int, int] | None:
         assert before is not None
         rows = tx.all("retention.newest", before_ms=before[0], before_no=before[1], limit=PAGE_ROWS)
-        for row in rows:
-            walk.visit(tx, row)
+        walk.visit(tx, rows)
         return (rows[-1].updated_at_ms, rows[-1].session_no) if len(rows) == PAGE_ROWS else None
 
     while before is not None:
         before = await backend.read(page, op="retention.plan")
-    for number, decision in walk.decisions.items():
-        if decision.outcome == "planned":
-            walk.decisions[number] = replace(decision, bytes=await _size_of(backend, number))
+    sizes = await _sizes(
+        backend,
+        [decision for decision in walk.decisions.values() if decision.outcome == "planned"],
+    )
+    for number, size in sizes.items():
+        walk.decisions[number] = replace(walk.decisions[number], bytes=size)
     if policy.max_bytes is not None:
         await _plan_bytes(backend, walk, policy.max_bytes)
     dropped = (
@@ -262,6 +276,34 @@ async def make_plan(
         ),
         *dropped,
     ]
+
+
+async def _sizes(backend: Backend, decisions: Sequence[RetentionDecision]) -> dict[int, int]:
+    """Return the bytes of the texts of some sessions, many small ones in one snapshot."""
+    found: dict[int, int] = {}
+    small: list[int] = []
+    entries = 0
+
+    async def weigh() -> None:
+        numbers = json.dumps(small)
+        rows = await backend.read(
+            lambda tx: tx.all("retention.sizes", session_nos=numbers), op="retention.weigh"
+        )
+        found.update((row.session_no, row.bytes) for row in rows)
+        small.clear()
+
+    for decision in decisions:
+        if decision.entries >= SIZE_ROWS:
+            found[decision.session_no] = await _size_of(backend, decision.session_no)
+            continue
+        if entries + decision.entries > SIZE_ROWS or len(small) == PAGE_ROWS:
+            await weigh()
+            entries = 0
+        small.append(decision.session_no)
+        entries += decision.entries
+    if small:
+        await weigh()
+    return found
 
 
 async def _size_of(backend: Backend, session_no: int) -> int:
@@ -335,7 +377,7 @@ async def _plan_bytes(backend: Backend, walk: Walk, max_bytes: int) -> None:
 
 
 def _deciding(walk: Walk, row: statements.RetentionNewest, why: str) -> Callable[[ReadTx], None]:
-    return lambda tx: walk.decide(tx, row, "bytes", why)
+    return lambda tx: walk.decide(tx, [(row, "bytes", why)])
 
 
 async def _plan_archives(

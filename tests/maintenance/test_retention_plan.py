@@ -180,8 +180,29 @@ async def test_a_plan_reads_pages_of_sessions_and_no_entry_that_stays(
         )
         assert report.count("planned") == 1
         assert rows["retention.newest"] == [2, 2, 1]
-        assert rows["import_file.entry_sizes"] == [3]
+        assert rows["retention.sizes"] == [1]
         assert rows["archive.protection"] == [1]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("at_once", [1, 4, 7, 5_000])
+async def test_sizes_are_those_of_the_texts_however_many_are_read_at_once(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(retention_plan, "SIZE_ROWS", at_once)
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(5):
+            session = await db.session(f"agent:main:web:{number}")
+            await session.append_many([user("é" * number)] * (number + 1))
+        report = await retention.gc(
+            db.backend, RetentionPolicy(max_sessions=1, idle_days=0), dry_run=True
+        )
+    sizes = query(
+        tmp_db,
+        "SELECT entry_no >> 32, sum(octet_length(payload)) FROM entry "
+        "GROUP BY 1 ORDER BY 1 LIMIT 4",
+    )
+    assert [(one.session_no, one.bytes) for one in report.decisions] == sizes
 
 
 # -- protection ------------------------------------------------------------------------

@@ -20,3 +20,10 @@ SELECT s.session_no, s.session_id, s.updated_at_ms, s.last_seq, s.archived_at_ms
         WHERE a.session_no = s.session_no AND a.state = 'restored') AS restored_at_ms
 FROM session AS s WHERE (s.updated_at_ms, s.session_no) > (:after_ms, :after_no)
 ORDER BY s.updated_at_ms, s.session_no LIMIT :limit;
+
+-- name: sizes
+-- Return the bytes of the texts of some sessions. Their entries are few.
+SELECT n.value AS session_no,
+       (SELECT coalesce(sum(octet_length(e.payload)), 0) FROM entry AS e
+        WHERE e.entry_no BETWEEN n.value << 32 AND (n.value << 32) + 4294967295) AS bytes
+FROM json_each(:session_nos) AS n;

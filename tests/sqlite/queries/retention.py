@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 from tests.support.statement_cases import Change, Guard, Page, Read
 from tests.support.world import Recorder, World
 
+SIZED = ("twin", "live", "old")
 CHANGES: list[Change] = []
 GUARDS: list[Guard] = []
 
@@ -86,4 +88,20 @@ READS = [
     *session("old-too", 0, "main", restored="old-too/2"),
     *session("old-too", 0, "main", "old-too/4", at="begun_at_ms", given=restore_again),
     *session("parent", 0, "main"),
+    Read(
+        "retention.sizes",
+        "of two sessions, and of one without entries",
+        lambda w: {"session_nos": json.dumps([w.no(f"session {name}") for name in SIZED])},
+        lambda w: [
+            {
+                "session_no": name,
+                "bytes": sum(
+                    len(row["payload"].encode())
+                    for label, row in w.rows("entry")
+                    if label.startswith(f"entry {name}/")
+                ),
+            }
+            for name in SIZED
+        ],
+    ),
 ]
