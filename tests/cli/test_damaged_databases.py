@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from sessiondb.errors import NewerSchema, NotASessionDB, OpenError, StoreDamaged
 from sessiondb.sqlite import transaction
 from tests import ROOT
 from tests.proofs.fuzz.properties import watched
+from tests.support import warm
 from tests.support.core import change, query, user
 from tests.support.damage import PAGE, SEED, TIMES, Truth, break_it, copy_of, die_with_wal, make
 
@@ -323,7 +323,7 @@ def a_link_to_itself(path: Path) -> None:
 def in_a_process(arguments: list[str]) -> tuple[int, str]:
     """Run a command in its own process, with a time limit."""
     command = [sys.executable, "-m", "sessiondb", *arguments]
-    done = subprocess.run(
+    done = warm.run(
         command,
         cwd=ROOT,
         input=LINE,

@@ -23,6 +23,7 @@ from sessiondb.words import (
     Audience,
 )
 from tests import ROOT
+from tests.support import warm
 from tests.support.command_line import TIMEOUT_S, fails, ok, run
 from tests.support.gateway_commands import EVIL, GatewayStart, accept, emit, found, lines, says
 
@@ -178,7 +179,7 @@ def test_events_f_follows_a_gateway_in_another_process(tmp_db: Path, gateway: Ga
         "--audience",
         "operator",
     ]
-    following = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    following = warm.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert following.stdout is not None
     try:
         assert json.loads(following.stdout.readline())["text"] == "before"

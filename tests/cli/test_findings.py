@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import apsw
@@ -12,6 +11,7 @@ import pytest
 
 from sessiondb.cli.findings import SHOWN_MAX, print_findings
 from sessiondb.models import Finding
+from tests.support import warm
 from tests.support.command_line import TIMEOUT_S, command, run
 
 ADVICE = "Keep the file, and run `sessiondb salvage DB NEW`. Then look."
@@ -33,7 +33,7 @@ def damaged(db: Path) -> Path:
 
 
 def test_a_damaged_file_is_reported_once_and_not_logged(damaged: Path) -> None:
-    done = subprocess.run(
+    done = warm.run(
         command("verify", damaged), capture_output=True, timeout=TIMEOUT_S, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (1, "")
@@ -48,7 +48,7 @@ def test_a_damaged_file_is_reported_once_and_not_logged(damaged: Path) -> None:
 
 
 def test_debug_shows_the_librarys_log(damaged: Path) -> None:
-    done = subprocess.run(
+    done = warm.run(
         command("verify", damaged, "--debug"), capture_output=True, timeout=TIMEOUT_S, check=False
     )
     assert b"is opened again" in done.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sessiondb import sync
+from tests.support import warm
 from tests.support.command_line import KEY, TIMEOUT_S, command, run
 
 # Runs the command line, and presses Ctrl-C where a module is imported, or a function called.
@@ -53,7 +54,9 @@ def interrupted(
     where: str, kind: object, *args: object, stdin: bytes = b""
 ) -> tuple[int, str, str]:
     """Run a command that is interrupted there. Return its code and what it printed."""
-    done = subprocess.run(
+    # An import that is interrupted is one of a new interpreter.
+    start = subprocess.run if kind == "import" else warm.run
+    done = start(
         [sys.executable, "-c", CHILD, where, str(kind), *map(str, args)],
         input=stdin,
         capture_output=True,
@@ -95,7 +98,7 @@ def test_an_import_says_what_is_done_and_goes_on(tmp_db: Path, sample: Path) -> 
 
 
 def test_an_interrupted_append_names_the_line_to_go_on_with(tmp_db: Path) -> None:
-    process = subprocess.Popen(
+    process = warm.Popen(
         command("append", tmp_db, KEY, "--create", "--json"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -15,6 +15,7 @@ import pytest
 
 from sessiondb import sync
 from sessiondb.cli.terminal import cells
+from tests.support import warm
 from tests.support.command_line import KEY, TIMEOUT_S, command, on_terminal
 
 
@@ -25,7 +26,7 @@ def output(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def run(*args: object, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
+    return warm.run(
         command(*args), input=stdin, capture_output=True, timeout=TIMEOUT_S, check=False
     )
 
@@ -51,7 +52,7 @@ def test_a_reader_that_goes_away_ends_the_command_without_a_word(db: Path) -> No
         ["query", db, "select * from transcript", "--nl"],
         ["context", db, KEY],
     ):
-        process = subprocess.Popen(command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = warm.Popen(command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.read(1)
@@ -67,7 +68,7 @@ def test_output_that_cannot_be_written_is_an_error(db: Path) -> None:
         pytest.skip("this system has no /dev/full")
     for args in (["sessions"], ["show", KEY], ["query", "select * from transcript"]):
         with Path("/dev/full").open("wb") as full:
-            done = subprocess.run(
+            done = warm.run(
                 command(args[0], db, *args[1:]),
                 stdout=full,
                 stderr=subprocess.PIPE,
@@ -93,7 +94,7 @@ def test_closed_streams_are_no_bug(db: Path) -> None:
 
 
 def test_ctrl_c_ends_a_command_with_130(db: Path) -> None:
-    process = subprocess.Popen(
+    process = warm.Popen(
         command("tail", "-f", db, KEY, "-n", "1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdout is not None
@@ -108,7 +109,7 @@ def test_ctrl_c_stops_an_endless_query(db: Path) -> None:
         "with recursive n(i) as (select 1 union all select i + 1 from n) "
         "select i, i % 1000000 as m from n"
     )
-    process = subprocess.Popen(
+    process = warm.Popen(
         command("query", db, endless, "--nl"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdout is not None
@@ -119,7 +120,7 @@ def test_ctrl_c_stops_an_endless_query(db: Path) -> None:
 
 
 def test_tail_follows_what_another_process_appends(db: Path) -> None:
-    process = subprocess.Popen(
+    process = warm.Popen(
         command("tail", "-f", db, KEY, "-n", "1", "--json"), stdout=subprocess.PIPE
     )
     assert process.stdout is not None
@@ -174,7 +175,7 @@ def test_a_query_with_a_stalled_reader_does_not_hold_the_wal(db: Path) -> None:
     with sync.open(db) as gateway:
         session = gateway.session(KEY)
         session.append({"role": "user", "content": "in the WAL"})
-        process = subprocess.Popen(
+        process = warm.Popen(
             command("query", db, "select * from transcript", "--nl"), stdout=subprocess.PIPE
         )
         assert process.stdout is not None
@@ -192,7 +193,7 @@ def test_a_query_with_a_stalled_reader_does_not_hold_the_wal(db: Path) -> None:
 
 
 def test_append_stores_a_line_as_soon_as_it_arrives(tmp_db: Path) -> None:
-    process = subprocess.Popen(
+    process = warm.Popen(
         command("append", tmp_db, KEY, "--create", "--json"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -211,7 +212,7 @@ def test_append_stores_a_line_as_soon_as_it_arrives(tmp_db: Path) -> None:
 
 
 def test_what_append_acknowledged_survives_a_kill(tmp_db: Path) -> None:
-    process = subprocess.Popen(
+    process = warm.Popen(
         command("append", tmp_db, KEY, "--create", "--json"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests import ROOT
+from tests.support import warm
 
 PROC = Path("/proc")
 
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    return warm.Popen(
         [sys.executable, "-m", "examples.demo", "--pace", "0.1", "--dir", str(folder), *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -119,7 +120,7 @@ def test_a_broken_promise_is_named_and_makes_the_exit_code_1(
 
 def test_a_run_that_keeps_nothing_leaves_nothing_behind(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "examples.demo", "--pace", "0.05"]
-    done = subprocess.run(
+    done = warm.run(
         command,
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(tmp_path)},

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ import anyio
 import pytest
 
 from tests import ROOT
+from tests.support import warm
 
 pytest.importorskip(
     "starlette", reason="starlette is not installed; it is part of the gateway extra"
@@ -338,7 +338,7 @@ def test_settings_that_cannot_be_meant_are_refused_in_one_line(tmp_path: Path) -
             "--port=0",
             f"--openclaw={tmp_path / 'openclaw.json'}",
         ]
-        ended = subprocess.run(
+        ended = warm.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
         assert (ended.returncode, says in ended.stderr, "Traceback" in ended.stderr) == (
@@ -501,7 +501,7 @@ def test_a_used_port_and_a_foreign_file_are_refused_in_one_line(
         ([str(other), "--port=0"], "not a"),
     ):
         command = [sys.executable, "-m", "examples.gateway", *arguments]
-        ended = subprocess.run(
+        ended = warm.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
         assert ended.returncode == 1

@@ -36,7 +36,7 @@ from sessiondb.transcript import registry
 from sessiondb.transcript.compaction import GivenUp
 from sessiondb.transcript.context import read_context
 from sessiondb.transcript.formats import PI
-from tests.support import interrupted_sessions
+from tests.support import interrupted_sessions, warm
 from tests.support.chat_endpoint import ChatEndpoint
 from tests.support.compaction import begin_in
 from tests.support.core import change, query, texts
@@ -576,7 +576,7 @@ class Maintenance:
 
     def __init__(self, database: Path, folder: Path, *options: str) -> None:
         folder.mkdir(exist_ok=True)
-        self.process = subprocess.Popen(
+        self.process = warm.Popen(
             [
                 sys.executable,
                 str(ROOT / "tests/support/maintenance_child.py"),

@@ -15,6 +15,7 @@ import pytest
 
 import sessiondb
 from tests import ROOT
+from tests.support import warm
 from tests.support.core import query
 
 UNSHARE = shutil.which("unshare")
@@ -108,7 +109,7 @@ def says(child: subprocess.Popen[str]) -> None:
 
 def command(*arguments: object) -> str:
     """Run a command of the host beside the container."""
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-m", "sessiondb", *map(str, arguments)],
         capture_output=True,
         text=True,

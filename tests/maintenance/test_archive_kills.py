@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import sessiondb
 import sessiondb.sync
 from sessiondb.maintenance import archive, archive_small, retention
 from tests import ROOT
+from tests.support import warm
 from tests.support.core import one_loop, query, user
 from tests.support.maintenance import (
     EVERYTHING,
@@ -158,9 +158,7 @@ def test_a_process_killed_while_archiving_leaves_nothing_held(tmp_db: Path, writ
         session = db.session(KEY)
         session.append_many([user(f"{number}") for number in range(600)])
     before = dump(tmp_db)
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(tmp_db), str(writes)], cwd=ROOT, check=False
-    )
+    child = warm.run([sys.executable, "-c", CHILD, str(tmp_db), str(writes)], cwd=ROOT, check=False)
     assert child.returncode == -9
     with sessiondb.sync.open(tmp_db) as db:
         assert db.verify().findings == ()

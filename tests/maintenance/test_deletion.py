@@ -16,6 +16,7 @@ import sessiondb.sync
 from sessiondb import Answer, InvalidInput, NotFound, SessionArchived, SessionBusy
 from sessiondb.gateway import outbox
 from sessiondb.gateway.running_turn import LaneSettings, Turn
+from tests.support import warm
 from tests.support.core import one_loop, reply, texts, user
 from tests.support.engine import PATIENCE_S
 from tests.support.gateway import (
@@ -353,7 +354,7 @@ def test_a_process_that_appends_meanwhile_is_told(tmp_db: Path) -> None:
     with sessiondb.sync.open(tmp_db) as db:
         session = db.create_session("s")
         child = [sys.executable, "-c", CHILD, str(tmp_db), "s"]
-        with subprocess.Popen(child, stdout=subprocess.PIPE, text=True) as appender:
+        with warm.Popen(child, stdout=subprocess.PIPE, text=True) as appender:
             assert appender.stdout is not None
             assert appender.stdout.readline() == "ready\n"
             while not session.entries(limit=1):

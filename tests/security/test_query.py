@@ -19,6 +19,7 @@ from sessiondb.errors import InvalidInput, ReadTooLong, SessionDBError
 from sessiondb.sqlite import connection, user_query
 from sessiondb.transcript import entries
 from tests import ROOT
+from tests.support import warm
 from tests.support.attacks import ATTACKS, ENDLESS, SEED, content_of, run
 
 WRITES = [
@@ -300,7 +301,7 @@ def in_a_process(
         "from sessiondb.cli import query\n"
         f"{changed}\nsys.argv[0] = 'sessiondb'\nmain()"
     )
-    return subprocess.run(
+    return warm.run(
         [sys.executable, "-c", code, "query", str(db), sql, *options],
         capture_output=True,
         text=True,

@@ -25,6 +25,7 @@ from sessiondb.process import Owner
 from sessiondb.sqlite import alive_file, engine, instance, transaction
 from sessiondb.sqlite.alive_file import SUFFIX, Hold, hold, liveness, name_of
 from sessiondb.sqlite.transaction import Prepared
+from tests.support import warm
 from tests.support.core import query, user
 from tests.support.engine import other_process, run_python
 from tests.support.leaks import open_files
@@ -521,7 +522,7 @@ async def main():
 anyio.run(main)
 """
     children = [
-        subprocess.Popen(
+        warm.Popen(
             [sys.executable, "-c", code, tmp_db],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

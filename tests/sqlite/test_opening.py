@@ -22,6 +22,7 @@ from sessiondb.sqlite import SqliteBackend, guard, opening
 from sessiondb.sqlite.connection import is_open_here
 from sessiondb.sqlite.parts import Parts
 from sessiondb.sqlite.schema import APPLICATION_ID, SCHEMA_VERSION
+from tests.support import warm
 from tests.support.engine import (
     CHECKOUT,
     PATIENCE_S,
@@ -130,7 +131,7 @@ anyio.run(main)
     for attempt in range(2):
         path = tmp_path / f"{attempt}" / "gateway.db"
         children = [
-            subprocess.Popen(
+            warm.Popen(
                 [sys.executable, "-c", code, path],
                 cwd=CHECKOUT,
                 text=True,

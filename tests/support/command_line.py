@@ -6,7 +6,6 @@ import fcntl
 import os
 import pty
 import struct
-import subprocess
 import sys
 import termios
 from pathlib import Path
@@ -16,6 +15,7 @@ from click.testing import CliRunner, Result
 from sessiondb import sync
 from sessiondb.cli import program
 from sessiondb.cli.session_ids import session_named
+from tests.support import warm
 
 KEY = "agent:main:discord:channel:1"
 TIMEOUT_S = 60
@@ -103,7 +103,7 @@ def on_terminal(*args: object, columns: int = 80) -> tuple[str, int]:
     environment = {
         name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")
     }
-    process = subprocess.Popen(
+    process = warm.Popen(
         command(*args), stdin=follower, stdout=follower, stderr=follower, env=environment
     )
     os.close(follower)

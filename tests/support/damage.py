@@ -28,6 +28,7 @@ from sessiondb.maintenance import archive
 from sessiondb.salvage.rebuild import MARK
 from sessiondb.salvage.report import NO_HEADER_KNOWN, SalvageReport
 from tests import ROOT
+from tests.support import warm
 from tests.support.core import reply, user
 from tests.support.every_shape import fill
 from tests.support.gateway import say
@@ -295,7 +296,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def die_with_wal(path: Path, turns: int = 12) -> Path:
     """Leave a database as kill -9 leaves it: the last commits are in its WAL only."""
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-c", DIE_WITH_WAL, str(path), str(turns)],
         cwd=ROOT,
         check=False,

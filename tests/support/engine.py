@@ -17,6 +17,8 @@ from sessiondb import clock
 from sessiondb.sqlite import SqliteBackend, transaction, writer
 from sessiondb.sqlite.transaction import Prepared
 from tests import ROOT as CHECKOUT
+from tests.support import warm
+from tests.support.warm import QUIET_FORKS
 
 # No test waits this long unless it fails. It turns a deadlock into a failure.
 PATIENCE_S = 30.0
@@ -123,14 +125,10 @@ async def until(condition: Callable[[], bool]) -> None:
             await anyio.sleep(0.001)
 
 
-# Since 3.12 Python warns about each fork of a process that has threads. Tests fork on purpose.
-QUIET_FORKS = ("-W", "ignore:This process:DeprecationWarning")
-
-
 @contextmanager
 def other_process(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     """Run Python code in another process, which prints a line where the test is to continue."""
-    child = subprocess.Popen(
+    child = warm.Popen(
         [sys.executable, *QUIET_FORKS, "-c", code, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -149,7 +147,7 @@ def run_python(
     code: str, *arguments: object, timeout: float = 60
 ) -> subprocess.CompletedProcess[str]:
     """Run Python code in another process to its end."""
-    return subprocess.run(
+    return warm.run(
         [sys.executable, *QUIET_FORKS, "-c", code, *map(str, arguments)],
         capture_output=True,
         text=True,

@@ -21,6 +21,7 @@ from sessiondb.words import (
     Audience,
 )
 from tests import ROOT
+from tests.support import warm
 from tests.support.command_line import TIMEOUT_S, ok
 
 EVIL = "\x1b[2Jred\u202e"
@@ -157,7 +158,7 @@ def gateways(db: Path) -> Iterator[GatewayStart]:
 
     def start() -> subprocess.Popen[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(
+        process = warm.Popen(
             [sys.executable, "-c", GATEWAY, str(db)],
             stdout=subprocess.PIPE,
             text=True,

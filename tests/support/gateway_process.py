@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sessiondb.gateway.retry import SLEEP_S_MAX
+from tests.support import warm
 from tests.support.core import query
 from tests.support.engine import CHECKOUT
 from tests.support.gateway_child import Settings
@@ -36,7 +37,7 @@ class Gateway:
         self.lines: list[Line] = []
         self._queue: queue.Queue[Line | None] = queue.Queue()
         self._over = False
-        self._child = subprocess.Popen(
+        self._child = warm.Popen(
             [
                 sys.executable,
                 str(CHECKOUT / "tests/support/gateway_child.py"),

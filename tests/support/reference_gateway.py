@@ -31,6 +31,7 @@ import httpx
 from websockets.sync.client import ClientConnection, connect
 
 from tests import ROOT
+from tests.support import warm
 
 # No test waits this long unless it fails.
 PATIENCE_S = 120.0
@@ -76,7 +77,7 @@ class GatewayProcess:
         self.options.update(options)
         flags = {"port": 0, "channel_log": self.channel_log, **self.options}
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(
+            self.process = warm.Popen(
                 [sys.executable, "-m", "examples.gateway", str(self.database)]
                 + [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()],
                 cwd=ROOT,
@@ -107,7 +108,7 @@ class GatewayProcess:
         assert self.process is None, "it is running"
         flags = {"port": 0, "channel_log": self.channel_log, **self.options}
         with self.log.open("a") as log:
-            process = subprocess.Popen(
+            process = warm.Popen(
                 [
                     sys.executable,
                     str(ROOT / "tests/support/starting_child.py"),

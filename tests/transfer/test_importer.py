@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from sessiondb.errors import NotExecuted, StoreBusy
 from sessiondb.limits import IMPORT_BATCH_ENTRIES, MIB
 from sessiondb.sqlite import throttle
 from sessiondb.transfer import import_run
+from tests.support import warm
 from tests.support.core import texts
 from tests.support.transfer import (
     by_name,
@@ -298,7 +298,7 @@ def big_folder(folder: Path) -> Path:
 @pytest.mark.parametrize("packs", [1, 2, 4, 6])
 def test_a_killed_import_resumes_and_ends_like_a_whole_one(tmp_path: Path, packs: int) -> None:
     source = big_folder(tmp_path / "in")
-    killed = subprocess.run(
+    killed = warm.run(
         [sys.executable, "-c", CHILD, str(tmp_path / "killed.db"), str(source), str(packs)],
         check=False,
         capture_output=True,

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import random
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +20,7 @@ import sessiondb
 from sessiondb.transfer import importer
 from sessiondb.transfer.at_rest import AtRest
 from sessiondb.transfer.roundtrip import compare_with_file
+from tests.support import warm
 from tests.support.openclaw_home import (
     ARCHIVED,
     FOREIGN,
@@ -263,7 +263,7 @@ def test_a_killed_migration_goes_on_and_ends_like_a_whole_one(home: Path, tmp_pa
     steps_min = len(TRANSCRIPTS) * 2 + len(INDEXES)
     for _ in range(KILLS):
         steps = places.randint(1, steps_min)
-        child = subprocess.run(
+        child = warm.run(
             [sys.executable, "-c", CHILD, str(killed), str(home), str(steps)],
             check=False,
             capture_output=True,
