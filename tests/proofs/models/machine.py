@@ -38,6 +38,15 @@ def run(
     )
 
 
+def courses(count: int, loop: str) -> int:
+    """Return how many of so many courses a test takes on an event loop.
+
+    The rules are the same on both, and a short run takes the same courses: on trio a few are
+    enough to see that each rule's calls arrive there.
+    """
+    return count if LONG or loop == "asyncio" else max(1, count // 4)
+
+
 def broken(
     rules: Iterable[Callable[..., None]], *, rare: Collection[Callable[..., None]]
 ) -> pytest.MarkDecorator:

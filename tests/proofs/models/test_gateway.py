@@ -69,7 +69,7 @@ from tests.proofs.models.gateway import (
     Turn,
     channel_of,
 )
-from tests.proofs.models.machine import FIRST_FAILURE, LONG, NOTICED, broken, run
+from tests.proofs.models.machine import FIRST_FAILURE, LONG, NOTICED, broken, courses, run
 from tests.support.core import user
 from tests.support.engine import set_clock
 from tests.support.gateway import (
@@ -83,7 +83,7 @@ from tests.support.gateway import (
     put_statement,
 )
 
-EXAMPLES, STEPS = (1_000, 60) if LONG else (12, 40)
+EXAMPLES, STEPS = (1_000, 60) if LONG else (10, 40)
 SESSIONS = 3
 MOVED_AT_ONCE = 2
 LEASE_MS, TIMEOUT_MS = 5_000, 20_000
@@ -846,7 +846,12 @@ class Machine(RuleBasedStateMachine):
 
 @pytest.mark.slow
 def test_the_gateways_tables_do_what_the_model_does(anyio_backend: str) -> None:
-    run(Machine, anyio_backend, max_examples=EXAMPLES, stateful_step_count=STEPS)
+    run(
+        Machine,
+        anyio_backend,
+        max_examples=courses(EXAMPLES, anyio_backend),
+        stateful_step_count=STEPS,
+    )
 
 
 # -- teeth ----------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ from sessiondb.transcript import append, compaction, context, cut, notes, pairin
 from sessiondb.transcript.formats.pi import Pi
 from sessiondb.transcript.state import State
 from tests.proofs.crash.breakage import miscounting
-from tests.proofs.models.machine import FIRST_FAILURE, LONG, NOTICED, broken, run
+from tests.proofs.models.machine import FIRST_FAILURE, LONG, NOTICED, broken, courses, run
 from tests.proofs.models.transcript import (
     COOL_DOWN_AFTER,
     Item,
@@ -664,7 +664,12 @@ class Machine(RuleBasedStateMachine):
 
 @pytest.mark.slow
 def test_the_database_does_what_the_model_does(anyio_backend: str) -> None:
-    run(Machine, anyio_backend, max_examples=EXAMPLES, stateful_step_count=STEPS)
+    run(
+        Machine,
+        anyio_backend,
+        max_examples=courses(EXAMPLES, anyio_backend),
+        stateful_step_count=STEPS,
+    )
 
 
 # -- teeth ----------------------------------------------------------------------------------
@@ -826,7 +831,9 @@ NOTICED_BY = {
 }
 
 RARE = {
+    _calls_and_results_are_not_matched,
     _late_commit_ignored,
+    _a_fork_cannot_go_back,
     _an_undo_is_forgotten_on_the_way,
     _any_count_is_of_this_context,
     _counts_are_forgotten_on_the_way,
