@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
-.PHONY: help demo gateway adapters test test-fast shuffle covered coverage kills drains drill crash fuzz models prompts oracle soak on-call audit check lint format \
+.PHONY: help demo gateway adapters test loops test-fast shuffle covered coverage kills drains drill crash fuzz models prompts oracle soak on-call audit check lint format \
   prose statements types mutants measure docs bench bench-smoke wheel lock clean distclean
 
 help: ## list the targets
@@ -38,6 +38,10 @@ gateway: $(VENV)/.gateway ## run the reference gateway: a web chat with a script
 test: $(VENV)/.dev ## run every test, under asyncio and trio
 	@echo "test: pytest, in $(WORKERS) processes"
 	@$(BIN)/python -m pytest -q $(BESIDE) $(ARGS)
+
+loops: $(VENV)/.dev ## run under trio, too, what `make test` runs on one loop only
+	@echo "loops: pytest, in $(WORKERS) processes"
+	@SESSIONDB_LOOPS=all $(BIN)/python -m pytest -q $(BESIDE) -m one_loop $(ARGS)
 
 test-fast: $(VENV)/.dev ## run the tests that take no more than a few seconds each
 	@echo "test: pytest, without the slow ones"

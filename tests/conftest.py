@@ -1,7 +1,7 @@
 """Fixtures of all tests.
 
 * `anyio_backend`: a test marked `@pytest.mark.anyio` runs twice, under asyncio and
-  under trio.
+  under trio. In a module marked `one_loop` it runs once.
 * `tmp_db`: a path for a database that does not exist yet, in a folder of its own.
 * `sample`: the project's own transcripts (tests/sample), always there.
 * `nothing_left`: fails a test that leaves a file of its folder open, or a thread of ours
@@ -57,10 +57,26 @@ settings.register_profile("sessiondb", deadline=None, print_blob=True, derandomi
 settings.load_profile("sessiondb")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with slow tests first, so that no worker begins one when the others end."""
+EVERY_LOOP = os.environ.get("SESSIONDB_LOOPS") == "all"
+"""`make loops`: also the second loop of tests that have nothing to do with one."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out repetitions, and put the files with slow tests first.
+
+    So no worker begins one of those when the others end.
+    """
+    if not EVERY_LOOP:
+        again = [item for item in items if item.get_closest_marker("one_loop") and _on_trio(item)]
+        config.hook.pytest_deselected(items=again)
+        items[:] = [item for item in items if item not in set(again)]
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: item.path not in slow)
+
+
+def _on_trio(item: pytest.Item) -> bool:
+    call = getattr(item, "callspec", None)
+    return call is not None and call.params.get("anyio_backend") == "trio"
 
 
 @pytest.fixture(scope="module", params=["asyncio", "trio"])

@@ -12,7 +12,7 @@ import sessiondb
 from sessiondb.errors import StoreDamaged
 from sessiondb.models import DeadLetter, Entry, Event, Reply
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 MESSAGE = {"role": "user", "content": [{"type": "text", "text": "hello"}]}
 DAMAGED = ["{", "", "5", "[1]", "null", '"text"', "[" * 100_000]

@@ -36,7 +36,7 @@ from tests.support.gateway import (
     switch_branch,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 OTHER = "agent:main:web:2"
 
 

@@ -30,7 +30,7 @@ from tests.support.gateway import (
     say,
 )
 
-pytestmark = [pytest.mark.anyio, pytest.mark.damaged_values]
+pytestmark = [pytest.mark.anyio, pytest.mark.damaged_values, pytest.mark.one_loop]
 
 BAD, GOOD = "agent:main:web:direct:bad", "agent:main:web:direct:good"
 

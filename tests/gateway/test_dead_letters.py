@@ -23,7 +23,7 @@ from tests.support.gateway import (
     say,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 OTHER = "agent:main:web:2"
 
 

@@ -19,7 +19,7 @@ from tests.support.compaction import seen
 from tests.support.core import result
 from tests.support.gateway import claimed, complete, fail, interrupt, say
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 ONE, OTHER = "agent:main:web:1", "agent:main:web:2"
 GIANT = "giant ".ljust(8_000, "g")

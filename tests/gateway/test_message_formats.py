@@ -12,7 +12,7 @@ from sessiondb.gateway.running_turn import Answer, Turn
 from tests.support.gateway import KEY, eventually, inbox_states, nothing_open, running
 from tests.support.talks import Item
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_retries")]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_retries"), pytest.mark.one_loop]
 
 QUESTION: Item = {"role": "user", "content": "Read it."}
 CALL: Item = {

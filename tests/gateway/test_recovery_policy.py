@@ -12,7 +12,7 @@ from sessiondb.gateway import recovery
 from sessiondb.limits import INTERRUPTED_ATTEMPTS_MAX
 from tests.support.gateway import held_message
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 # The least value that each setting takes. The durations may be as short as anyone wants, and
 # must be some time.

@@ -15,7 +15,7 @@ from sessiondb.gateway.running_turn import LaneSettings, Turn
 from sessiondb.limits import INBOX_ATTEMPTS_MAX, LEASE_GRACE_MS
 from sessiondb.timers import SYSTEM
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 
 def a_turn(*, lease_s: float, timeout_ms: int, progress_ms: int | None = None) -> Turn:

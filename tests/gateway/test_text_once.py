@@ -12,7 +12,7 @@ import sessiondb
 from tests.support.core import query, user
 from tests.support.gateway import KEY, claimed, complete, fail, interrupt, say
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 OTHER = "agent:main:web:2"
 SIZE = 400_000

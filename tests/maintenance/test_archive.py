@@ -34,6 +34,8 @@ from tests.support.maintenance import (
     eventful_session,
 )
 
+pytestmark = pytest.mark.one_loop
+
 
 @pytest.mark.anyio
 async def test_archive_and_restore_leave_every_row_as_it_was(

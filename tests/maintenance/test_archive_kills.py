@@ -23,6 +23,8 @@ from tests.support.maintenance import (
     eventful_session,
 )
 
+pytestmark = pytest.mark.one_loop
+
 
 @pytest.fixture
 def in_steps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,8 @@ from tests.support.maintenance import (
     eventful_session,
 )
 
+pytestmark = pytest.mark.one_loop
+
 
 @pytest.mark.anyio
 async def test_an_archive_that_differs_from_the_tables_is_abandoned(

@@ -19,7 +19,7 @@ from tests.support.engine import set_clock
 from tests.support.gateway import KEY, Clock, claimed, complete, fail, held_message, look, say
 from tests.support.maintenance import Dying, Killed
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 POLICY = RetentionPolicy(prune_days=30)
 PAGE = pruning._PAGE

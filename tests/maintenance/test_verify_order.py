@@ -13,7 +13,7 @@ import sessiondb
 from sessiondb.models import Finding
 from tests.support.core import reply, result, user
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 Item = dict[str, Any]
 ORDERED = [user("q"), reply("", calls=["x"]), result("x"), reply("a")]

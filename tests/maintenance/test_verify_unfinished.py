@@ -25,6 +25,8 @@ from tests.support.command_line import run
 from tests.support.core import change
 from tests.support.maintenance import archive_session, eventful_session
 
+pytestmark = pytest.mark.one_loop
+
 PARTS = {
     "the schema",
     "the file",

@@ -20,6 +20,8 @@ from sessiondb.transcript import entries
 from sessiondb.transcript.entries import draft_entry
 from tests.support.core import change, reply, texts, user, whole_path
 
+pytestmark = pytest.mark.one_loop
+
 SIDE = {"type": "custom", "customType": "note", "data": {}, "appendMode": "side"}
 
 

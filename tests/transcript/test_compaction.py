@@ -42,7 +42,7 @@ from tests.support.core import change, query, reply, result
 from tests.support.world import World, make_world
 from tests.support.world_build import NOW
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 GIVEN_UP = ("failed", "cancelled", "expired", "abandoned")
 MINUTE_MS = 60_000

@@ -16,6 +16,8 @@ import sessiondb
 from sessiondb import NotFound, NothingToCompact, NothingToUndo
 from tests.support.core import load_file, load_lines, reply, result, texts, user
 
+pytestmark = pytest.mark.one_loop
+
 HEADER = '{"type":"session","version":3,"id":"s","timestamp":"t","cwd":"/"}'
 
 

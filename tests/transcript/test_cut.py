@@ -20,7 +20,7 @@ from sessiondb.transcript import compaction
 from tests.proofs.models.transcript import message
 from tests.support.compaction import asked, begin, say, seen, span_of, talk
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 
 # One letter is a message of 10 tokens: q question, a reply, e reply that failed, x reply that was

@@ -12,7 +12,7 @@ import sessiondb
 from sessiondb import InvalidInput, NotFound, SessionEnded
 from tests.support.core import load_lines, reply, result, user
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 
 def said(context: sessiondb.Context) -> list[Any]:

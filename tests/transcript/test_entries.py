@@ -23,6 +23,8 @@ from sessiondb.sqlite.transaction import statements
 from sessiondb.transcript.entries import Draft, EntryRow, Projection, draft_entry, parse_line
 from tests.support.core import user
 
+pytestmark = pytest.mark.one_loop
+
 NOW_MS = 1_800_000_000_000
 
 

@@ -14,6 +14,8 @@ from sessiondb import InvalidInput, SessionInfo, sync
 from sessiondb.transcript import listing
 from tests.support.core import user
 
+pytestmark = pytest.mark.one_loop
+
 AGENTS = ("main", "west")
 NAMESPACES = ("app", "App")
 

@@ -14,6 +14,8 @@ from sessiondb.transcript import paths
 from tests.support.core import reply, result, texts, user
 from tests.support.maintenance import archive_session
 
+pytestmark = pytest.mark.one_loop
+
 KEY, OTHER = "agent:main:web:direct:1", "agent:main:web:direct:2"
 NOTE = {"type": "custom", "customType": "note", "data": 1}
 

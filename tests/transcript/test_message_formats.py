@@ -26,6 +26,8 @@ from tests.support.core import query, reply, user
 from tests.support.prompts import Checker, check_anthropic, check_chat, check_responses
 from tests.support.talks import SPEAKERS, Item, random_talk
 
+pytestmark = pytest.mark.one_loop
+
 KEY = "agent:main:web:1"
 CALL = {"type": "function_call", "call_id": "c1", "name": "read", "arguments": "{}"}
 OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "the file"}

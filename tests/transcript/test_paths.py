@@ -19,6 +19,8 @@ from sessiondb.limits import (
 )
 from tests.support.core import ids_of, user, whole_path
 
+pytestmark = pytest.mark.one_loop
+
 SIDE = {"type": "custom", "customType": "note", "data": {}, "appendMode": "side"}
 
 

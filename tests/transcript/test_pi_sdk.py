@@ -12,7 +12,7 @@ import sessiondb
 from sessiondb.transcript.pi_sdk import as_pi
 from tests.support.core import reply, texts, user
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 
 class File:

@@ -17,7 +17,7 @@ from tests.support.gateway import claimed, complete
 from tests.support.gateway import say as accept
 from tests.support.maintenance import ALL_TABLES, archive_session, dump
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 SECRET = "swordfish"
 KEY = "agent:main:web:1"

@@ -10,6 +10,8 @@ import pytest
 import sessiondb
 from tests.support.core import load_lines, texts, user, whole_path
 
+pytestmark = pytest.mark.one_loop
+
 HEADER = '{"type":"session","version":3,"id":"s","timestamp":"t","cwd":"/"}'
 
 

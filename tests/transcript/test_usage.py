@@ -11,7 +11,7 @@ import sessiondb
 from tests.support.core import reply, user
 from tests.support.gateway import eventually, nothing_open, running
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 KEY = "agent:main:web:1"
 LONG = "x" * 4_000  # a message of 1,000 tokens

@@ -8,7 +8,7 @@ import sessiondb
 from sessiondb.errors import NotFound
 from tests.support.compaction import begin, say, seen, talk
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 
 async def ids(session: sessiondb.Session) -> list[str]:

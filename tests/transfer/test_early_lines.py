@@ -22,7 +22,7 @@ from sessiondb.transfer import early_lines, import_run, jsonl_reader
 from tests.support.core import change, query
 from tests.support.maintenance import EVERYTHING
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 HEADER = {"type": "session", "version": 3, "id": "s", "timestamp": "2026-09-01T10:00:00.000Z"}
 

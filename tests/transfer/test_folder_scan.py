@@ -16,7 +16,7 @@ from tests.support.transfer import (
     write,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 ID = "11111111-2222-4333-8444-555555555555"
 UUID = "99999999-8888-4777-8666-555555555555"

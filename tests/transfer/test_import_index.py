@@ -19,7 +19,7 @@ from tests.support.transfer import (
     write,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 
 async def test_the_index_binds_keys_and_keeps_each_row_verbatim(sample: Path, tmp_db: Path) -> None:

@@ -16,7 +16,7 @@ from tests.support.transfer import (
     write,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 
 async def test_hard_links_are_one_session_under_both_names(tmp_path: Path) -> None:

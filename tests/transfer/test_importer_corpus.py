@@ -17,7 +17,7 @@ from tests.support.transfer import (
     tables,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 
 def sets_in(transcripts: Path) -> dict[str, tuple[Path, Path]]:

@@ -25,7 +25,7 @@ from tests.support.transfer import (
     write,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 HEAD = header().encode()
 GOOD = message("a", None, "first").encode()

@@ -17,7 +17,7 @@ from sessiondb.transfer import importer
 from tests.support.openclaw_store import OpenClawStore, transcript_lines
 from tests.support.transfer import by_name, tables, transcript, write
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 SESSIONS = "agents/main/sessions"
 

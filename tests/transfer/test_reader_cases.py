@@ -13,7 +13,7 @@ import pytest
 
 import sessiondb
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 CASES = Path(__file__).parents[3] / "shared/cases/transcripts"
 FOUND = sorted(CASES.glob("*/*.expected.json"))

@@ -13,7 +13,7 @@ import sessiondb
 from sessiondb.transfer.recognition import UNKNOWN, recognise
 from tests.support.transfer import by_name, header, message, transcript, write
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 TIME = "2026-09-01T10:00:00.000Z"
 

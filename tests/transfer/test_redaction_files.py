@@ -34,6 +34,8 @@ from tests.support.transfer import (
     write,
 )
 
+pytestmark = pytest.mark.one_loop
+
 PLANTED = [
     SECRETS["github-token"][0],
     SECRETS["sk-key"][0],

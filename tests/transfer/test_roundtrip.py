@@ -21,7 +21,7 @@ from tests.support.transfer import (
     write,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 
 async def test_verify_compares_no_context_that_was_changed_here(

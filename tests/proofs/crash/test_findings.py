@@ -11,7 +11,7 @@ from sessiondb.maintenance.retention import RetentionPolicy
 from tests.support.core import user
 from tests.support.transfer import transcript, write
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.one_loop]
 
 
 async def test_an_export_succeeds_after_deletions_without_an_archive(
