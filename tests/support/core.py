@@ -21,7 +21,7 @@ from sessiondb.transcript.formats import PI
 from sessiondb.transcript.replay import replay
 from sessiondb.transcript.state import load_state, save_state
 
-one_loop = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+one_loop = pytest.mark.one_loop
 """For tests of many seconds that are not about a loop: under trio the same lines run again."""
 
 
