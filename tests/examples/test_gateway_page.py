@@ -101,7 +101,7 @@ class Person:
         return dict(self.browser.execute_script(STATES)).get(text, "")
 
     def wait(self, condition: Callable[[], Any]) -> Any:
-        return WebDriverWait(self.browser, PATIENCE_S, poll_frequency=0.02).until(
+        return WebDriverWait(self.browser, PATIENCE_S, poll_frequency=0.1).until(
             lambda _: condition()
         )
 

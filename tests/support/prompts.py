@@ -9,13 +9,11 @@ A checker knows nothing of sessiondb, and repairs nothing.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-import anthropic.types
-import openai.types.chat
-import openai.types.responses.response_input_item_param as responses
 import pydantic
 
 Message = dict[str, Any]
@@ -33,9 +31,29 @@ def _refuse_unless(holds: object, rule: str, at: int, message: object) -> None:
 
 # -- the SDKs' types -------------------------------------------------------------------
 
-_CHAT: Final = pydantic.TypeAdapter[Any](openai.types.chat.ChatCompletionMessageParam)
-_RESPONSES: Final = pydantic.TypeAdapter[Any](responses.ResponseInputItemParam)
-_ANTHROPIC: Final = pydantic.TypeAdapter[Any](anthropic.types.MessageParam)
+# Imported when they are first used: each process of pytest collects all tests, and the SDKs
+# took a quarter of the time of that.
+
+
+@functools.cache
+def _chat() -> pydantic.TypeAdapter[Any]:
+    from openai.types.chat import ChatCompletionMessageParam
+
+    return pydantic.TypeAdapter(ChatCompletionMessageParam)
+
+
+@functools.cache
+def _responses() -> pydantic.TypeAdapter[Any]:
+    from openai.types.responses.response_input_item_param import ResponseInputItemParam
+
+    return pydantic.TypeAdapter(ResponseInputItemParam)
+
+
+@functools.cache
+def _anthropic() -> pydantic.TypeAdapter[Any]:
+    from anthropic.types import MessageParam
+
+    return pydantic.TypeAdapter(MessageParam)
 
 
 def _typed(adapter: pydantic.TypeAdapter[Any], at: int, message: Message) -> None:
@@ -79,7 +97,7 @@ def check_chat(messages: Sequence[Message]) -> None:
     """
     waiting: list[str] = []
     for at, message in enumerate(messages):
-        _typed(_CHAT, at, message)
+        _typed(_chat(), at, message)
         if message["role"] == "tool":
             _refuse_unless(
                 message["tool_call_id"] in waiting, "answers no call before it", at, message
@@ -144,7 +162,7 @@ def check_responses(items: Sequence[Message]) -> None:
     ids: set[str] = set()
     reasoned: int | None = None
     for at, item in enumerate(items):
-        _typed(_RESPONSES, at, item)
+        _typed(_responses(), at, item)
         kind = item.get("type", "message")
         if item.get("id") is not None and kind != "item_reference":
             _refuse_unless(item["id"] not in ids, "repeats an id", at, item)
@@ -204,7 +222,7 @@ def check_anthropic(messages: Sequence[Message]) -> None:
     waiting: list[str] = []
     used: set[str] = set()
     for at, message in enumerate(messages):
-        _typed(_ANTHROPIC, at, message)
+        _typed(_anthropic(), at, message)
         _refuse_unless(at or message["role"] == "user", "the first is a user's", at, message)
         _refuse_unless(_filled(message["content"]), "says nothing", at, message)
         blocks = message["content"] if isinstance(message["content"], list) else []
