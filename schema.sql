@@ -92,13 +92,19 @@ CREATE TABLE session (
                                                 -- has results behind their calls. NULL: not known
   open_marks       TEXT,                        -- marks of the calls that are open at the head, or
                                                 -- "unknown". NULL: the head's open_calls says it
-  asked_no         INTEGER                      -- the first entry behind the last answer that may
+  asked_no         INTEGER,                     -- the first entry behind the last answer that may
                                                 -- wait for one. 0: none. Below 0: likewise, unless
                                                 -- more of the last reply follows. NULL: not known
+  search_behind    INTEGER NOT NULL DEFAULT 1   -- 0: all its entries are in the search index.
+                                                -- 1: some may not be there
 ) STRICT;
 CREATE INDEX session_by_update ON session (updated_at_ms);
 CREATE INDEX session_by_fork ON session (forked_from_no) WHERE forked_from_no IS NOT NULL;
 CREATE INDEX session_by_agent ON session (agent_id) WHERE agent_id IS NOT NULL;
+-- A search finds in it what it has to read itself. An append changes it once, and then no more
+-- until the index has what was appended.
+CREATE INDEX session_search_behind ON session (search_behind)
+  WHERE search_behind = 1 AND archived_at_ms IS NULL;
 
 -- The names that other programs give to their sessions (`db.session_for`). They are compared
 -- byte by byte. A session has one at most, and keeps it in an archive. A session that is

@@ -247,9 +247,10 @@ SEARCH_STEPS_OF_UPKEEP = 5
 # parts. 100 of them rewrite 13 MB. Upkeep does the rest.
 SEARCH_PURGE_STEPS = 100
 # Hits of one page, and matches that are examined for it. A filter that leaves few of them (an
-# agent, a role) ends a page early, and the next one continues there.
+# agent, a role) ends a page early, and the next one continues there. A part of a text that is
+# shown has at most its 100,000 characters, so those that are read at once have a few megabytes.
 SEARCH_HITS_MAX = 200
-SEARCH_LOOK_AT_ONCE = 200
+SEARCH_LOOK_AT_ONCE = 50
 SEARCH_LOOK_MAX = 5_000
 # Entries that are not in the index yet, and are read for a search: newest ones first. About
 # 0.2 s where each of them has the word.

@@ -29,7 +29,7 @@ class ArchiveProtection(NamedTuple):
 
 
 class ArchiveSession(NamedTuple):
-    """archive.session: Return a session's whole row, as it is archived and compared."""
+    """archive.session: Return a session's whole row, as it is archived and compared. Whether it is in the search index is no part of it."""
 
     session_no: int
     session_id: str
@@ -1844,9 +1844,14 @@ class SearchBehind(NamedTuple):
 
 
 class SearchCountBehind(NamedTuple):
-    """search.count_behind: Return how many entries are not in the index, of how many."""
+    """search.count_behind: Return how many entries are not in the index."""
 
     behind: int
+
+
+class SearchCountEntries(NamedTuple):
+    """search.count_entries: Return how many entries the index is to have."""
+
     entries: int
 
 
@@ -1874,10 +1879,26 @@ class SearchParts(NamedTuple):
 
 
 class SearchMatches(NamedTuple):
-    """search.matches: Return the numbers of entries with some words, last ones first. Each with the part of its text that has them, between two marks."""
+    """search.matches: Return entries with some words, last ones first. Those that are asked for have the part of their text that has the words, between two marks. It is NULL for the others: see `described`."""
 
     entry_no: int
+    entry_id: str
+    branch_no: int | None
+    type: str
+    role: str | None
+    appended_at_ms: int
+    session_no: int
+    session_id: str
+    agent_id: str | None
+    head_no: int | None
+    head_branch_no: int | None
     content: bytes | None
+
+
+class SearchAnyMatch(NamedTuple):
+    """search.any_match: Return nothing, after a look into the index."""
+
+    entry_no: int
 
 
 class SearchDescribed(NamedTuple):
@@ -1905,18 +1926,22 @@ class SearchArchives(NamedTuple):
     agent_id: str | None
 
 
-SearchTexts = SearchMatches  # search.texts
+class SearchTexts(NamedTuple):
+    """search.texts: Return the texts of a range of entries, last ones first."""
+
+    entry_no: int
+    content: bytes | None
 
 
 class SearchCursors(NamedTuple):
     """search.cursors: Return how far the sessions are in the index, with what they have, a page at a time."""
 
     session_no: int
-    after_no: int
-    indexed_no: int
+    after_no: int | None
+    indexed_no: int | None
     session_id: str
     last_seq: int
-    archived_at_ms: int | None
+    search_behind: int
 
 
 class SearchDocuments(NamedTuple):
@@ -1928,10 +1953,7 @@ class SearchDocuments(NamedTuple):
     indexed_no: int | None
 
 
-class SearchMissing(NamedTuple):
-    """search.missing: Return entries of a range that have words and are not in the index."""
-
-    entry_no: int
+SearchMissing = SearchAnyMatch  # search.missing
 
 
 class SessionIdsByPrefix(NamedTuple):
@@ -2172,6 +2194,7 @@ class TranscriptState(NamedTuple):
     ordered_from_no: int | None
     open_marks: str | None
     asked_no: int | None
+    search_behind: int
     head_id: str | None
     position: int
     tokens_total: int
@@ -3432,13 +3455,17 @@ class Reads(Protocol):
     @overload
     def first(self, statement: Literal["search.count_behind"], /) -> SearchCountBehind | None: ...
     @overload
+    def first(self, statement: Literal["search.count_entries"], /) -> SearchCountEntries | None: ...
+    @overload
     def first(self, statement: Literal["search.indexed"], /, *, session_no: SqlValue) -> SearchIndexed | None: ...
     @overload
     def first(self, statement: Literal["search.indexed_of"], /, *, session_nos: SqlValue) -> SearchIndexedOf | None: ...
     @overload
     def first(self, statement: Literal["search.parts"], /) -> SearchParts | None: ...
     @overload
-    def first(self, statement: Literal["search.matches"], /, *, words: SqlValue, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> SearchMatches | None: ...
+    def first(self, statement: Literal["search.matches"], /, *, branch_no: SqlValue, agent_id: SqlValue, role: SqlValue, since_ms: SqlValue, checkpoints: SqlValue, words: SqlValue, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> SearchMatches | None: ...
+    @overload
+    def first(self, statement: Literal["search.any_match"], /, *, words: SqlValue) -> SearchAnyMatch | None: ...
     @overload
     def first(self, statement: Literal["search.described"], /, *, numbers: SqlValue, branch_no: SqlValue, agent_id: SqlValue, role: SqlValue, since_ms: SqlValue, checkpoints: SqlValue) -> SearchDescribed | None: ...
     @overload
@@ -4104,13 +4131,17 @@ class Reads(Protocol):
     @overload
     def one(self, statement: Literal["search.count_behind"], /) -> SearchCountBehind: ...
     @overload
+    def one(self, statement: Literal["search.count_entries"], /) -> SearchCountEntries: ...
+    @overload
     def one(self, statement: Literal["search.indexed"], /, *, session_no: SqlValue) -> SearchIndexed: ...
     @overload
     def one(self, statement: Literal["search.indexed_of"], /, *, session_nos: SqlValue) -> SearchIndexedOf: ...
     @overload
     def one(self, statement: Literal["search.parts"], /) -> SearchParts: ...
     @overload
-    def one(self, statement: Literal["search.matches"], /, *, words: SqlValue, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> SearchMatches: ...
+    def one(self, statement: Literal["search.matches"], /, *, branch_no: SqlValue, agent_id: SqlValue, role: SqlValue, since_ms: SqlValue, checkpoints: SqlValue, words: SqlValue, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> SearchMatches: ...
+    @overload
+    def one(self, statement: Literal["search.any_match"], /, *, words: SqlValue) -> SearchAnyMatch: ...
     @overload
     def one(self, statement: Literal["search.described"], /, *, numbers: SqlValue, branch_no: SqlValue, agent_id: SqlValue, role: SqlValue, since_ms: SqlValue, checkpoints: SqlValue) -> SearchDescribed: ...
     @overload
@@ -4775,13 +4806,17 @@ class Reads(Protocol):
     @overload
     def all(self, statement: Literal["search.count_behind"], /) -> list[SearchCountBehind]: ...
     @overload
+    def all(self, statement: Literal["search.count_entries"], /) -> list[SearchCountEntries]: ...
+    @overload
     def all(self, statement: Literal["search.indexed"], /, *, session_no: SqlValue) -> list[SearchIndexed]: ...
     @overload
     def all(self, statement: Literal["search.indexed_of"], /, *, session_nos: SqlValue) -> list[SearchIndexedOf]: ...
     @overload
     def all(self, statement: Literal["search.parts"], /) -> list[SearchParts]: ...
     @overload
-    def all(self, statement: Literal["search.matches"], /, *, words: SqlValue, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> list[SearchMatches]: ...
+    def all(self, statement: Literal["search.matches"], /, *, branch_no: SqlValue, agent_id: SqlValue, role: SqlValue, since_ms: SqlValue, checkpoints: SqlValue, words: SqlValue, low_no: SqlValue, high_no: SqlValue, limit: SqlValue) -> list[SearchMatches]: ...
+    @overload
+    def all(self, statement: Literal["search.any_match"], /, *, words: SqlValue) -> list[SearchAnyMatch]: ...
     @overload
     def all(self, statement: Literal["search.described"], /, *, numbers: SqlValue, branch_no: SqlValue, agent_id: SqlValue, role: SqlValue, since_ms: SqlValue, checkpoints: SqlValue) -> list[SearchDescribed]: ...
     @overload
@@ -5184,7 +5219,7 @@ class Reads(Protocol):
     @overload
     def page(self, statement: Literal["search.behind"], /, *, limit: int, bytes_max: int = ...) -> Page[SearchBehind]: ...
     @overload
-    def page(self, statement: Literal["search.matches"], /, *, words: SqlValue, low_no: SqlValue, high_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[SearchMatches]: ...
+    def page(self, statement: Literal["search.matches"], /, *, branch_no: SqlValue, agent_id: SqlValue, role: SqlValue, since_ms: SqlValue, checkpoints: SqlValue, words: SqlValue, low_no: SqlValue, high_no: SqlValue, limit: int, bytes_max: int = ...) -> Page[SearchMatches]: ...
     @overload
     def page(self, statement: Literal["search.archives"], /, *, last_no: SqlValue, session_no: SqlValue, agent_id: SqlValue, limit: int, bytes_max: int = ...) -> Page[SearchArchives]: ...
     @overload
@@ -5559,7 +5594,7 @@ class Writes(Protocol):
     @overload
     def run(self, statement: Literal["salvage.put_instance"], /, *, instance_no: SqlValue, host: SqlValue, boot_id: SqlValue, pid: SqlValue, pid_started: SqlValue, program: SqlValue, opened_at_ms: SqlValue, closed_at_ms: SqlValue, unclean: SqlValue, database_file: SqlValue, lock_file: SqlValue, draining_at_ms: SqlValue) -> int: ...
     @overload
-    def run(self, statement: Literal["salvage.put_session"], /, *, session_no: SqlValue, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, created_at_ms: SqlValue, updated_at_ms: SqlValue, ended_at_ms: SqlValue, name: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, pinned_at_ms: SqlValue, archived_at_ms: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, heard_at_ms: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue, asked_no: SqlValue) -> int: ...
+    def run(self, statement: Literal["salvage.put_session"], /, *, session_no: SqlValue, session_id: SqlValue, agent_id: SqlValue, origin: SqlValue, version: SqlValue, created_at_ms: SqlValue, updated_at_ms: SqlValue, ended_at_ms: SqlValue, name: SqlValue, last_seq: SqlValue, epoch: SqlValue, head_no: SqlValue, branch_no: SqlValue, boundary_no: SqlValue, first_kept_no: SqlValue, context_tokens: SqlValue, tokens_fresh: SqlValue, forked_from_no: SqlValue, pinned_at_ms: SqlValue, archived_at_ms: SqlValue, forked_at_no: SqlValue, forked_epoch: SqlValue, heard_at_ms: SqlValue, formats: SqlValue, ordered_from_no: SqlValue, open_marks: SqlValue, asked_no: SqlValue, search_behind: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["salvage.put_binding"], /, *, session_key: SqlValue, session_no: SqlValue, agent_id: SqlValue, bound_at_ms: SqlValue, details: SqlValue) -> int: ...
     @overload
@@ -5688,6 +5723,12 @@ class Writes(Protocol):
     def run(self, statement: Literal["search.empty"], /) -> int: ...
     @overload
     def run(self, statement: Literal["search.forget_sessions"], /) -> int: ...
+    @overload
+    def run(self, statement: Literal["search.mark_behind"], /, *, session_no: SqlValue) -> int: ...
+    @overload
+    def run(self, statement: Literal["search.mark_all_behind"], /) -> int: ...
+    @overload
+    def run(self, statement: Literal["search.mark_whole"], /, *, session_no: SqlValue, indexed_no: SqlValue) -> int: ...
     @overload
     def run(self, statement: Literal["search.put"], /, *, after_no: SqlValue, last_no: SqlValue) -> int: ...
     @overload

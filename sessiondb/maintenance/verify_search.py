@@ -3,6 +3,8 @@
     an entry is in the index if and only if it has words, and its number is behind `after_no` and
     up to `indexed_no` of its session's row in `search_session`
 
+    `indexed_no` of a session that is not marked (`search_behind`) is its last entry
+
 SQLite checks the rest of it, where it checks the file: that each part can be read, and agrees with
 the others. No message depends on the index, so a fault is a warning. A search may miss an entry
 then, until the index is built anew.
@@ -42,7 +44,7 @@ def forget_what_was_read(tx: ReadTx) -> None:
     """
     # What cannot be read is found by the check itself.
     with suppress(SearchDamaged):
-        tx.page("search.matches", words='"x"', low_no=0, high_no=0, limit=1)
+        tx.all("search.any_match", words='"x"')
 
 
 def _documents(add: Add) -> Steps:
@@ -87,23 +89,33 @@ def _sessions(add: Add) -> Steps:
         nonlocal after_no, page
         page = tx.all("search.cursors", after_session_no=after_no, limit=PAGE_ROWS)
         for row in page:
-            if row.indexed_no > entry_number(row.session_no, row.last_seq):
-                add(
-                    "search",
-                    row.session_id,
-                    "the search index says that it is further than the last entry",
-                    "warning",
-                )
+            fault = _progress_fault(row)
+            if fault is not None:
+                add("search", row.session_id, fault, "warning")
         after_no = page[-1].session_no if len(page) == PAGE_ROWS else None
 
     while after_no is not None:
         yield step
         for row in page:
-            yield from _entries(add, row)
+            if row.after_no is not None and row.indexed_no is not None:
+                yield from _entries(add, row, row.after_no, row.indexed_no)
 
 
-def _entries(add: Add, session: statements.SearchCursors) -> Steps:
-    at_no: int | None = session.after_no
+def _progress_fault(row: statements.SearchCursors) -> str | None:
+    first_no, last_no = entry_number(row.session_no, 0), entry_number(row.session_no, row.last_seq)
+    indexed_no = row.indexed_no or first_no
+    if indexed_no > last_no:
+        return "the search index says that it is further than the last entry"
+    if indexed_no < last_no and row.search_behind != 1:
+        return (
+            f"no search finds its last {last_no - indexed_no:,} entries: they are not in the "
+            "search index, which says that all are"
+        )
+    return None
+
+
+def _entries(add: Add, session: statements.SearchCursors, after_no: int, indexed_no: int) -> Steps:
+    at_no: int | None = after_no
 
     def step(tx: ReadTx) -> None:
         nonlocal at_no
@@ -113,7 +125,7 @@ def _entries(add: Add, session: statements.SearchCursors) -> Steps:
             at_no = None
             return
         low_no = max(at_no, now.after_no)
-        high_no = min(low_no + PAGE_ROWS, now.indexed_no, session.indexed_no)
+        high_no = min(low_no + PAGE_ROWS, now.indexed_no, indexed_no)
         for row in tx.all("search.missing", after_no=low_no, last_no=high_no, limit=PAGE_ROWS):
             add(
                 "search",
@@ -121,7 +133,7 @@ def _entries(add: Add, session: statements.SearchCursors) -> Steps:
                 f"entry number {row.entry_no} is not in the search index, which says that it is",
                 "warning",
             )
-        at_no = high_no if high_no < session.indexed_no else None
+        at_no = high_no if high_no < indexed_no else None
 
     while at_no is not None:
         yield step

@@ -21,7 +21,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final, NamedTuple, TypedDict
 
 from sessiondb.backend import ReadTx, Word
 from sessiondb.errors import InvalidInput
@@ -44,12 +45,13 @@ if TYPE_CHECKING:
     from sessiondb import statements
 
     _Described = statements.SearchDescribed
+    _Matched = statements.SearchMatches
 
 _LAST: Final = 2**63 - 1
 _PIECES: Final = re.compile(r'"([^"]*)"?|([^"\s]+)')
-# Marks around a word in a snippet of the index. A text that has them itself has them no more.
+# Marks around a word in a snippet of the index. A text that has them itself loses them, and its
+# words may be marked wrong.
 _BEGIN, _END = "\x02", "\x03"
-_MARKS: Final = re.compile(f"([{_BEGIN}{_END}])")
 _AROUND: Final = 10
 """So many words stand before the first hit in a snippet, and twice as many behind it."""
 
@@ -148,7 +150,9 @@ def page(tx: ReadTx, text: str, filters: Filters, before_no: int | None, limit: 
     paths: dict[int, list[Segment]] = {}
     for span in _spans(tx, filters, before_no):
         behind = [found for found in tail.hits if _is_in(found.row, span)]
-        found = heapq.merge(behind, look.hits(span), key=lambda one: -one.row.entry_no)
+        found = look.hits(span)
+        if behind:
+            found = heapq.merge(behind, found, key=lambda one: -one.row.entry_no)
         for one in found:
             if len(hits) == limit:
                 return SearchPage(tuple(hits), hits[-1].entry_no, tail.unread, built)
@@ -190,32 +194,43 @@ def _all_spans(tx: ReadTx, filters: Filters) -> Iterator[_Span]:
             yield _Span(segment.low_no, segment.high_no, segment.branch_no)
 
 
-def _is_in(row: _Described, span: _Span) -> bool:
+def _is_in(row: _Described | _Matched, span: _Span) -> bool:
     return span.low_no <= row.entry_no <= span.high_no and span.branch_no in (None, row.branch_no)
 
 
 def _described(
     tx: ReadTx, numbers: Sequence[int], filters: Filters, branch_no: int | None
 ) -> list[_Described]:
-    return tx.all(
-        "search.described",
-        numbers=json.dumps(numbers),
-        branch_no=branch_no,
-        agent_id=filters.agent_id,
-        role=filters.role,
-        since_ms=filters.since_ms,
-        checkpoints=int(filters.session_no is not None),
-    )
+    if not numbers:
+        return []
+    return tx.all("search.described", numbers=json.dumps(numbers), **_asked_for(filters, branch_no))
+
+
+class _AskedFor(TypedDict):
+    branch_no: int | None
+    agent_id: str | None
+    role: str | None
+    since_ms: int
+    checkpoints: int
+
+
+def _asked_for(filters: Filters, branch_no: int | None) -> _AskedFor:
+    return {
+        "branch_no": branch_no,
+        "agent_id": filters.agent_id,
+        "role": filters.role,
+        "since_ms": filters.since_ms,
+        "checkpoints": int(filters.session_no is not None),
+    }
 
 
 # -- in the index ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     """An entry that has the words: its snippet from the index, or its text and its words."""
 
-    row: _Described
+    row: _Described | _Matched
     snippet: bytes | None = None
     text: str | None = None
     words: Sequence[Word] = ()
@@ -226,28 +241,30 @@ class _Look:
 
     def __init__(self, tx: ReadTx, words: Wanted, filters: Filters, limit: int) -> None:
         self._tx, self._words, self._filters = tx, words, filters
-        self._at_once = SEARCH_LOOK_AT_ONCE if filters.leave_out else limit + 1
+        self._at_once = (
+            SEARCH_LOOK_AT_ONCE if filters.leave_out else min(limit + 1, SEARCH_LOOK_AT_ONCE)
+        )
         self._left = SEARCH_LOOK_MAX
         self.reached_no: int | None = None
         """Where the bound ended it. None: it has seen every match."""
 
     def hits(self, span: _Span) -> Iterator[_Found]:
         """Yield the hits in a range, last ones first."""
-        high_no = span.high_no
+        high_no, asked_for = span.high_no, _asked_for(self._filters, span.branch_no)
         while True:
-            found = self._tx.page(
+            rows = self._tx.all(
                 "search.matches",
                 words=self._words.match,
                 low_no=span.low_no,
                 high_no=high_no,
                 limit=self._at_once,
+                **asked_for,
             )
-            rows = found.rows
-            snippets = {row.entry_no: row.content for row in rows}
-            for row in _described(self._tx, list(snippets), self._filters, span.branch_no):
-                yield _Found(row, snippet=snippets[row.entry_no])
+            for row in rows:
+                if row.content is not None:
+                    yield _Found(row, snippet=row.content)
             self._left -= len(rows)
-            if not found.more:
+            if len(rows) < self._at_once:
                 return
             high_no = rows[-1].entry_no - 1
             if self._left <= 0:
@@ -369,7 +386,7 @@ def _hit(tx: ReadTx, found: _Found, words: Wanted, paths: dict[int, list[Segment
     )
 
 
-def _is_on_path(tx: ReadTx, row: _Described, paths: dict[int, list[Segment]]) -> bool:
+def _is_on_path(tx: ReadTx, row: _Described | _Matched, paths: dict[int, list[Segment]]) -> bool:
     """Tell whether an entry is on its session's path. Most are on the branch of its last entry."""
     if row.head_no is None:
         return False
@@ -386,18 +403,11 @@ def _is_on_path(tx: ReadTx, row: _Described, paths: dict[int, list[Segment]]) ->
 def _unmarked(snippet: bytes) -> tuple[str, tuple[tuple[int, int], ...]]:
     """Return a snippet of the index without the marks around its words, and where they were."""
     marked = snippet.decode(errors="replace")
-    text: list[str] = []
-    marks: list[tuple[int, int]] = []
-    at = begun = 0
-    for piece in _MARKS.split(marked):
-        if piece == _BEGIN:
-            begun = at
-        elif piece == _END:
-            marks.append((begun, at))
-        else:
-            text.append(piece)
-            at += len(piece)
-    return "".join(text), tuple(marks)
+    pieces = marked.replace(_END, _BEGIN).split(_BEGIN)  # between words, a word, and so on
+    if marked.count(_BEGIN) != marked.count(_END):
+        return "".join(pieces), ()
+    ends = list(accumulate(map(len, pieces)))
+    return "".join(pieces), tuple(zip(ends[::2], ends[1::2], strict=False))
 
 
 def snippet_of(

@@ -7,6 +7,13 @@ filled. No append does: what was appended last is searched without it (`search.p
     invariant: an entry is in the index if and only if it has words, and its number is behind
     `after_no` and up to `indexed_no` of its session's row in `search_session`
 
+    invariant: `indexed_no` of a session that is not marked (`session.search_behind`) is its last
+    entry, or it has none
+
+Sessions that are marked are found by an index. So a search of a million entries reads no row of
+the others. Whatever gives a session another entry marks it (`save_state`), once: the mark stays
+until a step has put all of its entries there.
+
 Each step is a short transaction of background work. It puts the words of entries there and moves
 `indexed_no` with them, so a killed process continues, and two processes may fill one index. The
 parts of which SQLite's FTS5 makes an index are merged in such steps as well, never within an
@@ -113,6 +120,7 @@ def _take_out(tx: Tx, after_no: int, last_no: int) -> bool:
 def _empty(tx: Tx) -> None:
     tx.run("search.empty")
     tx.run("search.forget_sessions")
+    tx.run("search.mark_all_behind")
 
 
 # -- sessions that go ------------------------------------------------------------------
@@ -227,12 +235,12 @@ async def indexed(backend: Backend) -> SearchIndexed:
 
     def look(tx: ReadTx) -> SearchIndexed:
         state = tx.first("search.state")
-        count = tx.one("search.count_behind")
+        entries = tx.one("search.count_entries").entries
         return SearchIndexed(
             built=state is not None,
             purging=state is not None and state.purging == 1,
-            entries=count.entries,
-            behind=count.behind,
+            entries=entries,
+            behind=tx.one("search.count_behind").behind,
         )
 
     return await backend.read(look, op="search.look")
@@ -320,6 +328,7 @@ def _put(tx: Tx, found: _Range) -> None:
         after_no=entry_number(found.session_no, 0),
         indexed_no=found.last_no,
     )
+    tx.run("search.mark_whole", session_no=found.session_no, indexed_no=found.last_no)
 
 
 async def _step(backend: Backend, body: _Body) -> float:

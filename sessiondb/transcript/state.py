@@ -38,6 +38,7 @@ class State:
     ordered_from_no: int | None
     open_marks: str | None
     asked_no: int | None
+    search_behind: int
     head_id: str | None = None
     position: int = 0
     tokens_total: int = 0
@@ -114,6 +115,10 @@ def save_state(tx: Tx, state: State) -> None:
         open_marks=state.open_marks,
         asked_no=state.asked_no,
     )
+    # Apart, because the statement above would write a page of its index each time.
+    if state.search_behind != 1:
+        tx.run("search.mark_behind", session_no=state.session_no)
+        state.search_behind = 1
 
 
 def narrow_formats(state: State, formats: int) -> None:

@@ -1432,6 +1432,7 @@ NOT_KNOWABLE = {
     "search_state.built_at_ms": CLOCK,
     "search_state.purging": INDEX,
     "search_session.session_no": INDEX,
+    "session.search_behind": INDEX,
     "search_session.after_no": INDEX,
     "search_session.indexed_no": INDEX,
     "instance.host": HISTORY,

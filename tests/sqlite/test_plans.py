@@ -53,8 +53,8 @@ ALLOWED = {
     "import_file.indexes": "receipts of index files, once per export",
     "disk.objects": "the names of tables and indexes",
     "disk.archived": "one row per archive; a person asked",
-    "search.behind": "one row per session, 0.5 us each; a person searches, or upkeep looks",
-    "search.count_behind": "the same",
+    "search.count_entries": "one row per session; a person asked",
+    "search.mark_all_behind": "one row per session; the index was emptied",
     "search.ask_purge": "one row",
     "search.end_purge": "one row",
     "search.put": "the texts of a step's entries, which a search has found",
@@ -325,6 +325,8 @@ def test_the_plan_of_a_hot_statement_is_pinned(connection: apsw.Connection, name
 # Many repeat the condition of a partial index, so that SQLite searches in its few rows.
 # One that is named several times is used in so many parts.
 INDEXES = {
+    "search.behind": ["session_search_behind"],
+    "search.count_behind": ["session_search_behind"],
     "early_lines.found": ["quarantine_parent"],
     "early_lines.next": ["quarantine_ready", "quarantine_parent"],
     "early_lines.waiting": ["quarantine_waiting"],

@@ -225,6 +225,42 @@ def holding(path: Path, word: str = SECRET) -> bool:
     return word[1:].encode() in pages
 
 
+async def test_a_search_looks_only_into_sessions_that_are_marked(tmp_db: Path) -> None:
+    async def marked() -> list[Any]:
+        rows = (await db.query("SELECT session_id FROM session WHERE search_behind = 1")).rows
+        return sorted(row[0] for row in rows)
+
+    async with sessiondb.open(tmp_db, durability="normal") as db:
+        one, two = await world(db)
+        await db.create_session("empty")
+        assert await marked() == ["one", "two"]
+        await db.build_search()
+        assert await marked() == []
+        for _ in range(2):
+            await two.append(user("an owl"))
+            assert await marked() == ["two"]
+        fork = await one.fork(session_id="fork")
+        assert await marked() == ["two"]
+        await fork.append(user("another owl"))
+        assert await marked() == ["fork", "two"]
+        assert await found(db, "owl") == ["fork: another owl", "two: an owl", "two: an owl"]
+        assert (await db.search_indexed()).behind == 3
+        # A step that has put a part of them there leaves the mark.
+        await db.write(
+            "advance",
+            lambda tx: tx.run(
+                "search.mark_whole",
+                session_no=two.ref.session_no,
+                indexed_no=two.ref.session_no << 32,
+            ),
+        )
+        assert await marked() == ["fork", "two"]
+        assert (await db.build_search()).behind == 0
+        assert await marked() == []
+        await db.drop_search()
+        assert await marked() == ["fork", "one", "two"]
+
+
 @pytest.mark.parametrize("way", ["redact", "delete", "archive and delete"])
 async def test_words_that_are_deleted_leave_the_index(tmp_db: Path, way: str) -> None:
     async with sessiondb.open(tmp_db, durability="normal") as db:
@@ -450,6 +486,8 @@ PLANTED = [
     ("DELETE FROM search_docsize WHERE id = (SELECT min(id) FROM search_docsize)", "is not"),
     ("UPDATE search_session SET indexed_no = indexed_no + 9", "further than"),
     ("UPDATE search_session SET indexed_no = indexed_no - 2", "not count"),
+    ("UPDATE search_session SET indexed_no = indexed_no - 2", "finds its last 2 entries"),
+    ("DELETE FROM search_session", "finds its last 4 entries"),
 ]
 
 

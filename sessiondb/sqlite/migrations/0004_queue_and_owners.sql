@@ -993,6 +993,11 @@ CREATE VIRTUAL TABLE search USING fts5 (
   tokenize = 'unicode61 remove_diacritics 2'
 );
 
+-- Which sessions have entries that are not there.
+ALTER TABLE session ADD COLUMN search_behind INTEGER NOT NULL DEFAULT 1;
+CREATE INDEX session_search_behind ON session (search_behind)
+  WHERE search_behind = 1 AND archived_at_ms IS NULL;
+
 -- How far the entries of each session are in the index. No row: none of them is.
 CREATE TABLE search_session (
   session_no   INTEGER PRIMARY KEY REFERENCES session (session_no),

@@ -32,7 +32,8 @@ SELECT s.session_no, s.pinned_at_ms IS NOT NULL AS pinned,
 FROM json_each(:session_nos) AS n JOIN session AS s ON s.session_no = n.value;
 
 -- name: session
--- Return a session's whole row, as it is archived and compared.
+-- Return a session's whole row, as it is archived and compared. Whether it is in the search index
+-- is no part of it.
 SELECT session_no, session_id, agent_id, origin, version, created_at_ms, updated_at_ms, ended_at_ms,
        name, last_seq, epoch, head_no, branch_no, boundary_no, first_kept_no, context_tokens,
        tokens_fresh, forked_from_no, pinned_at_ms, archived_at_ms,
@@ -208,7 +209,7 @@ UPDATE archive SET bytes_stored = 0 WHERE archive_no = :archive_no;
 
 -- name: hide_session, one row
 -- Mark a session as archived: from here on some of its entries may be missing.
-UPDATE session SET archived_at_ms = :now_ms WHERE session_no = :session_no;
+UPDATE session SET archived_at_ms = :now_ms, search_behind = 1 WHERE session_no = :session_no;
 
 -- name: hide_sessions, any rows
 -- End some sessions and mark them as archived.

@@ -3,10 +3,10 @@
 INSERT INTO session (session_id, agent_id, origin, version, created_at_ms, updated_at_ms, head_no,
                      boundary_no, first_kept_no, context_tokens, tokens_fresh, forked_from_no,
                      forked_at_no, forked_epoch, formats, ordered_from_no,
-                     open_marks, asked_no)
+                     open_marks, asked_no, search_behind)
 VALUES (:session_id, :agent_id, :origin, :version, :now_ms, :now_ms, :head_no, :boundary_no,
         :first_kept_no, :context_tokens, :tokens_fresh, :forked_from_no, :forked_at_no,
-        :forked_epoch, :formats, :ordered_from_no, :open_marks, :asked_no)
+        :forked_epoch, :formats, :ordered_from_no, :open_marks, :asked_no, 0)
 RETURNING session_no;
 
 -- name: end, one row or none

@@ -11,17 +11,17 @@ VALUES (:instance_no, :host, :boot_id, :pid, :pid_started, :program, :opened_at_
 ON CONFLICT DO NOTHING;
 
 -- name: put_session, one row or none
--- Insert one row as it was read. The first row of a key stays.
+-- Insert one row as it was read. The first row of a key stays. No entry is in the new search index.
 INSERT INTO session (session_no, session_id, agent_id, origin, version, created_at_ms,
                      updated_at_ms, ended_at_ms, name, last_seq, epoch, head_no, branch_no,
                      boundary_no, first_kept_no, context_tokens, tokens_fresh, forked_from_no,
                      pinned_at_ms, archived_at_ms, forked_at_no, forked_epoch, heard_at_ms,
-                     formats, ordered_from_no, open_marks, asked_no)
+                     formats, ordered_from_no, open_marks, asked_no, search_behind)
 VALUES (:session_no, :session_id, :agent_id, :origin, :version, :created_at_ms, :updated_at_ms,
         :ended_at_ms, :name, :last_seq, :epoch, :head_no, :branch_no, :boundary_no, :first_kept_no,
         :context_tokens, :tokens_fresh, :forked_from_no, :pinned_at_ms, :archived_at_ms,
         :forked_at_no, :forked_epoch, :heard_at_ms, coalesce(:formats, 15),
-        :ordered_from_no, :open_marks, :asked_no)
+        :ordered_from_no, :open_marks, :asked_no, :last_seq > 0 OR :search_behind IS NOT 0)
 ON CONFLICT DO NOTHING;
 
 -- name: put_binding, one row or none

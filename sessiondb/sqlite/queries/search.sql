@@ -30,17 +30,31 @@ DELETE FROM search_session;
 -- Return sessions with entries that are not in the index yet, newest first.
 SELECT s.session_no, s.last_seq, coalesce(i.indexed_no, s.session_no << 32) AS indexed_no
 FROM session AS s LEFT JOIN search_session AS i ON i.session_no = s.session_no
-WHERE s.archived_at_ms IS NULL
-  AND (s.session_no << 32) + s.last_seq > coalesce(i.indexed_no, s.session_no << 32)
-ORDER BY s.session_no DESC LIMIT :limit;
+WHERE s.search_behind = 1 AND s.archived_at_ms IS NULL ORDER BY s.session_no DESC LIMIT :limit;
+
+-- name: mark_behind, one row
+-- Note that a session may have entries that are not in the index.
+UPDATE session SET search_behind = 1 WHERE session_no = :session_no;
+
+-- name: mark_all_behind, any rows
+-- Note so of all sessions with entries.
+UPDATE session SET search_behind = 1 WHERE search_behind = 0 AND last_seq > 0;
+
+-- name: mark_whole, one row or none
+-- Note that all entries of a session are in the index, if the last one that is there is its last.
+UPDATE session SET search_behind = 0
+WHERE session_no = :session_no AND (session_no << 32) + last_seq = :indexed_no;
 
 -- name: count_behind
--- Return how many entries are not in the index, of how many.
+-- Return how many entries are not in the index.
 SELECT coalesce(sum((s.session_no << 32) + s.last_seq
-                    - coalesce(i.indexed_no, s.session_no << 32)), 0) AS behind,
-       coalesce(sum(s.last_seq), 0) AS entries
+                    - coalesce(i.indexed_no, s.session_no << 32)), 0) AS behind
 FROM session AS s LEFT JOIN search_session AS i ON i.session_no = s.session_no
-WHERE s.archived_at_ms IS NULL;
+WHERE s.search_behind = 1 AND s.archived_at_ms IS NULL;
+
+-- name: count_entries
+-- Return how many entries the index is to have.
+SELECT coalesce(sum(s.last_seq), 0) AS entries FROM session AS s WHERE s.archived_at_ms IS NULL;
 
 -- name: indexed
 -- Return how far a session is in the index, and whether it may be put there.
@@ -106,22 +120,44 @@ UPDATE search_state SET purging = 1;
 UPDATE search_state SET purging = 0;
 
 -- name: matches
--- Return the numbers of entries with some words, last ones first. Each with the part of its text
--- that has them, between two marks.
-SELECT rowid AS entry_no,
-       CAST(snippet(search, 0, char(2), char(3), '...', 32) AS BLOB) AS content
+-- Return entries with some words, last ones first. Those that are asked for have the part of their
+-- text that has the words, between two marks. It is NULL for the others: see `described`.
+SELECT e.entry_no, e.entry_id, e.branch_no, e.type, e.role, e.appended_at_ms, s.session_no,
+       s.session_id, s.agent_id, s.head_no, s.branch_no AS head_branch_no,
+       CASE
+         WHEN s.archived_at_ms IS NULL
+          AND (:branch_no IS NULL OR e.branch_no = :branch_no)
+          AND (:agent_id IS NULL OR s.agent_id = :agent_id)
+          AND (:role IS NULL OR coalesce(e.role, e.type) = :role)
+          AND e.appended_at_ms >= :since_ms
+          AND (s.origin = 'native'
+               OR (:checkpoints OR NOT EXISTS (SELECT 1 FROM import_file AS f
+                                               WHERE f.session_no = s.session_no
+                                                 AND f.kind = 'checkpoint'))
+               AND NOT EXISTS (SELECT 1 FROM entry AS c
+                               WHERE c.entry_no >> 32 = e.entry_no >> 32
+                                 AND c.entry_id = e.entry_id AND c.entry_no > e.entry_no
+                                 AND c.payload = e.payload))
+         THEN CAST(coalesce(snippet(search, 0, char(2), char(3), '...', 32), '') AS BLOB)
+       END AS content
 FROM search
-WHERE search MATCH :words AND rowid BETWEEN :low_no AND :high_no ORDER BY rowid DESC LIMIT :limit;
+CROSS JOIN entry AS e ON e.entry_no = search.rowid
+CROSS JOIN session AS s ON s.session_no = e.entry_no >> 32
+WHERE search MATCH :words AND search.rowid BETWEEN :low_no AND :high_no
+ORDER BY search.rowid DESC LIMIT :limit;
+
+-- name: any_match
+-- Return nothing, after a look into the index.
+SELECT rowid AS entry_no FROM search WHERE search MATCH :words AND rowid < 0 LIMIT 1;
 
 -- name: described
 -- Return those of some entries that are asked for, last ones first. A line of a file that is two
 -- entries is found once. So is a checkpoint, which is a copy of its session: with its session.
 SELECT e.entry_no, e.entry_id, e.branch_no, e.type, e.role, e.appended_at_ms, s.session_no,
-       s.session_id, s.agent_id, s.head_no, h.branch_no AS head_branch_no
+       s.session_id, s.agent_id, s.head_no, s.branch_no AS head_branch_no
 FROM json_each(:numbers) AS n
 CROSS JOIN entry AS e ON e.entry_no = n.value
 CROSS JOIN session AS s ON s.session_no = e.entry_no >> 32
-LEFT JOIN entry AS h ON h.entry_no = s.head_no
 WHERE s.archived_at_ms IS NULL
   AND (:branch_no IS NULL OR e.branch_no = :branch_no)
   AND (:agent_id IS NULL OR s.agent_id = :agent_id)
@@ -150,9 +186,9 @@ WHERE t.entry_no > :after_no AND t.entry_no <= :last_no ORDER BY t.entry_no DESC
 
 -- name: cursors
 -- Return how far the sessions are in the index, with what they have, a page at a time.
-SELECT i.session_no, i.after_no, i.indexed_no, s.session_id, s.last_seq, s.archived_at_ms
-FROM search_session AS i JOIN session AS s ON s.session_no = i.session_no
-WHERE i.session_no > :after_session_no ORDER BY i.session_no LIMIT :limit;
+SELECT s.session_no, i.after_no, i.indexed_no, s.session_id, s.last_seq, s.search_behind
+FROM session AS s LEFT JOIN search_session AS i ON i.session_no = s.session_no
+WHERE s.session_no > :after_session_no ORDER BY s.session_no LIMIT :limit;
 
 -- name: documents
 -- Return the numbers that the index has, a page at a time, each with its entry and with how far

@@ -4,7 +4,7 @@
 SELECT s.session_no, s.session_id, s.version, s.ended_at_ms, s.last_seq, s.epoch, s.head_no,
        s.branch_no, s.boundary_no, s.first_kept_no, s.context_tokens, s.tokens_fresh, s.name,
        s.archived_at_ms, s.forked_at_no, s.heard_at_ms, s.formats, s.ordered_from_no, s.open_marks,
-       s.asked_no, h.entry_id AS head_id, coalesce(h.position, 0) AS position,
+       s.asked_no, s.search_behind, h.entry_id AS head_id, coalesce(h.position, 0) AS position,
        coalesce(h.tokens_total, 0) AS tokens_total,
        coalesce(h.open_calls, 0) AS open_calls, h.model_no, h.thinking_no
 FROM session AS s LEFT JOIN entry AS h ON h.entry_no = s.head_no

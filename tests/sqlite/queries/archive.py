@@ -625,6 +625,7 @@ READS = [
             {
                 name: w.before.shown(name, value)
                 for name, value in w.row("session twin-undone").items()
+                if name != "search_behind"
             }
         ],
     ),

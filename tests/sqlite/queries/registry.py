@@ -58,6 +58,7 @@ CHANGES = [
                 "ordered_from_no": 0,
                 "open_marks": "",
                 "asked_no": 0,
+                "search_behind": 0,
             },
             "+epoch new/0": {"reason": "start", "opened_at_ms": NOW},
             "+entry new/0": ANY,
@@ -84,6 +85,7 @@ CHANGES = [
                 "forked_at_no": "twin/15",
                 "forked_epoch": 1,
                 "formats": 1,
+                "search_behind": 0,
             },
             "+epoch new/0": {
                 "reason": "fork",

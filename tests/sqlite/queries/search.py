@@ -5,6 +5,7 @@ The tables of FTS5 are no rows of the world. `tests/transcript/test_search.py` a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from tests.support.statement_cases import Change, Guard, Page, Read
@@ -30,6 +31,7 @@ def built(world: World, tx: Recorder) -> None:
         low_no, last_no = row.session_no << 32, row.session_no << 32 | row.last_seq
         tx.run("search.put", after_no=low_no, last_no=last_no)
         tx.run("search.advance", session_no=row.session_no, after_no=low_no, indexed_no=last_no)
+        tx.run("search.mark_whole", session_no=row.session_no, indexed_no=last_no)
 
 
 def with_entries(world: World) -> list[tuple[str, Row]]:
@@ -61,6 +63,10 @@ def all_progress(world: World) -> Changes:
     return found
 
 
+def whole(world: World) -> Changes:
+    return {label: {"search_behind": 0} for label, _ in with_entries(world)}
+
+
 def then(statement: str, *, full: bool = True, **values: Any) -> Any:
     """Return a rule that builds the index, and runs a statement for one session."""
 
@@ -83,7 +89,7 @@ EMPTY: Changes = {**STATE, **{f"-search_session {name}": {} for name in BEGUN}}
 
 
 def with_state(world: World) -> Changes:
-    return {**all_progress(world), **STATE}
+    return {**all_progress(world), **whole(world), **STATE}
 
 
 def without_first(world: World) -> Changes:
@@ -107,7 +113,23 @@ def advance_less(world: World, tx: Recorder) -> None:
 
 
 def ended(world: World) -> Changes:
-    return {**all_progress(world), "-search_state 1": {}}
+    return {**all_progress(world), **whole(world), "-search_state 1": {}}
+
+
+def one_behind(world: World) -> Changes:
+    return {label: row for label, row in with_state(world).items() if label != FIRST}
+
+
+def mark_two(world: World, tx: Recorder) -> None:
+    begin(world, tx)
+    for name, back in (("twin", 1), ("live", 0)):
+        row = world.row(f"session {name}")
+        number = row["session_no"]
+        tx.run(
+            "search.mark_whole",
+            session_no=number,
+            indexed_no=(number << 32) + row["last_seq"] - back,
+        )
 
 
 def purge_twice(world: World, tx: Recorder) -> None:
@@ -124,7 +146,25 @@ CHANGES = [
     Change("search.merge", "no row", then("search.merge", pages=9), with_state),
     Change("search.merge_all", "no row", then("search.merge_all", pages=9), with_state),
     Change("search.empty", "no row", then("search.empty"), with_state),
-    Change("search.forget_sessions", "of all", then("search.forget_sessions"), EMPTY),
+    Change(
+        "search.forget_sessions",
+        "of all",
+        then("search.forget_sessions"),
+        lambda w: {**EMPTY, **whole(w)},
+    ),
+    Change("search.mark_behind", "of one", then("search.mark_behind", session_no=0), one_behind),
+    Change(
+        "search.mark_all_behind",
+        "of all that have entries",
+        then("search.mark_all_behind"),
+        lambda w: {**all_progress(w), **STATE},
+    ),
+    Change(
+        "search.mark_whole",
+        "where the last entry is there",
+        mark_two,
+        {**EMPTY, "session live": {"search_behind": 0}},
+    ),
     Change("search.end", "the state", then("search.end"), ended),
     Change(
         "search.forget_session",
@@ -151,7 +191,11 @@ GUARDS: list[Guard] = []
 
 
 def cursors(world: World) -> list[Any]:
-    found = [(label.partition(" ")[2], row["session_no"]) for label, row in with_entries(world)]
+    return by_number(world.rows("session"))
+
+
+def by_number(rows: Iterable[tuple[str, Row]]) -> list[Any]:
+    found = [(label.partition(" ")[2], row["session_no"]) for label, row in rows]
     return [name for name, _ in sorted(found, key=lambda one: one[1])]
 
 
@@ -174,20 +218,28 @@ READS = [
         "search.count_behind",
         "everything",
         {},
-        lambda w: [{"behind": total(w), "entries": total(w)}],
+        lambda w: [{"behind": total(w)}],
     ),
     Read(
         "search.count_behind",
         "nothing",
         {},
-        lambda w: [{"behind": 0, "entries": total(w)}],
+        [{"behind": 0}],
         given=built,
     ),
+    Read("search.count_entries", "everything", {}, lambda w: [{"entries": total(w)}], given=built),
     Read(
         "search.behind",
         "the newest first",
         {"limit": 3},
-        lambda w: [{"session_no": name} for name in cursors(w)[:-4:-1]],
+        lambda w: [{"session_no": name} for name in by_number(with_entries(w))[:-4:-1]],
+    ),
+    Read(
+        "search.behind",
+        "one that is marked",
+        {"limit": 3},
+        [{"session_no": "twin"}],
+        given=then("search.mark_behind", session_no=0),
     ),
     Read("search.behind", "none", {"limit": 3}, [], given=built),
 ]
