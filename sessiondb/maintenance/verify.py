@@ -4,9 +4,10 @@ Each rule is derived a second time here, from the stored rows, without calling t
 that wrote them. Both derivations must agree. A finding says which invariant is broken, at
 which entry, and what to do about it.
 
-The walk is a generator of *steps*. A step is one short snapshot of bounded size. Nothing
-is held between two steps, so appends, compactions and checkpoints proceed. Three rules
-keep the result exact:
+The walk is a generator of *steps*. A step is a short read of bounded size. Several that are
+quick share one snapshot of some milliseconds (`verify_reads.py`). Nothing is held between two
+snapshots, so appends, compactions and checkpoints proceed. Three rules keep the result exact,
+whatever changes between two steps:
 
 * The moving parts of a session (its pointers, its open epoch, its counters) are read and
   compared in *one* snapshot, S.
@@ -40,19 +41,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from sessiondb.backend import Backend, ReadTx
-from sessiondb.errors import OpenError, StoreBusy, StoreClosed
 from sessiondb.limits import SEQ_MAX
 from sessiondb.models import Finding, VerifyReport
 from sessiondb.transcript.paths import entry_number
-from sessiondb.waiter import sleep
 
 from . import verify_inbox, verify_search, verify_steps
+from .verify_reads import Reads
 from .verify_receipts import IndexWalk, ReceiptWalk
 from .verify_session import SessionWalk
 from .verify_steps import (
     SessionFindings,
     Severity,
-    Step,
     Steps,
     is_damage,
     pages,
@@ -66,8 +65,6 @@ if TYPE_CHECKING:
 
 # Beyond these, of each severity, a report only says that there are more.
 FINDINGS_MAX: Final = 1_000
-# How long a walk waits for a place in the readers' queue, all in all.
-BUSY_WAIT_S_MAX: Final = 30.0
 # A session may be archived or restored while it is checked. So often it is checked anew.
 MOVES_MAX: Final = 3
 
@@ -158,41 +155,8 @@ async def run(backend: Backend, session_no: int | None, *, deep: bool) -> Verify
                 "warning",
             )
         )
-    steps = walk.steps()
-    reader = _Reader(backend)
-    failure: Exception | None = None
-    while True:
-        try:
-            step = steps.throw(failure) if failure is not None else next(steps)
-        except StopIteration:
-            return walk.report()
-        failure = None
-        try:
-            await reader.read(step)
-        except (StoreClosed, OpenError):
-            raise  # nothing can be read any more
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is a finding
-            failure = error  # thrown into the walk, which knows which part it was reading
-
-
-class _Reader:
-    """Runs steps, and waits while the readers are busy: for a limited time in all."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._patience_s = BUSY_WAIT_S_MAX
-
-    async def read(self, step: Step) -> None:
-        while True:
-            try:
-                # A step reads before it changes anything of its own, so it may be repeated.
-                return await self._backend.read(step, op="verify")
-            except StoreBusy as busy:
-                pause_s = busy.retry_after_ms / 1000
-                if self._patience_s < pause_s:
-                    raise
-                self._patience_s -= pause_s
-                await sleep(pause_s)
+    await Reads(backend, walk.steps()).run()
+    return walk.report()
 
 
 class Walk:
@@ -213,7 +177,7 @@ class Walk:
         )
 
     def steps(self) -> Steps:
-        """Yield steps. Run each in a snapshot of its own, before asking for the next."""
+        """Yield steps. Run each in a snapshot, before asking for the next."""
         if self._only_no is not None:
             yield from self._session(self._only_no)
             if self.deep:

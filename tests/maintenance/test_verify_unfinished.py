@@ -19,7 +19,7 @@ from sessiondb.errors import (
     StoreClosed,
     StoreFailed,
 )
-from sessiondb.maintenance import verify
+from sessiondb.maintenance import verify, verify_reads
 from sessiondb.models import VerifyReport
 from tests.support.command_line import run
 from tests.support.core import change
@@ -86,9 +86,15 @@ async def verified(path: Path, fails: Callable[[int], Exception | None]) -> Veri
         return await verify.run(Failing(db.backend, fails), None, deep=True)
 
 
+@pytest.fixture(autouse=True)
+def a_read_for_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that share a read share it for as long as the machine takes: nothing to count."""
+    monkeypatch.setattr(verify_reads, "SHARED_S", 0.0)
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "BUSY_WAIT_S_MAX", 0.0)
+    monkeypatch.setattr(verify_reads, "BUSY_WAIT_S_MAX", 0.0)
 
 
 @pytest.mark.anyio
