@@ -224,7 +224,8 @@ def _decode(text: str, decoder: json.JSONDecoder) -> tuple[dict[str, Any], tuple
 
 
 def _decode_scalars(found: re.Match[str], decoder: json.JSONDecoder) -> dict[str, Any]:
-    fields: dict[str, Any] = decoder.decode("{" + found["fields"].rstrip(", \t\r") + "}")
+    fields: dict[str, Any]
+    fields, _ = decoder.raw_decode("{" + found["fields"].rstrip(", \t\r") + "}")
     return fields
 
 

@@ -118,7 +118,8 @@ class OrderCheck:
             )
             for found in page.rows:
                 try:
-                    draft = parse_line(found.payload.decode(), row.version, row.formats)
+                    text = found.payload.decode()
+                    draft = parse_line(text, row.version, row.formats, is_dated=False)
                 except ValueError:  # reported with the session that it is of
                     draft = None
                 self.add(found.entry_no, part.branch_no, draft)

@@ -146,9 +146,10 @@ def path_to(tx: ReadTx, branch_no: int | None, high_no: int, low_no: int = 0) ->
 
 def is_part(path: list[Segment], branch_no: int | None, entry_no: int) -> bool:
     """Tell whether an entry lies on a path."""
-    return any(
-        part.branch_no == branch_no and part.low_no <= entry_no <= part.high_no for part in path
-    )
+    for part in path:  # of most sessions one part, and each entry asks: no generator
+        if part.branch_no == branch_no and part.low_no <= entry_no <= part.high_no:
+            return True
+    return False
 
 
 def is_on_path(

@@ -60,7 +60,7 @@ class TextCheck:
         """Check the text of one entry. Return what it says, or None if it is damaged."""
         try:
             text = payload.decode()
-            draft = parse_line(text, self._session.version, self._session.formats)
+            draft = parse_line(text, self._session.version, self._session.formats, is_dated=False)
         except ValueError as error:
             self._findings.add(
                 "payload", f"the text of entry {at(row.entry_no)} is damaged: {error}"

@@ -160,6 +160,8 @@ def follow(before: Open, ties: Ties, bit: int) -> tuple[Open, bool]:
         # Until the next call any result may be right, and any other item in between.
         return (Open(ties.called) if ties.called else UNKNOWN), False
     fits = bool(ties.as_is_in & bit)
+    if not (before.marks or ties.answered or ties.called or ties.leads):
+        return before, fits  # most items: nothing is open, before and after
     marks = list(before.marks)
     if _LEAD in marks and not ties.leads:
         fits = fits and ties.by_model

@@ -21,15 +21,18 @@ CHARS_PER_TOKEN = 4
 IMAGE_CHARS = 4_800
 MEDIA_CHARS_SHARE: Final = 10
 """Of a document or a recording in base64, one character in so many counts. At least an image's."""
-# CJK radicals and everything above: kana, Han, Hangul, full-width forms, emoji.
-_CJK_FROM = "\u2e80"
+# CJK radicals (U+2E80) and everything above: kana, Han, Hangul, full-width forms, emoji. By how
+# their UTF-8 begins, because a loop over the characters took a third of the time of `verify`.
+_NARROW: Final = bytes(byte for byte in range(256) if not 0xE3 <= byte <= 0xF4)
+_RADICALS: Final = tuple(bytes((0xE2, byte)) for byte in range(0xBA, 0xC0))
 
 
 def text_chars(text: str) -> int:
     """Return the weight of `text` in characters, of which 4 make a token."""
     if text.isascii():
         return len(text)
-    wide = sum(1 for char in text if char >= _CJK_FROM)
+    encoded = text.encode("utf-8", "surrogatepass")
+    wide = len(encoded.translate(None, _NARROW)) + sum(map(encoded.count, _RADICALS))
     return len(text) + wide * (CHARS_PER_TOKEN - 1)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 
 from sessiondb.transcript.formats import PI
-from sessiondb.transcript.tokens import text_tokens
+from sessiondb.transcript.tokens import text_chars, text_tokens
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,14 @@ from sessiondb.transcript.tokens import text_tokens
 )
 def test_four_narrow_characters_or_one_wide_make_a_token(text: str, tokens: int) -> None:
     assert text_tokens(text) == tokens
+
+
+def test_every_character_from_the_radicals_on_is_wide() -> None:
+    for begin in range(0x80, sys.maxunicode + 1, 0x40):  # as many as share the rest of their UTF-8
+        chars = [chr(code) for code in range(begin, begin + 0x40)]
+        wide = sum(char >= "\u2e80" for char in chars)
+        assert text_chars("".join(chars)) == len(chars) + 3 * wide, hex(begin)
+        assert text_chars("a" + chars[-1]) == 2 + 3 * (chars[-1] >= "\u2e80"), hex(begin)
 
 
 @pytest.mark.parametrize(

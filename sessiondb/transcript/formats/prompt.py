@@ -87,7 +87,7 @@ def _is_blank(content: Any) -> bool:
     """Tell whether a content says nothing."""
     if not isinstance(content, list):
         return not content or (isinstance(content, str) and not content.strip())
-    return all(_is_blank_text(block) for block in content)
+    return all(map(_is_blank_text, content))
 
 
 def _is_blank_text(block: Any) -> bool:
