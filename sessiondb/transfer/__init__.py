@@ -13,6 +13,8 @@
     openclaw_sqlite               an agent's database, as the files that it stands for
     recognition                   whose a file is, by its first lines
     exporter                      export: sessions to files
+    export_plan, export_index     which files, and the index files
+    export_content, export_files  the bytes of a file. The file itself
     reading                       ... for people and their programs: HTML, Markdown, tables
     roundtrip                     an import compared with its file
     redaction                     secrets removed. What to look for, and what to look at:

@@ -12,7 +12,7 @@ import pytest
 
 import sessiondb
 import sessiondb.sync
-from sessiondb.transfer import exporter
+from sessiondb.transfer import export_files, export_plan
 from tests.support.transfer import header, transcript, write
 
 NAMES = [
@@ -114,9 +114,9 @@ def test_overwriting_stays_within_the_folder_too(db: Path, tmp_path: Path) -> No
 def test_without_the_check_of_names_that_export_leads_out(
     db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporter, "safe_name", lambda name: name)
+    monkeypatch.setattr(export_plan, "safe_name", lambda name: name)
     monkeypatch.setattr(
-        exporter, "_make_below", lambda top, folder: folder.mkdir(parents=True, exist_ok=True)
+        export_files, "_make_below", lambda top, folder: folder.mkdir(parents=True, exist_ok=True)
     )
     message, _ = export_names(db, tmp_path, ["../new.jsonl", "linked/new.jsonl"])
     assert [one.rpartition("/")[2] for one in message] == ["new.jsonl is new", "new.jsonl is new"]

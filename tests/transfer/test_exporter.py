@@ -14,8 +14,8 @@ import apsw
 import pytest
 
 import sessiondb
-from sessiondb.transfer import exporter
-from sessiondb.transfer.exporter import safe_name
+from sessiondb.transfer import export_files
+from sessiondb.transfer.export_plan import safe_name
 from sessiondb.transfer.jsonl_reader import UnreadableFile
 from sessiondb.transfer.roundtrip import _context_of
 from tests.support.transfer import (
@@ -443,27 +443,27 @@ class Unwritable:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> exporter._Files:
+def files(tmp_path: Path) -> export_files.Files:
     (tmp_path / "out").mkdir()
-    return exporter._Files(
+    return export_files.Files(
         str(tmp_path / "out"), overwrite=False, protect=frozenset(), redactor=None
     )
 
 
 def test_a_file_that_cannot_be_begun_leaves_nothing(
-    files: exporter._Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: export_files.Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporter, "_compressor", Unwritable)
+    monkeypatch.setattr(export_files, "_compressor", Unwritable)
     with pytest.raises(UnreadableFile, match="install the extra"):
-        exporter._Output.begin(files, str(tmp_path / "out/a.jsonl.zst"))
+        export_files.Output.begin(files, str(tmp_path / "out/a.jsonl.zst"))
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_file_that_is_discarded_is_closed_and_gone(
-    files: exporter._Files, tmp_path: Path
+    files: export_files.Files, tmp_path: Path
 ) -> None:
     for is_placed in (False, True):
-        output = exporter._Output.begin(files, str(tmp_path / "out/a.jsonl"))
+        output = export_files.Output.begin(files, str(tmp_path / "out/a.jsonl"))
         output.add([b"line\n"])
         assert not output.file.closed
         if is_placed:

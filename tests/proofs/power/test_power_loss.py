@@ -34,7 +34,7 @@ from sessiondb.maintenance import archive
 from sessiondb.maintenance.retention import RetentionPolicy
 from sessiondb.sqlite import connection, files, stray_wal, transaction, writer
 from sessiondb.transcript import session as session_module
-from sessiondb.transfer import exporter
+from sessiondb.transfer import export_files
 from tests.proofs.crash.breakage import miscounting
 from tests.proofs.power.disk import (
     Believe,
@@ -478,7 +478,7 @@ def test_found_folders_that_are_made_and_not_synced(
 
 
 @pytest.mark.parametrize(
-    ("module", "what"), [(files, "copy.db"), (exporter, "exported/")], ids=["backup", "export"]
+    ("module", "what"), [(files, "copy.db"), (export_files, "exported/")], ids=["backup", "export"]
 )
 def test_found_copies_whose_names_are_not_synced(
     module: Any, what: str, disk: Path, monkeypatch: pytest.MonkeyPatch
