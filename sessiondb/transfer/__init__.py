@@ -15,6 +15,7 @@
     exporter                      export: sessions to files
     export_plan, export_index     which files, and the index files
     export_content, export_files  the bytes of a file. The file itself
+    export_small                  ... of several small ones at once
     reading                       ... for people and their programs: HTML, Markdown, tables
     roundtrip                     an import compared with its file
     redaction                     secrets removed. What to look for, and what to look at:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -57,51 +57,107 @@ class Files:
         self, name: str, content: AsyncIterator[bytes], *, session_id: str | None, note: str | None
     ) -> ExportedFile:
         """Write one file. A failure is reported, and does not end the export."""
-        path = f"{self.folder.rstrip('/')}/{name}"
-        notes = (note,) if note is not None else ()
-        output: Output | None = None
+        made = _Made(self, name, session_id, note)
         try:
-            output = await threads.run(Output.begin, self, path)
+            made.output = await threads.run(Output.begin, self, made.path)
             waiting: list[bytes] = []
             size = 0
             async for part in content:
                 waiting.append(part)
                 size += len(part)
                 if size >= MIB:
-                    await threads.run(output.add, waiting)
+                    await threads.run(made.output.add, waiting)
                     waiting, size = [], 0
-            await threads.run(output.add, waiting)
-            status = await threads.run(output.place)
-        except UnreadableFile as error:
-            return ExportedFile(path, name, session_id, "failed", notes=(*notes, str(error)))
-        except FileExistsError:
+            await threads.run(made.output.add, waiting)
+            return made.placed(await threads.run(made.output.place))
+        except (UnreadableFile, OSError) as error:
+            return made.failed(error)
+        finally:
+            if made.output is not None:
+                with anyio.CancelScope(shield=True):
+                    await threads.run(made.output.discard)
+
+    async def write_whole(self, files: Sequence[WholeFile]) -> list[ExportedFile]:
+        """Write several files in one call of a thread. Failures are reported, file by file."""
+        return await threads.run(self._write_now, files)
+
+    def _write_now(self, files: Sequence[WholeFile]) -> list[ExportedFile]:
+        found: list[ExportedFile] = []
+        unsynced: dict[Path, list[tuple[int, _Made]]] = {}
+        folders: dict[Path, Path] = {}
+        for name, content, session_id, note in files:
+            made = _Made(self, name, session_id, note)
+            try:
+                if isinstance(content, UnreadableFile):
+                    raise content
+                made.output = Output.begin(self, made.path, folders)
+                made.output.add(content)
+                status = made.output.place(sync_name=False)
+                if status == "written":
+                    unsynced.setdefault(made.output.path.parent, []).append((len(found), made))
+                found.append(made.placed(status))
+            except (UnreadableFile, OSError) as error:
+                found.append(made.failed(error))
+            finally:
+                if made.output is not None:
+                    made.output.discard()
+        for folder, placed in unsynced.items():
+            try:
+                sync_folder(folder)
+            except OSError as error:
+                for at, made in placed:
+                    found[at] = made.failed(error)
+        return found
+
+
+WholeFile = tuple[str, list[bytes] | UnreadableFile, str | None, str | None]
+"""A file's name, its bytes or why it has none, its session's id, and a note."""
+
+
+class _Made:
+    """What becomes of one file."""
+
+    def __init__(self, files: Files, name: str, session_id: str | None, note: str | None) -> None:
+        self.path = f"{files.folder.rstrip('/')}/{name}"
+        self.output: Output | None = None
+        self._name = name
+        self._session_id = session_id
+        self._notes = (note,) if note is not None else ()
+
+    def placed(self, status: ExportStatus) -> ExportedFile:
+        """Report a file that is there."""
+        output = self.output
+        assert output is not None, "what was placed was begun"
+        return ExportedFile(
+            self.path,
+            self._name,
+            self._session_id,
+            status,
+            output.bytes,
+            output.digest.hexdigest(),
+            self._notes,
+            counted(output.redacted),
+        )
+
+    def failed(self, error: UnreadableFile | OSError) -> ExportedFile:
+        """Report why a file was not written."""
+        if isinstance(error, FileExistsError):
             refusal = (
                 "a different file is there already; it was left alone "
                 "(choose another folder, or ask to overwrite)"
             )
-            return ExportedFile(
-                path,
-                name,
-                session_id,
-                "refused",
-                output.bytes if output else 0,
-                notes=(*notes, refusal),
-            )
-        except OSError as error:
-            return ExportedFile(
-                path,
-                name,
-                session_id,
-                "failed",
-                notes=(*notes, f"it cannot be written: {error.strerror or error}"),
-            )
-        finally:
-            if output is not None:
-                with anyio.CancelScope(shield=True):
-                    await threads.run(output.discard)
-        redacted = counted(output.redacted)
+            size = self.output.bytes if self.output is not None else 0
+            return self._told("refused", refusal, size)
+        why = (
+            f"it cannot be written: {error.strerror or error}"
+            if isinstance(error, OSError)
+            else str(error)
+        )
+        return self._told("failed", why, 0)
+
+    def _told(self, status: ExportStatus, why: str, size: int) -> ExportedFile:
         return ExportedFile(
-            path, name, session_id, status, output.bytes, output.digest.hexdigest(), notes, redacted
+            self.path, self._name, self._session_id, status, size, notes=(*self._notes, why)
         )
 
 
@@ -122,8 +178,11 @@ class Output:
         self.bytes = 0
 
     @classmethod
-    def begin(cls, files: Files, name: str) -> Output:
+    def begin(cls, files: Files, name: str, folders: dict[Path, Path] | None = None) -> Output:
         """Create the folder and a temporary file in it.
+
+        `folders` has those that this call of a thread has made and looked at, with where they are.
+        Each is looked at once in a call: that is a dozen questions to the kernel for a file.
 
         Raises:
             OSError: it would lead out of the destination or onto the database, or cannot be
@@ -131,8 +190,13 @@ class Output:
             UnreadableFile: it has to be compressed, and the extra `zstd` is missing.
         """
         path = Path(name)
-        _make_below(Path(files.folder), path.parent)
-        if str(path.parent.resolve() / path.name) in files.protect:
+        folder = folders.get(path.parent) if folders is not None else None
+        if folder is None:
+            _make_below(Path(files.folder), path.parent)
+            folder = path.parent.resolve()
+            if folders is not None:
+                folders[path.parent] = folder
+        if str(folder / path.name) in files.protect:
             raise PermissionError(1, "this is the database's own file")
         temporary = path.parent / f".sessiondb-{clock.random_bits(64):016x}.tmp"
         descriptor = os.open(
@@ -158,8 +222,10 @@ class Output:
             self.bytes += len(content)
             self.sink.write(content)
 
-    def place(self) -> ExportStatus:
+    def place(self, *, sync_name: bool = True) -> ExportStatus:
         """Sync the file, give it its name, and return what happened. Durable on return.
+
+        Without `sync_name` the caller syncs the folder.
 
         Raises:
             FileExistsError: a different file has the name.
@@ -182,7 +248,8 @@ class Output:
             if lacks_links(error):
                 raise OSError(error.errno, NO_LINKS) from error
             raise
-        sync_folder(self.path.parent)
+        if sync_name:
+            sync_folder(self.path.parent)
         return "written"
 
     def discard(self) -> None:

@@ -45,6 +45,7 @@ from .export_content import content_to_read, transcript_content
 from .export_files import Files, destination
 from .export_index import agents_of, indexes_for_openclaw, indexes_of
 from .export_plan import Plan, name_safely, plan_all, plans_to_read
+from .export_small import FILES_MAX, read_small
 from .progress import Progress
 from .reading import ENDINGS, require_library
 from .reading.path import FindArchived
@@ -137,11 +138,25 @@ async def export(
     total = sum(plan.bytes for plan in plans)
     done = 0
     report: list[ExportedFile] = []
-    for count, plan in enumerate(plans):
-        if progress is not None:
-            progress(count, len(plans), done, total, plan.name)
-        report.append(await _written(backend, writer, plan, asked))
-        done += plan.bytes
+    while len(report) < len(plans):
+        rest = plans[len(report) : len(report) + FILES_MAX] if asked.is_transcript else []
+        small = await backend.read(read_small(rest), op="export.small") if rest else []
+        now = plans[len(report) : len(report) + max(1, len(small))]
+        for count, plan in enumerate(now, len(report)):
+            if progress is not None:
+                progress(count, len(plans), done, total, plan.name)
+            done += plan.bytes
+            if plan is not now[0]:
+                continue  # written with the first one
+            if small:
+                report += await writer.write_whole(
+                    [
+                        (plan.name, content, plan.session_id, plan.note)
+                        for plan, content in zip(now, small, strict=True)
+                    ]
+                )
+            else:
+                report.append(await _written(backend, writer, plan, asked))
     if session_no is None and asked.is_transcript:
         for plan, content in await _index_plans(backend, folder, plans, openclaw=openclaw):
             report.append(

@@ -14,7 +14,7 @@ from sessiondb.backend import Backend, ReadTx
 from sessiondb.json_text import dumps_again, loads, stored_text
 from sessiondb.limits import ENTRY_BYTES_MAX, PAGE_ROWS, SEQ_MAX
 from sessiondb.models import BEHIND_ENTRY, BYTES_OF_ENTRY, EARLY
-from sessiondb.paging import handed_on
+from sessiondb.paging import Page, handed_on
 from sessiondb.transcript.paths import entry_number, segments, seq_of, session_of
 
 if TYPE_CHECKING:
@@ -140,25 +140,27 @@ async def own_entries(
     """
     low_no, high_no = entry_number(session_no, first_seq), entry_number(session_no, last_seq)
     while low_no <= high_no:
-        rows = await backend.read(_entry_page(low_no, high_no, import_file_no), op="export.entries")
+        rows, more = await backend.read(
+            _entry_page(low_no, high_no, import_file_no), op="export.entries"
+        )
         if not rows:
             return
         low_no = rows[-1].entry_no + 1
         for row in handed_on(rows):
             yield seq_of(row.entry_no), row.content
+        if not more:
+            return
 
 
 def _entry_page(
     low_no: int, high_no: int, import_file_no: int | None
-) -> Callable[[ReadTx], list[statements.ImportFilePayloads]]:
-    return lambda tx: (
-        tx.page(
-            "import_file.payloads",
-            low_no=low_no,
-            high_no=high_no,
-            import_file_no=import_file_no,
-            limit=PAGE_ROWS,
-        ).rows
+) -> Callable[[ReadTx], Page[statements.ImportFilePayloads]]:
+    return lambda tx: tx.page(
+        "import_file.payloads",
+        low_no=low_no,
+        high_no=high_no,
+        import_file_no=import_file_no,
+        limit=PAGE_ROWS,
     )
 
 
