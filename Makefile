@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
-.PHONY: help demo gateway adapters test loops test-fast shuffle covered coverage kills drains drill crash fuzz models prompts oracle soak on-call audit check lint format \
+.PHONY: help demo gateway adapters test loops test-fast shuffle covered coverage kills drains drill crash fuzz models prompts oracle openclaw soak on-call audit check lint format \
   prose statements types mutants measure docs bench bench-smoke wheel lock clean distclean
 
 help: ## list the targets
@@ -120,6 +120,10 @@ prompts: $(VENV)/.dev ## ask whether providers would take the contexts of 2,000 
 # The readers are programs of others, in packages of several hundred megabytes. SESSIONDB_ORACLE names node_modules that have them.
 oracle: $(VENV)/.dev $(if $(SESSIONDB_ORACLE),,$(VENV)/.oracle/.installed) ## compare imports with the real readers of pi and OpenClaw, over 2,000 transcripts (minutes; ORACLE=, SEED=; needs node)
 	@$(BIN)/python -m tests.proofs.oracle --count $(or $(ORACLE),2000) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+# Real gateways on loopback, with a scripted model. SESSIONDB_OPENCLAW names a folder that has the programs.
+openclaw: $(VENV)/.dev $(if $(SESSIONDB_OPENCLAW),,$(VENV)/.openclaw/.installed) ## move homes of real OpenClaw gateways that answer meanwhile, and back (minutes; ARGS=2026.9.6; needs npm)
+	@$(BIN)/python -m tests.proofs.openclaw $(ARGS)
 
 # Each framework in an environment of its own, in .venv/.adapters, which distclean removes with the rest.
 adapters: $(VENV)/.dev ## run the frameworks' own tests against sessiondb/adapters (many minutes; ONLY=openai-agents, ARGS=--bench; needs a network)
@@ -265,6 +269,16 @@ $(VENV)/.oracle/.installed: tests/proofs/oracle/readers.py $(VENV)/pyvenv.cfg
 	  cd $(@D) && npm install --ignore-scripts --no-audit --no-fund --omit=dev --omit=optional --loglevel=error \
 	    $$(cd $(CURDIR) && $(BIN)/python -c 'from tests.proofs.oracle.readers import PACKAGES; print(*PACKAGES.values())') && touch $(@F) || \
 	  { echo "setup: npm failed (above). It needs a package registry; then run make again."; exit 1; }; \
+	fi
+
+$(VENV)/.openclaw/.installed: tests/proofs/openclaw/program.py $(VENV)/pyvenv.cfg
+	@if command -v npm >/dev/null; then \
+	  echo "setup: OpenClaw and its node, in $(VENV)/.openclaw"; \
+	  for one in $$($(BIN)/python -c 'from tests.proofs.openclaw.program import PACKAGES; print(*map("=".join, PACKAGES.items()))'); do \
+	    folder=$(@D)/$${one%%=*}; mkdir -p $$folder && echo '{"private":true}' >$$folder/package.json && \
+	    (cd $$folder && npm install --ignore-scripts --no-audit --no-fund --omit=dev --loglevel=error $${one#*=}) || \
+	    { echo "setup: npm failed (above). It needs a package registry; then run make again."; exit 1; }; \
+	  done; touch $@; \
 	fi
 
 # Beside what is there: where atheris has no wheel for this Python and platform it is compiled, which may fail.

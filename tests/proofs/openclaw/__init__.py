@@ -1,0 +1,1 @@
+"""Moves to and from real OpenClaw gateways, which answer meanwhile (`make openclaw`)."""
