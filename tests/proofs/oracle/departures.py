@@ -169,6 +169,18 @@ DEPARTURES: Final = (
         (_header(), _FIRST, lambda: _holding("x" * ENTRY_BYTES_MAX), _message("c", "b")),
     ),
     Departure(
+        "behind-its-own-child",
+        "openclaw",
+        "A line that names no parent follows the one before it. If that is its own child, the two "
+        "are a circle, and the child begins anew. OpenClaw goes round once",
+        (
+            _header(),
+            _message("c", "b"),
+            _without(_message("b", "a"), "parentId"),
+            _message("d", "c"),
+        ),
+    ),
+    Departure(
         "compaction-without-time",
         "openclaw",
         "OpenClaw's reader ends with an error",

@@ -204,6 +204,17 @@ class _Writer(ABC):
         return content
 
 
+def _follows_itself(parent: bytes, child: bytes) -> bool:
+    """Return whether a line that names no parent would follow its own child, if it came later."""
+    try:
+        fields, named = json.loads(parent), json.loads(child)
+    except ValueError:
+        return False
+    if not isinstance(fields, dict) or not isinstance(named, dict) or "parentId" in fields:
+        return False
+    return "id" in fields and named.get("parentId") == fields["id"]
+
+
 @dataclass
 class _Tree(_Writer):
     """The files of pi and of OpenClaw: entries with an id and a parent."""
@@ -219,7 +230,9 @@ class _Tree(_Writer):
         is_plain = len(self.lines) > 3 and "an id twice" not in self.moves
         if is_plain and self.odd("a child before its parent", 0.1):
             at = self.chance.randrange(1, len(self.lines) - 1)
-            self.lines[at : at + 2] = reversed(self.lines[at : at + 2])
+            parent, child = self.lines[at : at + 2]
+            if not _follows_itself(parent, child):
+                self.lines[at : at + 2] = [child, parent]
         return self.joined()
 
     def _header(self) -> None:
