@@ -67,7 +67,6 @@ FLOORS: list[set[str]] = [
     },  # "": sessiondb/__init__.py, the front door
     {"cli", "server", "adapters", "monitors", "__main__"},
 ]
-PLANNED = {"server"}
 BASE = FLOORS[0]
 PACKAGES = {"transcript", "gateway", "transfer", "maintenance", "salvage"}
 ENGINE = "sqlite"
@@ -193,7 +192,7 @@ def test_imports_point_down(path: Path) -> None:
 
 def test_every_module_is_in_a_room_that_has_a_floor() -> None:
     rooms = {room(module) for module in MODULES} - {ENGINE}
-    assert rooms == set().union(*FLOORS) - set(PLANNED)
+    assert rooms == set().union(*FLOORS)
 
 
 def outside_public_api(source: str) -> list[str]:
@@ -400,8 +399,10 @@ def test_an_import_that_points_down_is_allowed(module: str, source: str) -> None
 NETWORK = {
     "aiohttp",
     "ftplib",
+    "h11",
     "http",
     "httpcore",
+    "httptools",
     "httpx",
     "imaplib",
     "poplib",
@@ -446,9 +447,43 @@ def network_in(source: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=dotted)
+# `sessiondb serve` listens. Its package alone imports what that takes, and calls nobody: these
+# are the modules that it may import, and what it may use of `socket`. One connection is made, to
+# the socket of a server that may have died, and by a method, which is not looked for here.
+SERVER = "server"
+OF_A_SERVER = re.compile(
+    r"(?:starlette|uvicorn)(?:\.[\w.]+)?$"
+    r"|socket\.(?:socket|AF_INET|AF_UNIX|SOCK_STREAM|SOL_SOCKET|SO_REUSEADDR)$"
+)
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if room(dotted(p)) != SERVER], ids=dotted)
 def test_the_library_reaches_no_network(path: Path) -> None:
     assert network_in(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if room(dotted(p)) == SERVER], ids=dotted)
+def test_the_server_listens_and_calls_nobody(path: Path) -> None:
+    found = network_in(path.read_text(encoding="utf-8"))
+    assert [use for use in found if not OF_A_SERVER.match(use)] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import httpx", "import socket\nsocket.create_connection(('h', 1))", "import websockets"],
+)
+def test_a_server_that_calls_somebody_is_found(source: str) -> None:
+    found = network_in(source)
+    assert [use for use in found if not OF_A_SERVER.match(use)] != []
+
+
+def test_nothing_but_its_command_imports_the_server() -> None:
+    # It needs an extra, and takes a while to import.
+    for path in SOURCES:
+        if room(dotted(path)) != SERVER and dotted(path) != "sessiondb.cli.serve":
+            package = dotted(path) if path.name == "__init__.py" else dotted(path.parent)
+            names = imported(path.read_text(encoding="utf-8"), package, MODULES)
+            assert [name for name in names if room(name) == SERVER] == [], dotted(path)
 
 
 @pytest.mark.parametrize(

@@ -27,14 +27,15 @@
     session_ids.py  ids as a terminal shows them
     findings.py   the findings of verify
     doctor.py     doctor
+    serve.py      serve: the public API over HTTP. `sessiondb/server` does it
     salvage.py    salvage: what can be read of a damaged file
 
 Commands that read open the file read-only and hold no snapshot while they print, so a slow
 terminal or a pager never keeps a gateway's WAL from being reset. Text from the database is
 escaped before it reaches a terminal. The commands that write are `import`, `migrate`, `follow`,
 `append`, `gc`, `unarchive`, `pin`, `unpin`, `doctor --fix`, `delete`, `redact`, `restore-backup`,
-`undo`, `reset`, `branch`, `fork`, `search --build`, and an operator's decisions about what a
-gateway left behind.
+`undo`, `reset`, `branch`, `fork`, `search --build`, `serve`, and an operator's decisions about
+what a gateway left behind.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ TASKS = {
         "abort": LazyCommand("gateway", "Stop a turn: its message is not answered."),
         "resume": LazyCommand("gateway", "Show what a start would resume, and why."),
         "events": LazyCommand("events", "Print events, and follow new ones with -f."),
+        "serve": LazyCommand("serve", "Serve a database to programs in other languages."),
     },
     "Go back": {
         "undo": LazyCommand("history", "Undo a session's last compaction."),

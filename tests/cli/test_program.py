@@ -106,7 +106,7 @@ def test_help_has_the_exit_codes_and_every_command_has_help() -> None:
         "import migrate export append sessions show context tail compactions query verify status "
         "events held abort inbox dead outbox resume stuck gc unarchive pin unpin salvage "
         "delete redact backup restore-backup lanes epochs diff undo reset branch fork "
-        "metrics doctor search disk top"
+        "metrics doctor search disk top serve"
     )
     assert sorted(program.commands) == sorted(names.split())
 

@@ -1,0 +1,146 @@
+"""What a request may say: bodies and queries, each a class that the document shows.
+
+They say what has which type. What a value may be is the library's to say, in its own words.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sessiondb.limits import APPEND_ENTRIES_MAX, PAGE_ENTRIES_MAX, SEARCH_HITS_MAX
+from sessiondb.models import ANY_HEAD, ExpectedHead
+from sessiondb.transcript.entries import Item
+from sessiondb.words import MessageFormat
+
+Number = Annotated[int, Field(ge=0, lt=2**63)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+
+
+class Body(BaseModel):
+    """A JSON object. A field that is not known is refused, so that a misspelt one is noticed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Query(BaseModel):
+    """The parameters of a path's query. Texts, so numbers are read from them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+MessageOrText = Annotated[
+    dict[str, Any] | str,
+    Field(
+        description="A message (with a role) or an entry (with a type). As an object, or as its "
+        "JSON text, which is stored byte by byte."
+    ),
+]
+
+
+class Append(Body):
+    """One item to append."""
+
+    item: MessageOrText
+    idempotency_key: str | None = None
+    """Repeated with it, the item is not stored a second time."""
+    asked_epoch: Number | None = None
+    """The epoch of the context that a reply was asked for with, if it has a count of tokens."""
+
+
+class BatchItem(Body):
+    """One of several items."""
+
+    item: MessageOrText
+    idempotency_key: str | None = None
+    at_ms: Number | None = None
+    """When it was said, if that was not now."""
+
+    def taken(self) -> Item:
+        """Return it as the library takes it."""
+        return Item(self.item, key=self.idempotency_key, at_ms=self.at_ms)
+
+
+class AppendBatch(Body):
+    """Several items, in one transaction."""
+
+    items: list[BatchItem] = Field(max_length=APPEND_ENTRIES_MAX)
+    expect_head: str | None = Field(
+        default=None,
+        description="Append only if this entry's id is the head. null: if there is no entry yet. "
+        "Left out: whatever the head is.",
+    )
+    all_or_nothing: bool = False
+    asked_epoch: Number | None = None
+
+    @property
+    def expected(self) -> ExpectedHead:
+        """The head that the client expects. One that it left out is not null."""
+        return self.expect_head if "expect_head" in self.model_fields_set else ANY_HEAD
+
+
+class OpenSession(Body):
+    """Which session: by a key, by a foreign id, or a new one."""
+
+    key: str | None = None
+    namespace: str | None = None
+    external_id: str | None = None
+    session_id: str | None = None
+    """Of a new session that no key points at."""
+    create: bool = True
+    """False: nothing is made, and a session that is not there is a 404."""
+    agent_id: str | None = None
+    cwd: str | None = None
+    format: MessageFormat | None = None
+
+
+class SessionsQuery(Query):
+    """Which sessions, and which page of them."""
+
+    cursor: str | None = None
+    """`next` of the page before."""
+    limit: int = Field(default=100, ge=1, le=1_000)
+    agent_id: str | None = None
+    namespace: str | None = None
+    key_prefix: str | None = None
+    updated_before: int | None = None
+    with_ended: bool = False
+    newest_first: bool = True
+
+
+class EntriesQuery(Query):
+    """Which entries of the current path."""
+
+    after: int | None = None
+    before: int | None = None
+    limit: int = Field(default=100, ge=1, le=PAGE_ENTRIES_MAX)
+    newest_first: bool = False
+    types: str | None = None
+    """Types of entries, with commas between them."""
+
+
+class ContextQuery(Query):
+    """Which context."""
+
+    epoch: int | None = None
+    last: int | None = None
+    raw: bool = False
+
+
+class SearchQuery(Query):
+    """What to search for, and where."""
+
+    words: str
+    session: str | None = None
+    agent_id: str | None = None
+    role: str | None = None
+    since_ms: int = 0
+    before: int | None = None
+    limit: int = Field(default=20, ge=1, le=SEARCH_HITS_MAX)
+
+
+class StatusQuery(Query):
+    """How much of the status."""
+
+    counts: bool = False
