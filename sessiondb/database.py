@@ -40,6 +40,7 @@ from .gateway import (
     inbox,
     lanes,
     outbox,
+    outside,
     recovery,
     stopping,
     turns,
@@ -49,7 +50,7 @@ from .gateway import (
 from .gateway import consumer as consuming
 from .gateway.dispatcher import Sender
 from .gateway.recovery import Decision, Recovered, ResumePolicy
-from .gateway.running_turn import Handler, LaneSettings
+from .gateway.running_turn import Answer, Handler, LaneSettings, Turn
 from .limits import (
     QUERY_ANSWER_BYTES,
     QUERY_ANSWER_S,
@@ -94,6 +95,7 @@ from .models import (
     OpenMessage,
     Outcome,
     QueryResult,
+    Receipt,
     Reply,
     SearchIndexed,
     SearchPage,
@@ -119,6 +121,7 @@ from .transcript import details as details_rules
 from .transcript.batch import Batch
 from .transcript.compaction import GivenUp
 from .transcript.compaction_job import commit_compaction, give_up_compaction
+from .transcript.entries import Appendable
 from .transcript.keys import parse_key
 from .transcript.reset_policy import ResetPolicy, StaleReason
 from .transcript.session import Session
@@ -926,6 +929,92 @@ class SessionDB:
         """
         await worker.run_lane(self, lane, handler, settings or LaneSettings(), self._loops)
 
+    async def claim_turn(self, lane: str, *, settings: LaneSettings | None = None) -> Turn | None:
+        """Claim the next message of a lane, for a worker that cannot be called. None: none waits.
+
+        For a server whose clients work on turns. Nobody renews the lease but the worker, with
+        `renew_turn`. It ends the turn with `complete_turn`, `fail_turn` or `release_turn`. Each
+        takes the turn's number, and may be called through another process, also after a restart.
+        If the worker falls silent, its lease ends the turn (`release_expired`), and so does
+        `recover` once this process is dead. Durable on return.
+
+        Raises:
+            NotFound: there is no such lane, or it was dropped.
+        """
+        return await outside.claim_turn(self, lane, settings or LaneSettings(), self._loops)
+
+    async def renew_turn(
+        self, turn_no: int, *, lease_s: float = 30.0, operation: str | None = None
+    ) -> int:
+        """Renew a claimed turn's lease. Return when it runs out: at the turn's deadline, at most.
+
+        `operation` says what the turn is doing, for `held`. Durable. May be repeated.
+
+        Raises:
+            TurnLost: it ended, or was taken over.
+            NotFound: there is no such turn.
+            InvalidInput: `lease_s` is not above 0.
+        """
+        return await outside.renew_turn(self, turn_no, lease_s, operation)
+
+    async def append_to_turn(
+        self, turn_no: int, item: Appendable, *, asked_epoch: int | None = None
+    ) -> Receipt:
+        """Append in the name of a claimed turn. Durable. Refused once it was taken over.
+
+        With the key of an `Item` it may be repeated. `asked_epoch` is the epoch of the context
+        that a reply was asked for with.
+
+        Raises:
+            TurnLost, NotFound: as of `renew_turn`.
+            InvalidInput, IdentityConflict, SessionEnded: as of `append`.
+        """
+        return await outside.append_to_turn(self, turn_no, item, asked_epoch)
+
+    async def note_turn(self, turn_no: int, details: Any) -> None:
+        """Note JSON for whoever takes a claimed turn's message over. As `Turn.progress`.
+
+        Raises:
+            TurnLost, NotFound: as of `renew_turn`.
+            InvalidInput: it is no JSON, or larger than 4,096 bytes.
+        """
+        await outside.note_turn(self, turn_no, details)
+
+    async def complete_turn(
+        self, turn_no: int, answer: Answer, *, asked_epoch: int | None = None
+    ) -> list[Receipt]:
+        """End a claimed turn with its answer: entries, replies and the end, in one transaction.
+
+        Durable. Repeated it is TurnLost, whose `state` is `completed` then.
+
+        Raises:
+            TurnLost, NotFound: as of `renew_turn`. Nothing was written.
+            InvalidInput: the answer cannot be stored. The turn goes on.
+            SessionBusy, SessionEnded: a message for another conversation cannot be accepted.
+        """
+        return await outside.complete_turn(self, turn_no, answer, asked_epoch)
+
+    async def fail_turn(self, turn_no: int, reason: str, *, retry: bool = True) -> None:
+        """End a claimed turn that failed. Its message is tried again after a pause, or given up.
+
+        Durable. Repeated it is TurnLost.
+
+        Raises:
+            TurnLost, NotFound: as of `renew_turn`.
+        """
+        await outside.fail_turn(self, turn_no, reason, try_again=retry)
+
+    async def release_turn(self, turn_no: int, reason: str) -> None:
+        """Give a claimed turn back, because its worker stops. It does not count as an attempt.
+
+        Its message is interrupted, and resumed by the plan (`resume`). Durable. Repeated it is
+        TurnLost.
+
+        Raises:
+            TurnLost, NotFound: as of `renew_turn`.
+        """
+        await outside.release_turn(self, turn_no, reason)
+
     async def abort_turn(self, turn_no: int, reason: str) -> None:
         """Stop a turn on a person's behalf. Whatever it still tries to write is refused. Durable.
 
@@ -1003,6 +1092,53 @@ class SessionDB:
             at_once_per_channel=at_once_per_channel,
             pauses_s=retry_pauses_s,
             loops=self._loops,
+        )
+
+    async def claim_reply(self, *, lease_s: float = 30.0, full: Sequence[str] = ()) -> Reply | None:
+        """Take the next reply, for a sender that nobody can call. None: none waits. Durable.
+
+        For a server whose clients send. The row says `sending` from here on. The client says how
+        it ended within `lease_s`, with `reply_sent` or `reply_refused`, and passes the reply's
+        `attempts`. Otherwise the reply is `unknown`. `full` are channels of which none is taken.
+
+        Raises:
+            InvalidInput: `lease_s` is not above 0.
+        """
+        return await outside.claim_reply(self, lease_s, full)
+
+    async def reply_sent(self, outbox_no: int, attempt: int, *, receipt: str | None = None) -> bool:
+        """Record that the channel took a claimed reply. Durable. May be repeated.
+
+        Return False if that, or something else about this attempt, had been recorded. Through
+        any process, and also when the reply is `unknown` by then.
+
+        Raises:
+            NotFound: there is no such reply, or no such attempt at it.
+        """
+        return await outside.settle_claimed(
+            self, outbox_no, attempt, lambda tx, reply: outbox.sent(tx, reply, receipt)
+        )
+
+    async def reply_refused(
+        self,
+        outbox_no: int,
+        attempt: int,
+        reason: str,
+        *,
+        retry: bool = True,
+        retry_after_s: float | None = None,
+    ) -> bool:
+        """Record that the channel did not send a claimed reply, for certain. Durable.
+
+        It is tried again after a pause, or failed without `retry`. With `retry_after_s` the
+        channel said when, and no reply of it is tried before. Otherwise like `reply_sent`.
+
+        Raises:
+            NotFound: there is no such reply, or no such attempt at it.
+            InvalidInput: `retry_after_s` is no such time.
+        """
+        return await outside.refuse_reply(
+            self, outbox_no, attempt, reason, try_again=retry, retry_after_s=retry_after_s
         )
 
     def replies(

@@ -719,10 +719,19 @@ class SessionDB(_Proxy[database.SessionDB]):
     set_lane_settings = _call(database.SessionDB.set_lane_settings)
     drop_lane = _call(database.SessionDB.drop_lane)
     lanes = _call(database.SessionDB.lanes)
+    renew_turn = _call(database.SessionDB.renew_turn)
+    append_to_turn = _call(database.SessionDB.append_to_turn)
+    note_turn = _call(database.SessionDB.note_turn)
+    complete_turn = _call(database.SessionDB.complete_turn)
+    fail_turn = _call(database.SessionDB.fail_turn)
+    release_turn = _call(database.SessionDB.release_turn)
     abort_turn = _call(database.SessionDB.abort_turn)
     drain = _call(database.SessionDB.drain)
     held = _call(database.SessionDB.held)
     replies = _iterator(database.SessionDB.replies)
+    claim_reply = _call(database.SessionDB.claim_reply)
+    reply_sent = _call(database.SessionDB.reply_sent)
+    reply_refused = _call(database.SessionDB.reply_refused)
     settle_reply = _call(database.SessionDB.settle_reply)
     events = _iterator(database.SessionDB.events)
     forward_event = _call(database.SessionDB.forward_event)
@@ -752,6 +761,11 @@ class SessionDB(_Proxy[database.SessionDB]):
     def find(self, ref: str | tuple[str, str]) -> Session | None:
         found = self._loop.call(lambda: self._peer.find(ref))
         return None if found is None else Session(self, found)
+
+    @_mirrors(database.SessionDB.claim_turn)
+    def claim_turn(self, lane: str, *, settings: LaneSettings | None = None) -> Turn | None:
+        claimed = self._loop.call(lambda: self._peer.claim_turn(lane, settings=settings))
+        return None if claimed is None else Turn(self, claimed)
 
     @_mirrors(database.SessionDB.run_lane)
     def run_lane(
@@ -1033,6 +1047,16 @@ class Turn(_Proxy[AsyncTurn]):
     def accepted_at_ms(self) -> int:
         """When the message was accepted."""
         return self._peer.accepted_at_ms
+
+    @property
+    def expires_at_ms(self) -> int:
+        """When its lease runs out, as of the claim. Each renewal moves that."""
+        return self._peer.expires_at_ms
+
+    @property
+    def deadline_ms(self) -> int:
+        """When its time is over. Its lease cannot be renewed past it."""
+        return self._peer.deadline_ms
 
     @property
     def edit_of(self) -> int | None:

@@ -268,6 +268,19 @@ async def give_up_overdue(db: Database) -> int:
         return given_up
 
 
+async def take_next(db: Database, lease_s: float, full: list[str]) -> outbox.Sending | None:
+    """Take the next reply for a worker that settles it by a call of its own. None: none waits.
+
+    `full` are channels of which the worker takes none now.
+    """
+    look = partial(_due_work, db.clock, full=full, examined=frozenset(), own_no=None)
+    work = await db.read("outbox.look", look)
+    await _do_upkeep(db, work, ())
+    if work.waiting is None:
+        return None
+    return await _begin_or_set_aside(db, lease_s, full, work.waiting, cancellation.Watch())
+
+
 async def _begin_or_set_aside(
     db: Database, lease_s: float, full: list[str], seen: outbox.Seen, watch: cancellation.Watch
 ) -> outbox.Sending | None:

@@ -245,9 +245,18 @@ def begin_sending(
         expires_at_ms=expires_at_ms,
     )
     changes.require_one(taken, f"reply {outbox_no} was pending")
-    attempts = row.attempts + 1
+    return _sending(row, text, details, row.attempts + 1, expires_at_ms)
+
+
+def _sending(
+    row: statements.OutboxCandidate,
+    text: str,
+    details: dict[str, Any],
+    attempts: int,
+    expires_at_ms: int,
+) -> Sending:
     return Sending(
-        outbox_no=outbox_no,
+        outbox_no=row.outbox_no,
         session_id=row.session_id,
         turn_no=row.turn_no,
         target=row.target,
@@ -262,6 +271,28 @@ def begin_sending(
         asked_at_ms=row.asked_at_ms,
         details=details,
     )
+
+
+def adopt(tx: Tx, outbox_no: int, attempt: int) -> Sending | None:
+    """Let this process speak for an attempt that perhaps another one began. None: it has ended.
+
+    For a sender that is in no process of this library. Its text and details are left out, because
+    the sender has them.
+
+    Raises:
+        NotFound: there is no such reply, or no such attempt at it.
+    """
+    row = tx.first("outbox.candidate", outbox_no=outbox_no)
+    if row is None or not 1 <= attempt <= row.attempts:
+        raise NotFound(
+            f"there is no attempt {attempt} at a reply {outbox_no}; claim one, and pass its "
+            "`attempts`",
+            outbox_no=outbox_no,
+        )
+    adopted = tx.run(
+        "outbox.adopt", outbox_no=outbox_no, attempt=attempt, instance_no=tx.instance_no
+    )
+    return _sending(row, "null", {}, attempt, tx.now_ms) if adopted else None
 
 
 def set_aside(tx: Tx, outbox_no: int, reason: str) -> bool:

@@ -242,6 +242,16 @@ class Turn:
         return self._started.accepted_at_ms
 
     @property
+    def expires_at_ms(self) -> int:
+        """When its lease runs out, as of the claim. Each renewal moves that."""
+        return self._started.expires_at_ms
+
+    @property
+    def deadline_ms(self) -> int:
+        """When its time is over. Its lease cannot be renewed past it."""
+        return self._started.deadline_ms
+
+    @property
     def edit_of(self) -> int | None:
         """The message that this one edits, which is in the context already. None: no edit.
 
@@ -498,21 +508,39 @@ async def _notify_delay(turn: Turn) -> None:
 async def _complete(turn: Turn, returned: object) -> None:
     """Write a turn's answer and its end. If the answer cannot be stored, the turn has failed."""
     try:
-        answer = _checked_answer(returned)
-        drafts, replies, size = await _encoded_answer(answer, turn._db.clock.stamp_ms())
-        asks = await _encoded_asks(turn, answer.accept)
-        size += sum(len(ask.payload) for ask in asks)
-        check_append(len(drafts) + len(replies) + len(asks), size)
+        complete, size = await encoded_end(
+            turn.turn_no,
+            _checked_answer(returned),
+            now_ms=turn._db.clock.stamp_ms(),
+            asked_epoch=turn.session.asked_epoch,
+        )
     except Exception as error:  # noqa: BLE001  # a handler's own objects may raise anything
         await _refuse_answer(turn, error)
         return
+    refused = await _record(turn, complete, size=size)
+    if refused is not None:
+        await _refuse_answer(turn, refused)
+
+
+async def encoded_end(
+    turn_no: int, answer: Answer, *, now_ms: int, asked_epoch: int | None
+) -> tuple[Callable[[Tx], list[Receipt]], int]:
+    """Encode an answer. Return what writes it with the end of its turn, and its bytes.
+
+    Raises:
+        InvalidInput: it cannot be stored, or not in one transaction.
+    """
+    drafts, replies, size = await _encoded_answer(answer, now_ms)
+    asks = await _encoded_asks(turn_no, answer.accept)
+    size += sum(len(ask.payload) for ask in asks)
+    check_append(len(drafts) + len(replies) + len(asks), size)
     for draft in drafts:
-        draft.asked_epoch = turn.session.asked_epoch
+        draft.asked_epoch = asked_epoch
 
     def complete(tx: Tx) -> list[Receipt]:
         return turns.complete(
             tx,
-            turn.turn_no,
+            turn_no,
             drafts,
             replies,
             asks,
@@ -520,9 +548,7 @@ async def _complete(turn: Turn, returned: object) -> None:
             reason=answer.incomplete,
         )
 
-    refused = await _record(turn, complete, size=size)
-    if refused is not None:
-        await _refuse_answer(turn, refused)
+    return complete, size
 
 
 def _checked_answer(returned: object) -> Answer:
@@ -577,19 +603,19 @@ def _encoded_replies(messages: Sequence[tuple[str, Any]]) -> list[tuple[tuple[st
     return [encoded_reply(target, message) for target, message in messages]
 
 
-async def _encoded_asks(turn: Turn, asks: Sequence[Asked]) -> list[inbox.Incoming]:
+async def _encoded_asks(turn_no: int, asks: Sequence[Asked]) -> list[inbox.Incoming]:
     """Encode the messages that an answer has for other conversations.
 
     Raises:
         InvalidInput: one of them is no message, or for no conversation.
     """
     check_append(len(asks), 0)
-    return [await _encoded_ask(turn, count, asked) for count, asked in enumerate(asks, 1)]
+    return [await _encoded_ask(turn_no, count, asked) for count, asked in enumerate(asks, 1)]
 
 
-async def _encoded_ask(turn: Turn, count: int, asked: Asked) -> inbox.Incoming:
+async def _encoded_ask(turn_no: int, count: int, asked: Asked) -> inbox.Incoming:
     ask = asked if isinstance(asked, Ask) else Ask(*asked)
-    event_id = f"turn {turn.turn_no} ask {count}"
+    event_id = f"turn {turn_no} ask {count}"
     return await inbox.prepare_incoming(
         ASK_CHANNEL, event_id, ask.key, ask.message, ask.lane, by_person=False, details=ask.details
     )

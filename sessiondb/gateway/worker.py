@@ -127,9 +127,9 @@ async def _wait_for_turn(
         if loops.ends(draining.Stage.TURNS):
             return None
         try:
-            turn, sleep_s = await _next_turn(db, lane, settings, loops, watch)
+            turn, sleep_s = await next_turn(db, lane, settings, loops, watch)
             backoff.reset()
-        except _LaneDropped:
+        except LaneDropped:
             return None
         except SessionDBError as error:
             turn, sleep_s = None, backoff.next_delay(error)
@@ -138,11 +138,11 @@ async def _wait_for_turn(
         await db.backend.wait_change(seen, sleep_s)
 
 
-class _LaneDropped(Exception):
+class LaneDropped(Exception):
     """The lane is none any more. Its loop returns when its turns have ended."""
 
 
-async def _next_turn(
+async def next_turn(
     db: Database,
     lane: str,
     settings: LaneSettings,
@@ -222,7 +222,7 @@ def _due_work(
     working: list[int],
 ) -> _DueWork:
     if was_dropped(tx, lane):
-        raise _LaneDropped
+        raise LaneDropped
     now_ms = clock.now_ms()
     expiry_ms = tx.one("turns.next_expiry", alive=owned).at_ms
     settings = _stored(require_lane(tx, lane).settings) or settings

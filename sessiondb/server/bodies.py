@@ -5,14 +5,17 @@ They say what has which type. What a value may be is the library's to say, in it
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sessiondb.gateway.running_turn import Answer
 from sessiondb.limits import APPEND_ENTRIES_MAX, PAGE_ENTRIES_MAX, SEARCH_HITS_MAX
 from sessiondb.models import ANY_HEAD, ExpectedHead
 from sessiondb.transcript.entries import Item
 from sessiondb.words import MessageFormat
+
+from .state import WAIT_S_MAX
 
 Number = Annotated[int, Field(ge=0, lt=2**63)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -144,3 +147,151 @@ class StatusQuery(Query):
     """How much of the status."""
 
     counts: bool = False
+
+
+class Accept(Body):
+    """A message from a channel."""
+
+    key: str
+    message: MessageOrText
+    channel: str
+    event_id: str
+    """The channel's own id of it: the same one again is the same message."""
+    lane: str = "main"
+    by_person: bool | None = None
+    answer: bool = True
+    """False: it is heard, and not answered."""
+    details: dict[str, Any] | None = None
+    """For the worker and the sender, and never for a model."""
+
+
+class Edit(Body):
+    """A new text of a message that was accepted."""
+
+    key: str
+    message: MessageOrText
+    channel: str
+    event_id: str
+    version: Number
+    details: dict[str, Any] | None = None
+
+
+class Withdraw(Body):
+    """A message that its sender took back."""
+
+    channel: str
+    event_id: str
+
+
+class WaitQuery(Query):
+    """How long to wait."""
+
+    wait_s: float = Field(default=0, ge=0, le=WAIT_S_MAX, allow_inf_nan=False)
+
+
+class ClaimTurn(Body):
+    """How to claim a turn."""
+
+    lease_s: Seconds = 30.0
+    """Renew it, or end the turn, before this has passed."""
+    timeout_s: Seconds = 600.0
+    """The turn's time: its lease cannot be renewed past it."""
+    wait_s: float = Field(default=0, ge=0, le=WAIT_S_MAX, allow_inf_nan=False)
+    """How long to wait for a message, if none waits."""
+
+
+class RenewTurn(Body):
+    """A turn that its worker still works on."""
+
+    lease_s: Seconds = 30.0
+    operation: str | None = None
+    """What it is doing, for an operator."""
+
+
+class NoteTurn(Body):
+    """JSON for whoever takes the message over."""
+
+    details: Any
+
+
+class TurnReply(Body):
+    """A reply of a turn, for the outbox."""
+
+    target: str
+    """The channel and the address: `telegram:42`. The channel ends at the first colon."""
+    message: Any
+
+
+class CompleteTurn(Body):
+    """What a turn came to."""
+
+    entries: list[BatchItem] = Field(default=[], max_length=APPEND_ENTRIES_MAX)
+    replies: list[TurnReply] = Field(default=[], max_length=APPEND_ENTRIES_MAX)
+    incomplete: str | None = None
+    """Why there is no usable answer."""
+    asked_epoch: Number | None = None
+
+    def answer(self) -> Answer:
+        """Return it as the library takes it."""
+        return Answer(
+            entries=[each.taken() for each in self.entries],
+            replies=[(each.target, each.message) for each in self.replies],
+            incomplete=self.incomplete,
+        )
+
+
+class FailTurn(Body):
+    """A turn that failed."""
+
+    reason: str
+    retry: bool = True
+    """False: the message is given up at once."""
+
+
+class ReleaseTurn(Body):
+    """A turn that its worker gives back."""
+
+    reason: str = "its worker stopped"
+
+
+class SetLane(Body):
+    """The limits of a lane."""
+
+    concurrency: Number
+    priority: int = Field(ge=-(2**63), lt=2**63)
+    people: bool | None = None
+
+
+class ClaimReply(Body):
+    """How to claim a reply."""
+
+    lease_s: Seconds = 30.0
+    """Say how it ended before this has passed, or nobody knows whether it was sent."""
+    full: list[str] = Field(default=[], max_length=100)
+    """Channels of which none is taken now."""
+    wait_s: float = Field(default=0, ge=0, le=WAIT_S_MAX, allow_inf_nan=False)
+
+
+class ReplySent(Body):
+    """A reply that its channel took."""
+
+    attempt: Number
+    """`attempts` of the reply, as it was claimed."""
+    receipt: str | None = None
+    """The channel's own id of it."""
+
+
+class ReplyRefused(Body):
+    """A reply that its channel did not send, for certain."""
+
+    attempt: Number
+    reason: str
+    retry: bool = True
+    retry_after_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """The channel said how long to wait."""
+
+
+class SettleReply(Body):
+    """What an operator decided about a reply that nobody knows about."""
+
+    state: Literal["sent", "pending"]

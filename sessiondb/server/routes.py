@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import health, sessions
+from . import health, queue, sessions
 from .table import TABLE
 
-__all__ = ["TABLE", "health", "sessions"]
+__all__ = ["TABLE", "health", "queue", "sessions"]

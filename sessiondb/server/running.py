@@ -24,6 +24,8 @@ import uvicorn
 
 from sessiondb import database
 from sessiondb.database import SessionDB
+from sessiondb.errors import SessionDBError
+from sessiondb.waiter import sleep
 
 from .application import Application
 from .listening import LOOPBACK, UnixListener, read_token, tcp_listener
@@ -33,6 +35,7 @@ from .state import KEEP_ALIVE_S, Bounds, State
 
 logger = logging.getLogger("sessiondb")
 
+RELEASE_EVERY_S: Final = 5.0
 DRAIN_S: Final = 30
 """Answers that are being sent when the server stops have so long."""
 
@@ -89,9 +92,25 @@ async def serve(
             with _stop_on_signals(server, state, db):
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(cut_off_slow_clients, server.server_state.connections)
+                    tasks.start_soon(_release_and_resume, db)
                     announce(addresses)
                     await server.serve(sockets=listeners)
                     tasks.cancel_scope.cancel()
+
+
+async def _release_and_resume(db: SessionDB) -> None:
+    """Release what silent workers held, and let the plan resume it, until it is cancelled.
+
+    By their leases alone. `recover` would also take what the clients of a server hold that has
+    been replaced, and they still work on it.
+    """
+    while True:
+        try:
+            await db.release_expired()
+            await db.resume()
+        except SessionDBError as error:
+            logger.warning("serve: what silent workers hold is not released yet: %s", error)
+        await sleep(RELEASE_EVERY_S)
 
 
 @contextmanager

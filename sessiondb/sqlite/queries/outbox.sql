@@ -105,6 +105,12 @@ UPDATE outbox SET state = 'sending', attempts = attempts + 1, instance_no = :ins
        expires_at_ms = :expires_at_ms
 WHERE outbox_no = :outbox_no AND state = 'pending';
 
+-- name: adopt, one row or none
+-- Let an instance speak for the attempt that is sending a reply, or left it unknown: its worker
+-- is in no process of ours, and the instance that began may be gone.
+UPDATE outbox SET instance_no = :instance_no
+WHERE outbox_no = :outbox_no AND state IN ('sending', 'unknown') AND attempts = :attempt;
+
 -- name: set_aside, one row or none
 -- Set a reply aside that cannot be read: pending -> failed, without its channel having
 -- been called.

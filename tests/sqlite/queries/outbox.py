@@ -322,6 +322,20 @@ CHANGES = [
         },
     ),
     Change(
+        "outbox.adopt",
+        "one reply that another instance began to send, by its attempt",
+        lambda w, tx: [
+            set_columns("outbox web:sending", instance_no="instance other")(w, tx),
+            outbox.adopt(
+                tx,
+                w.no("outbox web:sending"),
+                w.row("outbox web:sending")["attempts"],
+            ),
+            set_columns("outbox web:sending", attempts=9)(w, tx),
+        ],
+        {"outbox web:sending": {"attempts": 9}},
+    ),
+    Change(
         "outbox.retry",
         "one reply. Those of its session stay behind it",
         lambda w, tx: outbox.refused(tx, outgoing(w, "web:sending"), "later", retry=True),
@@ -532,6 +546,17 @@ GUARDS = [
         lambda row: attempt(row) | {"state": "sent", "now_ms": NOW, "receipt": "r"},
         state("sending", "unknown"),
         fences=("instance_no", "attempt"),
+    ),
+    Guard(
+        "outbox.adopt",
+        "outbox",
+        lambda row: {
+            "outbox_no": row["outbox_no"],
+            "instance_no": 1,
+            "attempt": row["attempts"],
+        },
+        state("sending", "unknown"),
+        fences=("attempt",),
     ),
     Guard(
         "outbox.retry",
