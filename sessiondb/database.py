@@ -120,7 +120,11 @@ from .transcript import (
 from .transcript import details as details_rules
 from .transcript.batch import Batch
 from .transcript.compaction import GivenUp
-from .transcript.compaction_job import commit_compaction, give_up_compaction
+from .transcript.compaction_job import (
+    commit_compaction,
+    give_up_compaction,
+    renew_compaction,
+)
 from .transcript.entries import Appendable
 from .transcript.keys import parse_key
 from .transcript.reset_policy import ResetPolicy, StaleReason
@@ -664,6 +668,19 @@ class SessionDB:
         return await commit_compaction(
             self, compaction_id, summary, details=details, from_hook=from_hook
         )
+
+    async def renew_compaction(self, compaction_id: str, *, timeout_s: float) -> int:
+        """Move a running compaction's deadline to `timeout_s` from now. Return it.
+
+        At most to 10 times the first timeout. For one that was begun without a block
+        (`CompactionJob.begin`). Durable. May be repeated.
+
+        Raises:
+            NotFound: no such compaction.
+            InvalidInput: `timeout_s` is not positive and finite.
+            CompactionRefused: the job is no longer running.
+        """
+        return await renew_compaction(self, compaction_id, timeout_s)
 
     async def fail_compaction(
         self, compaction_id: str, reason: str, *, state: GivenUp = "failed"

@@ -691,6 +691,7 @@ class SessionDB(_Proxy[database.SessionDB]):
     delete_details = _call(database.SessionDB.delete_details)
     list_details = _iterator(database.SessionDB.list_details)
     commit_compaction = _call(database.SessionDB.commit_compaction)
+    renew_compaction = _call(database.SessionDB.renew_compaction)
     fail_compaction = _call(database.SessionDB.fail_compaction)
     query = _call(database.SessionDB.query)
     stats = _call(database.SessionDB.stats)
@@ -1185,6 +1186,16 @@ class CompactionJob(_Proxy[AsyncCompactionJob]):
                 exc.add_note(f"sessiondb: {raised}")
             return
         raise raised
+
+    @_mirrors(AsyncCompactionJob.begin)
+    def begin(self) -> Self:
+        self._loop.call(self._peer.begin)
+        return self
+
+    @property
+    def deadline_ms(self) -> int:
+        """When it ends without a commit, as of its begin. Each renewal moves that."""
+        return self._peer.deadline_ms
 
     @property
     def id(self) -> str:

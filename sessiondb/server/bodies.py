@@ -10,10 +10,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sessiondb.gateway.running_turn import Answer
-from sessiondb.limits import APPEND_ENTRIES_MAX, PAGE_ENTRIES_MAX, SEARCH_HITS_MAX
+from sessiondb.limits import (
+    APPEND_ENTRIES_MAX,
+    KEEP_RECENT_TOKENS,
+    PAGE_ENTRIES_MAX,
+    SEARCH_HITS_MAX,
+)
 from sessiondb.models import ANY_HEAD, ExpectedHead
 from sessiondb.transcript.entries import Item
-from sessiondb.words import MessageFormat
+from sessiondb.words import Audience, MessageFormat
 
 from .state import WAIT_S_MAX
 
@@ -295,3 +300,49 @@ class SettleReply(Body):
     """What an operator decided about a reply that nobody knows about."""
 
     state: Literal["sent", "pending"]
+
+
+class BeginCompaction(Body):
+    """How to begin a compaction."""
+
+    client_id: str = Field(min_length=1, max_length=255)
+    """Who asks. A client that lost its job, or the answer, begins anew under the same name."""
+    lease_s: Seconds = 60.0
+    """Renew it, or commit, before this has passed. It can be renewed to ten times this."""
+    trigger: str = "manual"
+    keep_recent_tokens: Number = KEEP_RECENT_TOKENS
+    threshold_tokens: Number | None = None
+
+
+class RenewCompaction(Body):
+    """A compaction whose summariser still works."""
+
+    lease_s: Seconds = 60.0
+
+
+class CommitCompaction(Body):
+    """A summary."""
+
+    summary: str
+    details: Any = None
+
+
+class FailCompaction(Body):
+    """A compaction that is given up."""
+
+    reason: str
+    state: Literal["failed", "cancelled", "abandoned"] = "failed"
+
+
+class CompactionsQuery(Query):
+    """How many."""
+
+    limit: int = Field(default=20, ge=1, le=1_000)
+
+
+class EventsQuery(Query):
+    """Which events."""
+
+    audience: Audience | None = None
+    after: int | None = Field(default=None, ge=0, lt=2**63)
+    """Begin behind this event. `Last-Event-ID` goes before it. Without either: with the next."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import health, queue, sessions
+from . import compactions, health, queue, sessions, watching
 from .table import TABLE
 
-__all__ = ["TABLE", "health", "queue", "sessions"]
+__all__ = ["TABLE", "compactions", "health", "queue", "sessions", "watching"]

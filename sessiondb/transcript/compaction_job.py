@@ -124,7 +124,21 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
     messages: list[dict[str, Any]]
     """The messages to summarise: the previous summary, if any, then all up to the cut."""
 
-    async def __aenter__(self) -> Self:
+    @property
+    def deadline_ms(self) -> int:
+        """When it ends without a commit, as of its begin. Each renewal moves that."""
+        return self._begun.deadline_ms
+
+    async def begin(self) -> Self:
+        """Begin without a block, for a summariser that is in no process of the library.
+
+        Nobody ends the job but a call by its id, `db.commit_compaction` or `db.fail_compaction`, or
+        its deadline, which `db.renew_compaction` moves. Durable on return.
+
+        Raises:
+            SessionEnded, CompactionRunning, CompactionCoolDown, NothingToCompact, StoreBusy: as on
+                entering the block (`Session.compact`).
+        """
         if self._job is not None:
             raise InvalidInput(
                 "a compaction job's block is entered once; call session.compact() again"
@@ -143,6 +157,10 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
                 else:
                     await self._give_up("failed", f"it could not begin: {error!r}", error)
             raise
+        return self
+
+    async def __aenter__(self) -> Self:
+        await self.begin()
         self._deadline = Deadline(self._timeout_s, by=self.session.db.clock)
         self._deadline.__enter__()
         return self
@@ -223,11 +241,7 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
             InvalidInput: `timeout_s` is not positive and finite, or the block has not been entered.
             CompactionRefused: the job is no longer running.
         """
-        if not 0 < timeout_s < math.inf:
-            raise InvalidInput("timeout_s must be positive and finite")
-        deadline_ms = await self.session.db.write(
-            "compaction.renew", lambda tx: compaction.renew(tx, self.id, round(timeout_s * 1000))
-        )
+        deadline_ms = await renew_compaction(self.session.db, self.id, timeout_s)
         clock = self.session.db.clock
         self._deadline.move(clock.monotonic() + (deadline_ms - clock.now_ms()) / 1000)
 
@@ -325,6 +339,16 @@ async def commit_compaction(
         "compaction.commit",
         lambda tx: compaction.commit(tx, compaction_id, prepared, iso_from_ms(tx.stamp_ms)),
         size=len(prepared.text_json),
+    )
+
+
+async def renew_compaction(db: Database, compaction_id: str, timeout_s: float) -> int:
+    """Move a running job's deadline. See `SessionDB.renew_compaction`."""
+    if not 0 < timeout_s < math.inf:
+        raise InvalidInput("timeout_s must be positive and finite")
+    return await db.write(
+        "compaction.renew",
+        lambda tx: compaction.renew(tx, compaction_id, round(timeout_s * 1000)),
     )
 
 
