@@ -33,6 +33,7 @@ STRANGE: tuple[object, ...] = (
     [1], [ODD], {"a": 1}, {"a": ODD}, {1: 1}, {1}, (1, 2), ("a",), object, lambda: 1,
 )  # fmt: skip
 VALID: dict[str, Any] = {
+    "answer": sessiondb.Answer(), "attempt": 1,
     "after": "e", "audience": "user", "before": "e", "channel": "web", "compaction_id": "c",
     "concurrency": 1, "consumer": "reader", "content": "x", "dest": "there", "destination": "there",
     "details": {}, "entry": "e", "entry_id": "e", "event_id": "1", "external_id": "x",
