@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
-.PHONY: help demo gateway adapters test loops test-fast shuffle covered coverage kills drains drill crash fuzz models prompts oracle openclaw soak on-call audit check lint format \
+.PHONY: help demo gateway adapters test loops test-fast shuffle covered coverage kills server-kills drains drill crash fuzz models prompts oracle openclaw soak on-call audit check lint format \
   prose statements types mutants measure docs bench bench-smoke wheel lock clean distclean
 
 help: ## list the targets
@@ -77,6 +77,10 @@ coverage: $(VENV)/.dev ## run the fast tests; print which share of the lines of 
 kills: $(VENV)/.dev ## kill -9 a gateway under load 200 times; every promise must hold (some minutes; KILLS=, SEED=)
 	@echo "kills: $(or $(KILLS),200) of them"
 	@SESSIONDB_KILLS=$(or $(KILLS),200) $(if $(SEED),SESSIONDB_KILLS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/proofs/crash/test_gateway_kills.py $(ARGS)
+
+server-kills: $(VENV)/.dev ## kill -9 `sessiondb serve` under load 200 times: nothing lost or doubled (minutes; KILLS=, SEED=)
+	@echo "server-kills: $(or $(KILLS),200) of them"
+	@SESSIONDB_SERVER_KILLS=$(or $(KILLS),200) $(if $(SEED),SESSIONDB_SERVER_KILLS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/proofs/crash/test_server_kills.py $(ARGS)
 
 drains: $(VENV)/.dev ## stop one of two gateways under load 100 times: no turn interrupted, none paid for twice (minutes; DRAINS=, SEED=)
 	@echo "drains: $(or $(DRAINS),100) of them"

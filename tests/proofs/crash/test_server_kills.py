@@ -1,0 +1,77 @@
+"""Killing `sessiondb serve` under load loses nothing that it acknowledged, and doubles nothing.
+
+Two clients, each in a process of its own, append to a session of their own without a pause.
+Again and again the server is killed in the middle and started anew. A client repeats each append
+with its key until it is acknowledged. In the end each session has each number once, in order.
+
+`make server-kills` kills 200 times. `SESSIONDB_SERVER_KILLS` and `SESSIONDB_SERVER_KILLS_SEED`
+choose another number and another course.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sessiondb import sync
+from tests.support.serving import Serving
+
+KILLS = int(os.environ.get("SESSIONDB_SERVER_KILLS", "2"))
+SEED = int(os.environ.get("SESSIONDB_SERVER_KILLS_SEED", "20261201"))
+NAMES = ("one", "two")
+
+pytestmark = pytest.mark.slow
+
+
+def begin(server: Serving, name: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.support.serving_child", str(server.socket), name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_nothing_acknowledged_is_lost_or_doubled(tmp_path: Path) -> None:
+    chance = random.Random(SEED)
+    acknowledged = dict.fromkeys(NAMES, 0)
+    with Serving(tmp_path / "gateway.db") as server:
+        clients = {name: begin(server, name) for name in NAMES}
+        try:
+            for _ in range(KILLS):
+                for name, client in clients.items():
+                    assert client.stdout is not None
+                    for _ in range(chance.randint(1, 20)):
+                        acknowledged[name] += 1
+                        assert client.stdout.readline() == f"{acknowledged[name]}\n"
+                server.kill()
+                server.start()
+            for name, client in clients.items():
+                assert client.stdin is not None
+                assert client.stdout is not None
+                client.stdin.close()  # so it ends
+                # Not `communicate`: that would pass over what `readline` has buffered.
+                acknowledged[name] += len(client.stdout.read().split())
+                assert client.wait() == 0
+        finally:
+            for client in clients.values():
+                client.kill()
+                client.wait()
+                for stream in (client.stdin, client.stdout):
+                    assert stream is not None
+                    stream.close()
+        server.stop()
+    with sync.open(tmp_path / "gateway.db") as db:
+        for name, count in acknowledged.items():
+            session, found = db.session(f"agent:main:kills:{name}", create=False), []
+            while page := session.entries(after=found[-1] if found else None, limit=1_000):
+                found += page
+            keys = [entry.idempotency_key for entry in found]
+            assert keys == [f"{name}:{number}" for number in range(1, count + 1)]
+        assert db.verify().ok
+    print(f"server kills: {KILLS}, appends acknowledged: {sum(acknowledged.values())}, seed {SEED}")
