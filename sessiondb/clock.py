@@ -27,7 +27,7 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 # Linux's wall clock as of the last tick, 1 to 10 ms ago. Python has no name for it.
 _REALTIME_COARSE = 5 if sys.platform == "linux" else None
@@ -139,6 +139,9 @@ def iso_from_ms(ms: int) -> str:
     )
 
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 def ms_from_iso(text: Any) -> int | None:
     """Return milliseconds since 1970 for an ISO text, or None if it is not one.
 
@@ -152,4 +155,5 @@ def ms_from_iso(text: Any) -> int | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return int(moment.replace(microsecond=0).timestamp()) * 1000 + moment.microsecond // 1000
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000

@@ -128,7 +128,11 @@ class Projection(IntEnum):
     @property
     def counts(self) -> bool:
         """Whether its tokens count: it is sent to the model, and its author did not exclude it."""
-        return self in (Projection.BODY, Projection.MADE, Projection.CHECKPOINT)
+        return self in _COUNTED
+
+
+# Apart from the class: each look at a member of an enum takes as long as the comparison.
+_COUNTED: Final = (Projection.BODY, Projection.MADE, Projection.CHECKPOINT)
 
 
 class EntryRow(TypedDict):
