@@ -267,3 +267,8 @@ async def test_words_of_small_sessions_leave_the_search_index(tmp_db: Path) -> N
         ]
         assert [hit.session_id for hit in (await db.search("peculiar")).hits] == [sessions[2].id]
         assert (await db.verify(deep=True)).findings == ()
+        await db.unarchive(sessions[0].id)
+        hits = (await db.search("peculiar")).hits
+        assert [hit.session_id for hit in hits] == [sessions[2].id, sessions[0].id]
+        assert (await db.build_search()).behind == 0
+        assert (await db.verify(deep=True)).findings == ()

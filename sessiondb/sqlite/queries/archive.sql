@@ -213,7 +213,8 @@ UPDATE session SET archived_at_ms = :now_ms, search_behind = 1 WHERE session_no 
 
 -- name: hide_sessions, any rows
 -- End some sessions and mark them as archived.
-UPDATE session SET ended_at_ms = coalesce(ended_at_ms, :now_ms), archived_at_ms = :now_ms
+UPDATE session SET ended_at_ms = coalesce(ended_at_ms, :now_ms), archived_at_ms = :now_ms,
+       search_behind = 1
 WHERE session_no IN (SELECT value FROM json_each(:session_nos));
 
 -- name: unbind_all, any rows

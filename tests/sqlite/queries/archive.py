@@ -369,7 +369,7 @@ CHANGES = [
             "archive.hide_sessions", **of_sessions("twin-ended", "job-tired")(w), now_ms=NOW
         ),
         {
-            "session twin-ended": {"archived_at_ms": NOW},
+            "session twin-ended": {"archived_at_ms": NOW, "search_behind": 1},
             "session job-tired": {"ended_at_ms": NOW, "archived_at_ms": NOW},
         },
     ),
@@ -549,7 +549,11 @@ def whole(statement: str, *labels: str) -> Read:
         "of two sessions, and no others",
         of_sessions(*SEVERAL),
         lambda w: [
-            {name: w.before.shown(name, value) for name, value in w.row(label).items()}
+            {
+                name: w.before.shown(name, value)
+                for name, value in w.row(label).items()
+                if name != "search_behind"
+            }
             for label in labels or several_of(w, statement)
         ],
     )
