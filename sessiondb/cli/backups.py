@@ -16,6 +16,7 @@ import click
 
 from sessiondb import database, sync
 from sessiondb.gateway import restored
+from sessiondb.limits import Limits
 
 from .findings import print_findings
 from .program import (
@@ -35,6 +36,10 @@ from .terminal import counted, escape, print_json, say, size
 
 if TYPE_CHECKING:
     from sessiondb.models import VerifyReport
+
+VERIFY_READ_S = 86_400.0
+"""So long may one read of a copy take. Nobody writes there, so it keeps no WAL from being reset.
+The check of a large file is one read, and a copy whose check did not end is no backup."""
 
 
 @command(
@@ -145,7 +150,7 @@ def _verified(path: str, name: str, *, deep: bool) -> VerifyReport:
     Raises:
         Failure: it is not whole.
     """
-    with sync.open(path, readonly=True) as copy:
+    with sync.open(path, readonly=True, limits=Limits(read_age_s_max=VERIFY_READ_S)) as copy:
         report = copy.verify(deep=deep)
     if not report.ok:
         print_findings(report.findings, name)

@@ -70,6 +70,9 @@ FIXABLE: Final = frozenset(
 )
 """Rules whose work any start of a gateway releases by itself."""
 
+BROKEN: Final = "A rule of what is stored is broken, so what is read may be wrong."
+UNFINISHED: Final = "This check did not end, so it is not known whether that is in order."
+
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
@@ -107,11 +110,12 @@ def _alarms(status: DatabaseStatus) -> Iterator[Diagnosis]:
 def _broken(status: DatabaseStatus, report: VerifyReport) -> Iterator[Diagnosis]:
     path = shlex.quote(status.path)
     for finding in report.findings:
+        unfinished = finding.severity == "unfinished"
         yield Diagnosis(
-            "warning" if finding.severity == "warning" else "error",
+            "error" if finding.severity == "error" else "warning",
             f"verify: {finding.check}",
             finding.message,
-            "A rule of what is stored is broken, so what is read may be wrong.",
-            f"sessiondb verify {path}",
+            UNFINISHED if unfinished else BROKEN,
+            f"sessiondb verify {path}{' --quick --read-s 600' if unfinished else ''}",
             fixable=False,
         )

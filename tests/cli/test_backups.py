@@ -7,6 +7,7 @@ import re
 import stat
 import time
 from pathlib import Path
+from typing import Any
 
 import anyio
 import apsw
@@ -53,6 +54,24 @@ def test_a_backup_is_whole_private_and_alone_in_its_folder(
     ]
     ok("verify", again)
     assert session_id(again) == session_id(db)
+
+
+def test_the_check_of_a_copy_may_take_as_long_as_a_large_file_needs(
+    db: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ages: dict[bool, list[float]] = {True: [], False: []}
+    real = sync.open
+
+    def noted(path: Any, **options: Any) -> sync.SessionDB:
+        limits = options.get("limits") or sessiondb.Limits()
+        ages[str(path) == str(db)].append(limits.read_age_s_max)
+        return real(path, **options)
+
+    monkeypatch.setattr(sync, "open", noted)
+    ok("backup", db, folder / "copy")
+    ok("restore-backup", folder / "again.db", folder / "copy")
+    assert len([age for age in ages[False] if age > 3_600]) == 2, "of each copy"
+    assert max(ages[True]) < 60, "a gateway's own file is not read for so long"
 
 
 def test_a_backup_changes_nothing_in_the_database(db: Path, folder: Path) -> None:

@@ -71,6 +71,17 @@ def test_errors_come_first_and_each_names_its_command() -> None:
     assert "'/data/gate way.db'" in str(found[0].command)
 
 
+def test_a_check_that_did_not_end_is_no_finding_of_damage() -> None:
+    report = VerifyReport(
+        1, 2, (Finding("file", None, "not finished", "unfinished"), Finding("file", None, "torn"))
+    )
+    torn, unfinished = diagnose(status(), report)
+    assert (torn.severity, torn.consequence) == ("error", doctor.BROKEN)
+    assert (unfinished.severity, unfinished.consequence) == ("warning", doctor.UNFINISHED)
+    assert str(unfinished.command).endswith(" --quick --read-s 600")
+    assert "--read-s" not in str(torn.command)
+
+
 def test_nothing_is_wrong_with_a_sound_database() -> None:
     assert diagnose(status(), VerifyReport(1, 2, ())) == ()
 
