@@ -125,6 +125,7 @@ def test_the_public_face_of_a_turn_is_what_a_handler_may_use() -> None:
             "previous",
         ),
         *("turn_no", "attempt", "inbox_no", "kind", "edit_of", "accepted_at_ms"),
+        *("expires_at_ms", "deadline_ms"),
         *("channel", "event_id", "lane", "key", "agent_id"),
     }
 

@@ -209,12 +209,13 @@ UPDATE archive SET bytes_stored = 0 WHERE archive_no = :archive_no;
 
 -- name: hide_session, one row
 -- Mark a session as archived: from here on some of its entries may be missing.
-UPDATE session SET archived_at_ms = :now_ms, search_behind = 1 WHERE session_no = :session_no;
+UPDATE session SET archived_at_ms = :now_ms, search_behind = last_seq > 0
+WHERE session_no = :session_no;
 
 -- name: hide_sessions, any rows
 -- End some sessions and mark them as archived.
 UPDATE session SET ended_at_ms = coalesce(ended_at_ms, :now_ms), archived_at_ms = :now_ms,
-       search_behind = 1
+       search_behind = last_seq > 0
 WHERE session_no IN (SELECT value FROM json_each(:session_nos));
 
 -- name: unbind_all, any rows

@@ -133,6 +133,10 @@ def places(made: Path, tmp_path: Path) -> dict[str, Path]:
     return {"db": tmp_path / "here/one.db", "folder": tmp_path / "here"}
 
 
+ENDS = {"follow": ["--once"], "serve": ["--openapi"], "top": ["--json"]}
+"""With these, a command ends that otherwise goes on until somebody stops it."""
+
+
 class Arguments:
     """Makes arguments for a command from its declared parameters."""
 
@@ -150,6 +154,7 @@ class Arguments:
         arguments = [name]
         for parameter in program.commands[name].params:
             arguments += self.of(parameter)
+        arguments += ENDS.get(name, [])
         if self.chance.randrange(10) == 0:
             arguments.insert(self.chance.randrange(1, len(arguments) + 1), self.text())
         return arguments
@@ -356,6 +361,8 @@ def test_a_text_by_strangers_never_drives_the_terminal_of(
             [db, "--max-sessions", "0", "--dry-run", "--all"],
             [db, "--max-sessions", "0", "--idle", "0d"],
         ],
+        "serve": [[db, *ENDS["serve"]]],
+        "top": [[db, *ENDS["top"]]],
         "resume": [[db, "--plan"], [db, "--run"]],
         "dead": [[db], [db, "--requeue", "1"]],
         "outbox": [[db], [db, "--sent", "1"]],

@@ -369,7 +369,7 @@ CHANGES = [
             "archive.hide_sessions", **of_sessions("twin-ended", "job-tired")(w), now_ms=NOW
         ),
         {
-            "session twin-ended": {"archived_at_ms": NOW, "search_behind": 1},
+            "session twin-ended": {"archived_at_ms": NOW},
             "session job-tired": {"ended_at_ms": NOW, "archived_at_ms": NOW},
         },
     ),
