@@ -19,7 +19,7 @@ import pytest
 
 from sessiondb import sync
 from sessiondb.cli import program
-from sessiondb.cli.program import BUG
+from sessiondb.cli.program import BUG, PROBLEMS, UNFINISHED
 from sessiondb.cli.terminal import cells
 from tests import ROOT
 from tests.support.command_line import fill
@@ -100,6 +100,9 @@ def damaged(path: Path) -> None:
             file.write(b"\xa5" * size)
 
 
+MAY_NOT_END = {("verify", UNFINISHED), ("doctor", PROBLEMS)}
+"""The check of a large file may take longer than one read beside a gateway may. Both say so."""
+
 WORLDS = {"empty": empty, "small": fill, "large": large, "damaged": damaged}
 
 
@@ -134,7 +137,8 @@ def test_each_task_has_one_command(folder: Path, world: str) -> None:
         for words in commands():
             code, shown, complaint = on_screen(words)
             said = f"{words}: {code}\n{shown}{complaint}"
-            ended[words[0]] = code
+            unfinished = world == "large" and "was not finished" in " ".join(shown.split())
+            ended[words[0]] = 0 if unfinished and (words[0], code) in MAY_NOT_END else code
             assert code != BUG, said
             assert shown.strip() or complaint.strip(), said
             assert "--json" in words or too_wide(shown) == [], said
