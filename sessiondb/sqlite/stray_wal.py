@@ -34,6 +34,7 @@ _SHM = struct.Struct("=I4xIB3xI28x48xI")
 _SHM_VERSION = 3007000
 # A header is read again while another process is changing it: this takes nanoseconds.
 _READS_MAX = 100
+_READ_SHM = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 _looking = threading.Lock()
 
@@ -87,11 +88,19 @@ def _look(path: str) -> None:
 
 
 def _refuse_missing_wal(path: str) -> None:
-    pages = _unfolded_pages(path + "-shm")
-    wal = file_status(path + "-wal")
-    # The last process that closes deletes the -shm first, and then the -wal.
-    if pages == 0 or (wal is not None and wal.st_size > 0) or file_status(path + "-shm") is None:
-        return
+    try:
+        descriptor = os.open(path + "-shm", _READ_SHM)
+    except OSError:
+        return  # there is none. Or SQLite, which opens it next, reports the error
+    try:
+        pages = _unfolded_pages(descriptor)
+        wal = file_status(path + "-wal")
+        # The last process that closes deletes the -shm first, and then the -wal. So the -wal is
+        # missing if this -shm is still there now. There may be a new one, of a process that opens.
+        if pages == 0 or (wal is not None and wal.st_size > 0) or not _is_at(path, descriptor):
+            return
+    finally:
+        os.close(descriptor)
     raise OpenError(
         f"{path}-wal is missing. According to {path}-shm it had {pages} pages of commits that "
         f"are not in {path} yet. Nothing was changed. Put it back. If {path} is a backup that "
@@ -100,22 +109,21 @@ def _refuse_missing_wal(path: str) -> None:
     )
 
 
-def _unfolded_pages(shm: str) -> int:
+def _is_at(path: str, descriptor: int) -> bool:
+    """Return whether an open -shm still has its name. While it is open, no other has its inode."""
+    now, opened = file_status(path + "-shm"), os.fstat(descriptor)
+    return now is not None and (now.st_dev, now.st_ino) == (opened.st_dev, opened.st_ino)
+
+
+def _unfolded_pages(shm: int) -> int:
     """Return how many pages of the -wal its index has, less those in the database. 0: none."""
-    try:
-        descriptor = os.open(shm, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return 0  # there is none. Or SQLite, which opens it next, reports the error
-    try:
-        for _ in range(_READS_MAX):
-            header = os.pread(descriptor, _SHM.size, 0)
-            if len(header) < _SHM.size:
-                return 0
-            if header[:48] == header[48:96]:
-                break
-        else:
+    for _ in range(_READS_MAX):
+        header = os.pread(shm, _SHM.size, 0)
+        if len(header) < _SHM.size:
             return 0
-    finally:
-        os.close(descriptor)
+        if header[:48] == header[48:96]:
+            break
+    else:
+        return 0
     version, _, is_set, frames, folded = _SHM.unpack(header)
     return frames - folded if version == _SHM_VERSION and is_set and frames > folded else 0

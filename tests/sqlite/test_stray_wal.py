@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from sessiondb.errors import InvalidInput, NotASessionDB, OpenError
 from sessiondb.limits import MIB, Limits
-from sessiondb.sqlite import user_query, wal_link
+from sessiondb.sqlite import stray_wal, user_query, wal_link
 from sessiondb.sqlite.checkpoint import Checkpointer
 from sessiondb.sqlite.connection import drain
 from tests.support.core import one_loop
@@ -139,6 +140,26 @@ async def test_a_wal_that_is_missing_is_named_if_it_had_commits(
     assert content(tmp_db.parent) == before
     kept.replace(wal)
     assert await rows_of(tmp_db) == 5
+
+
+async def test_a_wal_that_others_have_just_folded_is_not_missing(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two looks the last process closes, and another one begins to open."""
+    killed(tmp_db)
+    real, folded = stray_wal.file_status, []
+
+    def file_status(path: str) -> os.stat_result | None:
+        if path.endswith("-wal") and stray_wal._looking.locked() and not folded:
+            with closing(apsw.Connection(str(tmp_db))) as other:
+                folded.extend(other.execute("PRAGMA wal_checkpoint(TRUNCATE)"))
+            assert not beside(tmp_db, "-shm").exists()
+            beside(tmp_db, "-shm").touch()
+        return real(path)
+
+    monkeypatch.setattr(stray_wal, "file_status", file_status)
+    assert await rows_of(tmp_db) == 5
+    assert folded
 
 
 async def test_a_wal_that_is_missing_beside_a_live_gateway_is_named_to_others(
