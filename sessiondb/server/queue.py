@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,9 +18,18 @@ from .polling import is_gone, poll
 from .sessions import Receipts
 from .table import Call, route
 
+logger = logging.getLogger("sessiondb")
+
 MESSAGES, TURNS, OUTBOX = "messages", "turns", "outbox"
 _LARGEST: Final = 2**63 - 1
 _NONE = {204: "There is none."}
+_OF_A_MESSAGE = (
+    errors.SessionBusy,
+    errors.NotFound,
+    errors.InvalidKey,
+    errors.IdentityConflict,
+    errors.SessionEnded,
+)
 _OF_A_TURN = (errors.NotFound, errors.TurnLost)
 
 
@@ -43,13 +53,7 @@ def numbered(call: Call, name: str) -> int:
     "/v1/messages",
     body=bodies.Accept,
     answer=Accepted,
-    errors=(
-        errors.SessionBusy,
-        errors.NotFound,
-        errors.InvalidKey,
-        errors.IdentityConflict,
-        errors.SessionEnded,
-    ),
+    errors=_OF_A_MESSAGE,
     tag=MESSAGES,
 )
 async def accept(call: Call) -> Accepted:
@@ -72,13 +76,7 @@ async def accept(call: Call) -> Accepted:
     "/v1/messages/edit",
     body=bodies.Edit,
     answer=Edited,
-    errors=(
-        errors.SessionBusy,
-        errors.NotFound,
-        errors.InvalidKey,
-        errors.IdentityConflict,
-        errors.SessionEnded,
-    ),
+    errors=_OF_A_MESSAGE,
     tag=MESSAGES,
 )
 async def edit(call: Call) -> Edited:
@@ -240,8 +238,8 @@ async def _give_back(call: Call, turn: Turn) -> None:
     """Release a turn whose worker went away before it was told. Its lease ends it otherwise."""
     try:
         await call.db.release_turn(turn.turn_no, "its worker was gone when it was claimed")
-    except SessionDBError:
-        return
+    except SessionDBError as error:
+        logger.info("turn %d could not be released, and its lease ends it: %s", turn.turn_no, error)
 
 
 @route(
