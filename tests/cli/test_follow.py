@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -90,9 +91,13 @@ def following(home: Path, tmp_db: Path) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
     )
+    # A command that hears of nothing would never print, and its reader never end.
+    patience = threading.Timer(4 * TIMEOUT_S, process.kill)
+    patience.start()
     with process:
         yield process
         process.kill()
+    patience.cancel()
 
 
 def heard(stream: IO[str] | None, path: str) -> dict[str, Any]:
