@@ -226,12 +226,10 @@ async def test_a_file_that_changes_before_it_is_read_costs_no_other(
         assert "outside" not in [info.session_id async for info in db.sessions(with_ended=True)]
         assert (await db.verify()).findings == ()
         again = by_name(await db.import_path(folder))
-        assert {receipt.status for receipt in again.values()} <= {
-            "unchanged",
-            "failed",
-            "skipped",
-            "grown",
-        }
+        now = {"unchanged", "failed", "skipped", "grown"}
+        if receipts["c.jsonl"].status == "failed":  # it was not read, and may be a file by now
+            now.add("imported")
+        assert {receipt.status for receipt in again.values()} <= now
 
 
 class Removed:
