@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -96,12 +97,40 @@ def dotted(path: Path) -> str:
 MODULES = {dotted(path) for path in SOURCES} | {"sessiondb.statements"}
 
 
+@cache
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@cache
+def tree_of(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
+@cache
+def nodes_of(source: str) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree_of(source)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _trees_go_with_this_module() -> Iterator[None]:
+    """The tests after it would have the garbage collector walk half a million nodes."""
+    yield
+    for kept in (text_of, tree_of, nodes_of):
+        kept.cache_clear()
+
+
+def found_in(paths: Iterable[Path], rule: Callable[[str], list[str]]) -> list[str]:
+    """Return what a rule finds in some source files, each with the name of its module."""
+    return [f"{dotted(path)}: {found}" for path in paths for found in rule(text_of(path))]
+
+
 def imported(source: str, package: str, modules: set[str]) -> Iterator[str]:
     """Yield what a source file in `package` imports, each as the dotted name of a module.
 
     A table of lazy imports counts, too: a dict whose keys are the names of modules.
     """
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes_of(source):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -183,11 +212,13 @@ def circles(edges: dict[str, set[str]]) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=dotted)
-def test_imports_point_down(path: Path) -> None:
-    module = dotted(path)
-    package = module if path.name == "__init__.py" else None
-    assert broken_rules(path.read_text(encoding="utf-8"), module, package=package) == []
+def test_imports_point_down() -> None:
+    found = []
+    for path in SOURCES:
+        module = dotted(path)
+        package = module if path.name == "__init__.py" else None
+        found += broken_rules(text_of(path), module, package=package)
+    assert found == []
 
 
 def test_every_module_is_in_a_room_that_has_a_floor() -> None:
@@ -202,7 +233,7 @@ def outside_public_api(source: str) -> list[str]:
     `sessiondb` exports, and needs no rule of its own over a transaction.
     """
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes_of(source):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if alias.name.startswith("sessiondb.")]
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -222,9 +253,8 @@ RULES_OF_ONES_OWN = {"backend", "change_session"}
 ADAPTERS = [path for path in SOURCES if path.parent.name == "adapters"]
 
 
-@pytest.mark.parametrize("path", ADAPTERS, ids=dotted)
-def test_adapters_import_the_public_api_alone(path: Path) -> None:
-    assert outside_public_api(path.read_text(encoding="utf-8")) == []
+def test_adapters_import_the_public_api_alone() -> None:
+    assert found_in(ADAPTERS, outside_public_api) == []
 
 
 @pytest.mark.parametrize(
@@ -252,7 +282,7 @@ def test_nothing_imports_an_adapter() -> None:
     for path in SOURCES:
         if path.parent.name != "adapters":
             package = dotted(path) if path.name == "__init__.py" else dotted(path.parent)
-            names = imported(path.read_text(encoding="utf-8"), package, MODULES)
+            names = imported(text_of(path), package, MODULES)
             assert [name for name in names if room(name) == "adapters"] == [], dotted(path)
 
 
@@ -261,7 +291,7 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
     for path in SOURCES:
         module = dotted(path)
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-        names = imported(path.read_text(encoding="utf-8"), package, MODULES)
+        names = imported(text_of(path), package, MODULES)
         edges[module] = {name for name in names if name in MODULES and name != module}
     assert circles(edges) == []
 
@@ -427,7 +457,7 @@ CONNECTS = re.compile(
 
 def network_in(source: str) -> list[str]:
     """Return the imports and calls of a source file that could reach a network."""
-    tree = ast.parse(source)
+    tree = tree_of(source)
     found = [
         name
         for name in imported(source, "sessiondb", MODULES)
@@ -457,15 +487,13 @@ OF_A_SERVER = re.compile(
 )
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if room(dotted(p)) != SERVER], ids=dotted)
-def test_the_library_reaches_no_network(path: Path) -> None:
-    assert network_in(path.read_text(encoding="utf-8")) == []
+def test_the_library_reaches_no_network() -> None:
+    assert found_in([p for p in SOURCES if room(dotted(p)) != SERVER], network_in) == []
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if room(dotted(p)) == SERVER], ids=dotted)
-def test_the_server_listens_and_calls_nobody(path: Path) -> None:
-    found = network_in(path.read_text(encoding="utf-8"))
-    assert [use for use in found if not OF_A_SERVER.match(use)] == []
+def test_the_server_listens_and_calls_nobody() -> None:
+    found = found_in([p for p in SOURCES if room(dotted(p)) == SERVER], network_in)
+    assert [use for use in found if not OF_A_SERVER.match(use.partition(": ")[2])] == []
 
 
 @pytest.mark.parametrize(
@@ -482,7 +510,7 @@ def test_nothing_but_its_command_imports_the_server() -> None:
     for path in SOURCES:
         if room(dotted(path)) != SERVER and dotted(path) != "sessiondb.cli.serve":
             package = dotted(path) if path.name == "__init__.py" else dotted(path.parent)
-            names = imported(path.read_text(encoding="utf-8"), package, MODULES)
+            names = imported(text_of(path), package, MODULES)
             ours = [name for name in names if name.split(".")[0] == "sessiondb"]
             assert [name for name in ours if room(name) == SERVER] == [], dotted(path)
 
@@ -526,7 +554,7 @@ TELLS_TIME = re.compile(
 
 def clocks_in(source: str) -> list[str]:
     """Return what a source file uses of clocks, random numbers and an event loop's timers."""
-    nodes = list(ast.walk(ast.parse(source)))
+    nodes = nodes_of(source)
     uses = [ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)]
     return [
         *(name for name in imported(source, "sessiondb", MODULES) if name in OF_THE_HOST),
@@ -541,9 +569,8 @@ def clocks_in(source: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if path != CLOCK], ids=dotted)
-def test_only_one_module_reads_a_clock_or_draws_a_number(path: Path) -> None:
-    assert clocks_in(path.read_text(encoding="utf-8")) == []
+def test_only_one_module_reads_a_clock_or_draws_a_number() -> None:
+    assert found_in([p for p in SOURCES if p != CLOCK], clocks_in) == []
 
 
 @pytest.mark.parametrize(
@@ -656,16 +683,15 @@ def sql_in(source: str, *, only_put_together: bool = False) -> list[str]:
     return [
         f"{line}: {text.strip()[:80]}"
         for line, text, put_together in (
-            (line, GAP.sub("x", text), joined) for line, text, joined in literals(ast.parse(source))
+            (line, GAP.sub("x", text), joined) for line, text, joined in literals(tree_of(source))
         )
         if (put_together or not only_put_together)
         and (STATEMENT.search(text) or CLAUSE.search(text))
     ]
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if room(dotted(p)) != ENGINE], ids=dotted)
-def test_python_outside_the_engine_holds_no_sql(path: Path) -> None:
-    assert sql_in(path.read_text(encoding="utf-8")) == []
+def test_python_outside_the_engine_holds_no_sql() -> None:
+    assert found_in([p for p in SOURCES if room(dotted(p)) != ENGINE], sql_in) == []
 
 
 def sql_put_together_in(source: str) -> list[str]:
@@ -680,9 +706,8 @@ def sql_put_together_in(source: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if room(dotted(p)) == ENGINE], ids=dotted)
-def test_the_engine_never_puts_a_statement_together_from_strings(path: Path) -> None:
-    assert sql_put_together_in(path.read_text(encoding="utf-8")) == []
+def test_the_engine_never_puts_a_statement_together_from_strings() -> None:
+    assert found_in([p for p in SOURCES if room(dotted(p)) == ENGINE], sql_put_together_in) == []
 
 
 @pytest.mark.parametrize(
@@ -764,14 +789,13 @@ def checks_in(source: str) -> list[str]:
     """Return the assertions of a source file that do more than narrow a type."""
     return [
         ast.unparse(node.test)
-        for node in ast.walk(ast.parse(source))
+        for node in nodes_of(source)
         if isinstance(node, ast.Assert) and not NARROWS.match(ast.unparse(node.test))
     ]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=dotted)
-def test_nothing_is_checked_by_an_assertion(path: Path) -> None:
-    assert checks_in(path.read_text(encoding="utf-8")) == []
+def test_nothing_is_checked_by_an_assertion() -> None:
+    assert found_in(SOURCES, checks_in) == []
 
 
 def test_an_assertion_that_checks_is_found() -> None:
