@@ -119,7 +119,7 @@ models: $(VENV)/.dev ## thousands of long courses beside the models; each broken
 
 # A strict checker of each provider's rules reads every context. `make test` does it a little.
 prompts: $(VENV)/.dev ## ask whether providers would take the contexts of 2,000 conversations of each format (minutes)
-	@SESSIONDB_TALKS=$(or $(TALKS),2000) $(BIN)/python -m pytest -q -s tests/transcript/test_prompts.py $(ARGS)
+	@SESSIONDB_TALKS=$(or $(TALKS),2000) $(BIN)/python -m pytest -q -s tests/transcript/test_prompts.py tests/transcript/formats/test_cuts.py $(ARGS)
 
 # The readers are programs of others, in packages of several hundred megabytes. SESSIONDB_ORACLE names node_modules that have them.
 oracle: $(VENV)/.dev $(if $(SESSIONDB_ORACLE),,$(VENV)/.oracle/.installed) ## compare imports with the real readers of pi and OpenClaw, over 2,000 transcripts (minutes; ORACLE=, SEED=; needs node)

@@ -476,10 +476,15 @@ async def test_a_checkpoint_that_was_cut_off_leaves_a_wal_that_is_its_own(tmp_db
     other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
     new = folded.read_bytes()
     other.close()
+    seen: set[bytes] = set()  # most pages are the same in both
     for number in range(sizes):
         for first, rest in ((whole[tmp_db.name], new), (new, whole[tmp_db.name])):
+            mixed = first[: number * 4096] + rest[number * 4096 :]
+            if mixed in seen:
+                continue
+            seen.add(mixed)
             torn = tmp_db.with_name(f"torn{number}.db")
-            torn.write_bytes(first[: number * 4096] + rest[number * 4096 :])
+            torn.write_bytes(mixed)
             beside(torn, "-wal").write_bytes(whole[f"{tmp_db.name}-wal"])
             assert not wal_link.is_foreign_wal(str(torn)), number
             assert await rows_of(torn) == 30

@@ -43,8 +43,8 @@ from tests.support.core import one_loop
 from tests.support.prompts import CHECKERS
 from tests.support.talks import SPEAKERS, random_talk
 
-TALKS = int(os.environ.get("SESSIONDB_TALKS", "60"))
-A_BATCH = 50
+TALKS = int(os.environ.get("SESSIONDB_TALKS", "20"))
+A_BATCH = 20
 PRUNED = 10**9
 NOW = "2026-01-01T00:00:00.000Z"
 # These refuse a call whose id an earlier one had. The others take what their models say.

@@ -33,7 +33,7 @@ FOLDERS = max(5, INPUTS // 100)
 
 
 def test_every_line_of_a_hostile_file_is_accounted_for(bench: Bench) -> None:
-    count = INPUTS or 150
+    count = INPUTS or 60
     storm(bench, count, SEED)
     print(
         f"\nfuzz: seed {SEED}: {bench.tried:,} files, {bench.entries:,} intact lines, "

@@ -113,7 +113,7 @@ def test_a_message_of_an_impossible_session_moves_to_another(hostile: Path, tmp_
 
 
 def test_a_text_of_millions_of_lists_is_reported_as_damage(hostile: Path) -> None:
-    lists = '{"role":"user","content":[' + "[]," * 3_000_000 + "0]}"
+    lists = '{"role":"user","content":[' + "[]," * 1_100_000 + "0]}"
     heads = "SELECT head_no FROM session WHERE archived_at_ms IS NULL"
     values = f"payload = '{lists}', body_at = 0, body_bytes = {len(lists)}"
     change(hostile, f"UPDATE entry SET {values} WHERE projection = 1 AND entry_no IN ({heads})")

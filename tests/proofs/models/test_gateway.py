@@ -1192,6 +1192,14 @@ ENOUGH_RULES = {
 
 
 RARE = {
+    _fence_forgotten,
+    _message_appended_again,
+    _question_stays_buried,
+    _unknown_is_sent_again,
+    _heartbeat_supersedes,
+    _dead_in_silence,
+    _a_paused_lane_takes_the_room_of_resumes,
+    _resumes_without_a_limit,
     _take_over_too_early,
     _stale_candidate_is_claimed,
     _text_before_an_edit_is_claimed,

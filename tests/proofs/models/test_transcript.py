@@ -831,6 +831,10 @@ NOTICED_BY = {
 }
 
 RARE = {
+    _appends_note_no_disorder,
+    _overtaken_is_not_noticed,
+    _kept_tail_lost,
+    _summary_counted_twice,
     _calls_and_results_are_not_matched,
     _late_commit_ignored,
     _a_fork_cannot_go_back,

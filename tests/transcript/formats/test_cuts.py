@@ -1,10 +1,12 @@
 """No cut separates a call from its result, in any format, and nothing weighs nothing.
 
 The conversations are random. Their maker knows what belongs together, and asks sessiondb nothing.
+`SESSIONDB_TALKS=2000` tries so many of each format (`make prompts`). By default there are few.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import pytest
@@ -24,7 +26,7 @@ from sessiondb.words import (
 from tests.support.core import one_loop, reply, result, user
 from tests.support.talks import SPEAKERS, Talk, random_talk
 
-TALKS = 2_000
+TALKS = int(os.environ.get("SESSIONDB_TALKS", "300"))
 A_BATCH = 100
 KEEPS = (0, 10, 60, 200, 800)
 
@@ -106,7 +108,7 @@ async def test_a_cut_separates_nothing_and_keeps_what_waits(
 async def test_contexts_after_many_compactions_have_the_summary_first_and_whole_pairs(
     db: SessionDB, message_format: MessageFormat
 ) -> None:
-    for seed in range(150):
+    for seed in range(TALKS // 10):
         talk = random_talk(message_format, seed)
         session = await db.create_session(format=message_format)
         for place, item in enumerate(talk.items):
