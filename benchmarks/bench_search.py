@@ -11,13 +11,20 @@ import anyio.to_thread
 import apsw
 import pytest
 from floor import Raw, connect
-from measure import Bench, latencies, percentile, running, size
+from measure import (
+    Bench,
+    fill_with_words,
+    latencies,
+    percentile,
+    running,
+    size,
+    wordy_messages,
+)
 
 import sessiondb
 
 ENTRIES = size(1_000_000, 400)
 SESSIONS = size(2_000, 4)
-BATCH = 500
 Query = Callable[[apsw.Connection], list[Any]]
 HITS = 20
 # What one would write by hand for such a list.
@@ -36,31 +43,11 @@ WORDS = {
 }
 
 
-def _messages(rng: random.Random, count: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "role": "user" if number % 2 else "assistant",
-            "content": " ".join(f"w{int(rng.paretovariate(0.6)) % 50_000}" for _ in range(60)),
-        }
-        for number in range(count)
-    ]
-
-
-async def _fill(db: sessiondb.SessionDB, entries: int, sessions: int) -> None:
-    rng = random.Random(7)
-    for number in range(sessions):
-        session = await db.create_session(f"s{number}")
-        left = entries // sessions
-        while left > 0:
-            await session.append_many(_messages(rng, min(left, BATCH)))
-            left -= BATCH
-
-
 def test_the_first_hits_come_as_soon_as_those_of_a_raw_query(
     bench: Bench, raw: Raw, db: sessiondb.SessionDB, tmp_path: Path
 ) -> None:
     """Also with entries that are not in the index, which are read for each search."""
-    bench.run(_fill(db, ENTRIES, SESSIONS))
+    bench.run(fill_with_words(db, ENTRIES, SESSIONS))
     bench.run(db.build_search())
     bench.run(_behind(db))
 
@@ -109,7 +96,7 @@ def test_the_first_hits_come_as_soon_as_those_of_a_raw_query(
 
 async def _behind(db: sessiondb.SessionDB) -> None:
     session = await db.session_by_id("s0")
-    await session.append_many(_messages(random.Random(8), 10))
+    await session.append_many(wordy_messages(random.Random(8), 10))
 
 
 @pytest.mark.parametrize("share", [0.5, 0.99], ids=["p50", "p99"])
@@ -118,7 +105,7 @@ def test_an_append_beside_the_building_of_the_index(
 ) -> None:
     """The floor is the same append while nothing is built."""
     # So many that the index is being built all the time.
-    bench.run(_fill(db, size(100_000, 400), size(200, 4)))
+    bench.run(fill_with_words(db, size(100_000, 400), size(200, 4)))
     session = bench.run(db.create_session("appended to"))
     count = size(400, 5)
 

@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import statistics
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any, TypeVar
+
+from sessiondb import SessionDB
 
 T = TypeVar("T")
 Block = Callable[[], Coroutine[Any, Any, Any]]
@@ -186,3 +189,25 @@ ENTRY_PAYLOAD = (
 def history_key(entries: int) -> str:
     """Return the key of the session of that size."""
     return f"agent:main:history:{entries}"
+
+
+def wordy_messages(rng: random.Random, count: int) -> list[dict[str, Any]]:
+    """Make messages of 60 words each, few of them common and many rare."""
+    return [
+        {
+            "role": "user" if number % 2 else "assistant",
+            "content": " ".join(f"w{int(rng.paretovariate(0.6)) % 50_000}" for _ in range(60)),
+        }
+        for number in range(count)
+    ]
+
+
+async def fill_with_words(db: SessionDB, entries: int, sessions: int) -> None:
+    """Fill a database with sessions of such messages."""
+    rng = random.Random(7)
+    for number in range(sessions):
+        session = await db.create_session(f"s{number}")
+        left = entries // sessions
+        while left > 0:
+            await session.append_many(wordy_messages(rng, min(left, 500)))
+            left -= 500
