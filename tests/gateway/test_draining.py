@@ -139,7 +139,8 @@ async def test_what_runs_is_finished_and_sent_and_the_loops_return(tmp_db: Path)
             await db.run_outbox(channel)
             await db.run_recovery()
             late = [event.kind async for event in db.events("late", from_start=True)]
-            assert late[-1] == "turn_completed", "it ends with what there was when all had ended"
+            # Replies may be sent before the last turn has ended, or after.
+            assert late.count("turn_completed") == 2, "it ends, with all that the turns did"
         assert model.thinking == ["e1", "e2"]
     assert db.unsigned() == []
 

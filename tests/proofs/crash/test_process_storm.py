@@ -30,7 +30,7 @@ from tests.proofs.crash.process_storm import Settings
 from tests.support.core import query
 from tests.support.engine import CHECKOUT, names_in
 
-ENTRIES = int(os.environ.get("SESSIONDB_STORM", "400"))
+ENTRIES = int(os.environ.get("SESSIONDB_STORM", "200"))
 SEED = int(os.environ.get("SESSIONDB_STORM_SEED", "20261120"))
 # No storm lasts this long unless it hangs, however crowded the machine is.
 PATIENCE_S = 600.0 + ENTRIES / 5
