@@ -27,7 +27,8 @@ MARKUP = "[bold]not bold[/bold] [/nothing]"
 
 def test_json_is_one_look_and_needs_no_extra(tmp_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_db)
-    monkeypatch.setitem(sys.modules, "textual", None)
+    for name in ("textual", *(name for name in sys.modules if name.startswith("textual."))):
+        monkeypatch.setitem(sys.modules, name, None)
     found = json.loads(ok("top", tmp_db, "--json"))
     assert found["status"]["verdict"] == "green"
     keys = {key for one in found["sessions"] for key in one["info"]["keys"]}
@@ -43,7 +44,8 @@ def test_without_textual_the_error_names_the_extra(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_db)
-    monkeypatch.setitem(sys.modules, "textual", None)
+    for name in ("textual", *(name for name in sys.modules if name.startswith("textual."))):
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "sessiondb.cli.top_app", raising=False)
     with (
         sync.open(tmp_db, readonly=True) as db,

@@ -317,9 +317,9 @@ def attempt(chance: random.Random, places: dict[str, Path]) -> tuple[list[str], 
 
 
 def test_a_command_answers_any_arguments_with_a_known_exit_code(
-    places: dict[str, Path],
+    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    os.chdir(places["folder"])
+    monkeypatch.chdir(places["folder"])
     report: Counter[int] = Counter()
     commands: Counter[str] = Counter()
     for number in range(CALLS):
@@ -338,8 +338,9 @@ def test_a_command_answers_any_arguments_with_a_known_exit_code(
 
 @pytest.mark.parametrize("name", sorted(program.commands))
 def test_a_text_by_strangers_never_drives_the_terminal_of(
-    name: str, places: dict[str, Path]
+    name: str, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(places["folder"])  # a text may be taken for the path of a new database
     db, folder = str(places["db"]), str(places["folder"])
     needed = {
         "import": [

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import typing
 from collections.abc import Iterator
 from typing import Any
 
-import anthropic.types as anthropic_types
-import anthropic.types.beta as anthropic_beta
-import openai.types.chat as chat_types
-import openai.types.responses as responses_types
 import pydantic
 import pytest
 import typing_extensions
@@ -18,6 +15,20 @@ from sessiondb.transcript.formats import ANTHROPIC, OPENAI_CHAT, OPENAI_RESPONSE
 from sessiondb.transcript.formats.anthropic import CALLS, OTHERS, RESULTS
 from sessiondb.transcript.formats.openai_responses import KINDS
 from sessiondb.transcript.tokens import block_chars
+
+
+class Types:
+    """A module of an SDK, imported by the first test that needs it: it takes a second."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self.module), name)
+
+
+anthropic_types, anthropic_beta = Types("anthropic.types"), Types("anthropic.types.beta")
+chat_types, responses_types = Types("openai.types.chat"), Types("openai.types.responses")
 
 
 def members(union: Any) -> Iterator[Any]:
