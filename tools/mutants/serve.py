@@ -225,8 +225,14 @@ def shared() -> Any:
 def import_everything() -> None:
     """Import every module of the package, also those that are imported when they are needed."""
     for module in pkgutil.walk_packages(sessiondb.__path__, "sessiondb."):
-        if not module.name.endswith("__main__"):
+        if module.name.endswith("__main__"):
+            continue
+        try:
             importlib.import_module(module.name)
+        except ModuleNotFoundError:
+            if not module.name.startswith("sessiondb.adapters."):
+                raise
+            # Its framework is not installed here, so no test reaches it either.
     importlib.import_module("anyio._backends._asyncio")
 
 
