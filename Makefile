@@ -24,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
 .PHONY: help demo gateway adapters test loops test-fast shuffle covered coverage kills server-kills drains drill crash fuzz models prompts oracle openclaw soak on-call audit check lint format \
-  prose statements types mutants measure docs bench bench-smoke wheel lock clean distclean
+  prose statements node-types types mutants measure docs bench bench-smoke wheel lock clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -170,6 +170,9 @@ prose: $(VENV)/.dev ## check sentences, semicolons and columns of docs, docstrin
 
 statements: $(VENV)/.dev ## write sessiondb/statements.pyi anew: after a change of a statement or of schema.sql
 	@$(BIN)/python tools/typed_rows.py $(ARGS)
+
+node-types: $(VENV)/.dev ## write the types of the Node client's records anew: after a change of the server's routes
+	@$(BIN)/python -m tools.node_types
 
 types: $(VENV)/.dev ## check the types of sessiondb/ (mypy --strict)
 	@echo "types: mypy"

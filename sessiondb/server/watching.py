@@ -70,7 +70,8 @@ def _cursor(header: str | None, after: int | None) -> int | None:
 
 
 async def _stream(call: Call, at: int, audience: Audience | None) -> AsyncIterator[bytes]:
-    yield f"retry: {RETRY_MS}\n\n".encode()
+    # With the cursor: a client that is cut before the first event comes again behind it.
+    yield f"retry: {RETRY_MS}\nid: {at}\n\n".encode()
     while not call.state.stopping:
         seen = call.db.backend.change_count
         try:

@@ -71,6 +71,6 @@ def test_a_stop_ends_streams_and_requests_that_wait(tmp_path: Path) -> None:
             assert next(lines) == "retry: 1000"
             assert server.process is not None
             server.process.send_signal(signal.SIGTERM)
-            assert [line for line in lines if line and not line.startswith(":")] == []
+            assert [line for line in lines if line and not line.startswith(":")] == ["id: 0"]
         assert server.process.communicate()[1] == ""
         assert server.process.returncode == 0

@@ -1,8 +1,9 @@
 """Killing `sessiondb serve` under load loses nothing that it acknowledged, and doubles nothing.
 
-Two clients, each in a process of its own, append to a session of their own without a pause.
-Again and again the server is killed in the middle and started anew. A client repeats each append
-with its key until it is acknowledged. In the end each session has each number once, in order.
+Clients in Python and in Node, each in a process of its own, append to a session of their own
+without a pause. A fourth has its messages answered by a worker. Again and again the server is
+killed in the middle and started anew. The clients repeat their calls until they are acknowledged.
+In the end each session has each number once, in order, and each message has its answer behind it.
 
 `make server-kills` kills 200 times. `SESSIONDB_SERVER_KILLS` and `SESSIONDB_SERVER_KILLS_SEED`
 choose another number and another course.
@@ -10,8 +11,10 @@ choose another number and another course.
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,18 +22,28 @@ from pathlib import Path
 import pytest
 
 from sessiondb import sync
+from tests.support import serving_child
 from tests.support.serving import Serving
 
 KILLS = int(os.environ.get("SESSIONDB_SERVER_KILLS", "2"))
 SEED = int(os.environ.get("SESSIONDB_SERVER_KILLS_SEED", "20261201"))
-NAMES = ("one", "two")
+IN_NODE = {"three": "append", "four": "talk"} if shutil.which("node") else {}
+"""The clients in Node, and what they do. Without node there are the two in Python alone."""
+NAMES = ("one", "two", *IN_NODE)
+TALKS = [name for name, what in IN_NODE.items() if what == "talk"]
 
 pytestmark = pytest.mark.slow
 
 
 def begin(server: Serving, name: str) -> subprocess.Popen[str]:
+    child = Path(serving_child.__file__)
+    command = (
+        ["node", str(child.with_suffix(".mjs"))]
+        if name in IN_NODE
+        else [sys.executable, "-m", serving_child.__name__]
+    )
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.support.serving_child", str(server.socket), name],
+        [*command, str(server.socket), name, IN_NODE.get(name, "append")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -71,7 +84,14 @@ def test_nothing_acknowledged_is_lost_or_doubled(tmp_path: Path) -> None:
             session, found = db.session(f"agent:main:kills:{name}", create=False), []
             while page := session.entries(after=found[-1] if found else None, limit=1_000):
                 found += page
+            if name in TALKS:
+                said = [json.loads(entry.payload)["message"]["content"] for entry in found]
+                numbers = range(1, count + 1)
+                assert said == [
+                    text for number in numbers for text in (f"{number}", f"re {number}")
+                ]
+                continue
             keys = [entry.idempotency_key for entry in found]
             assert keys == [f"{name}:{number}" for number in range(1, count + 1)]
         assert db.verify().ok
-    print(f"server kills: {KILLS}, appends acknowledged: {sum(acknowledged.values())}, seed {SEED}")
+    print(f"server kills: {KILLS}, seed {SEED}, acknowledged: {acknowledged}")
