@@ -11,6 +11,7 @@ const PATIENCE_MS = 60_000;
 const SILENCE_MS = 30_000;
 const PAUSE_MS = [50, 100, 200, 500, 1_000];
 const CONTEXTS_KEPT = 256;
+const PUT_OFF = new Set([503, 507]); // the others say when the caller may ask anew, if ever
 const NEVER_SENT = new Set(["ECONNREFUSED", "ENOENT"]);
 
 /** What the server refused, or that it could not be reached (`Unreachable`). */
@@ -233,7 +234,12 @@ export class SessionDB {
         else await this.failTurn(turn.turn_no, String(error?.message ?? error));
         return;
       }
-      await this.completeTurn(turn.turn_no, answer);
+      try {
+        await this.completeTurn(turn.turn_no, answer);
+      } catch (error) {
+        if (error.type === "TurnLost" || error.status < 400 || error.status >= 500) throw error;
+        await this.failTurn(turn.turn_no, error.message); // no answer that can be stored
+      }
     } catch (error) {
       if (error.type !== "TurnLost") throw error; // somebody else has the message by now
     } finally {
@@ -243,6 +249,8 @@ export class SessionDB {
 
   // -- outbox -------------------------------------------------------------------------------
 
+  /** Claim the next reply to send. Null: there is none. What a lost answer claimed becomes `unknown`
+   * when its lease is over, because somebody may have sent it. */
   async claimReply({ signal, ...fields } = {}) {
     return this.#post("/v1/outbox/claim", fields, { signal, wait_s: fields.wait_s });
   }
@@ -263,8 +271,8 @@ export class SessionDB {
   /** Send replies, one after another, until the signal is aborted.
    *
    * `channel(reply)` returns the channel's receipt, if it has one. What it throws with a `reason`
-   * was not sent for certain, and is tried again after `retry_after_s`. Whether anything else was
-   * sent is not known: the reply becomes `unknown`, for a person to decide, and `work` goes on. */
+   * was not sent for certain, and is tried again after `retry_after_s`. Of any other error nobody
+   * knows: a warning of the process says it, the reply becomes `unknown`, and a person decides. */
   async send(channel, { signal, ...fields } = {}) {
     while (!signal?.aborted) {
       const reply = await this.claimReply({ signal, wait_s: 30, ...fields }).catch(
@@ -275,7 +283,10 @@ export class SessionDB {
       try {
         receipt = await channel(reply);
       } catch (error) {
-        if (error?.reason === undefined) continue;
+        if (error?.reason === undefined) {
+          process.emitWarning(`reply ${reply.outbox_no} was sent or not: ${error?.stack ?? error}`);
+          continue;
+        }
         const { reason, retry_after_s } = error;
         await this.replyFailed(reply.outbox_no, reply.attempts, reason, { retry_after_s });
         continue;
@@ -317,13 +328,14 @@ export class SessionDB {
       this.renewCompaction(job.compaction_id, { lease_s }).catch(() => {}); // the commit says it
     }, (lease_s * 1_000) / 3);
     try {
-      return await this.commitCompaction(job.compaction_id, await summarise(job));
-    } catch (error) {
-      // A commit that the server refused has its reason in the database already.
-      if (!(error instanceof SessionDBError)) {
+      let summary;
+      try {
+        summary = await summarise(job);
+      } catch (error) {
         await this.failCompaction(job.compaction_id, String(error?.message ?? error));
+        throw error;
       }
-      throw error;
+      return await this.commitCompaction(job.compaction_id, summary);
     } finally {
       clearInterval(renewing);
     }
@@ -410,7 +422,8 @@ export class SessionDB {
         const answer = await this.#once(method, route, text, headers, signal, wait_s);
         if (answer.status < 400) return answer;
         error = refusal(answer);
-        if (error.retry_after_ms === null || error.outcome === "unknown") throw error;
+        if (!PUT_OFF.has(error.status) || error.retry_after_ms === null) throw error;
+        if (once && error.outcome !== "not_executed") throw error;
         pause_ms = error.retry_after_ms;
       } catch (thrown) {
         if (signal?.aborted) throw signal.reason;

@@ -257,6 +257,7 @@ test("workers answer and send, and events go on across a kill of the server", as
   const other = await say("agent:main:work:2", "2", "two");
   assert.equal((await db.outcome(first.inbox_no, { wait_s: 20 })).state, "answered");
   assert.equal((await db.outcome(other.inbox_no, { wait_s: 20 })).state, "answered");
+  await until(() => sent.length === 2); // a claim of a reply that is lost with the server is unknown
   await kill();
   const asked = say("agent:main:work:1", "3", "three");
   await start();
@@ -274,23 +275,29 @@ test("workers answer and send, and events go on across a kill of the server", as
   assert.deepEqual(seen, again.map((event) => event.event_no), "none missed, none twice");
 });
 
-test("a handler that throws fails its turn, and the message is tried again", async () => {
+test("a handler that throws, or answers what cannot be stored, is asked again", async () => {
   const stop = new AbortController();
-  const attempts = [];
-  const key = "agent:main:fail:1";
-  const { inbox_no } = await db.accept({ key, channel: "f", event_id: "1", message: user("?") });
+  const attempts = { throws: [], nonsense: [] };
+  const keys = Object.keys(attempts).map((name) => `agent:main:fail:${name}`);
+  const accepted = await Promise.all(
+    keys.map((key, at) => db.accept({ key, channel: "f", event_id: `${at}`, message: user("?") })),
+  );
   const work = db.work(
     "main",
     async (turn) => {
-      attempts.push(turn.attempt);
-      if (turn.attempt === 1) throw new Error("the model is away");
-      return { entries: [{ item: answer("!") }] };
+      const name = turn.key.split(":").at(-1);
+      attempts[name].push(turn.attempt);
+      if (turn.attempt > 1) return { entries: [{ item: answer("!") }] };
+      if (name === "throws") throw new Error("the model is away");
+      return { entries: [{ item: "no JSON" }] };
     },
     { signal: stop.signal },
   );
-  assert.equal((await db.outcome(inbox_no, { wait_s: 60 })).state, "answered");
+  for (const { inbox_no } of accepted) {
+    assert.equal((await db.outcome(inbox_no, { wait_s: 60 })).state, "answered");
+  }
   stop.abort();
   await work;
-  assert.deepEqual(attempts, [1, 2]);
-  assert.deepEqual(texts(await db.context(key)), ["?", "!"]);
+  assert.deepEqual(attempts, { throws: [1, 2], nonsense: [1, 2] });
+  for (const key of keys) assert.deepEqual(texts(await db.context(key)), ["?", "!"]);
 });
