@@ -176,6 +176,7 @@ class Alive:
         self.shared = shared()
         self.statements: defaultdict[str, list[Any]] = defaultdict(list)
         self.functions: defaultdict[str, list[FunctionType]] = defaultdict(list)
+        gc.unfreeze()  # tests/conftest.py has frozen them, and what is frozen is not found
         for one in gc.get_objects():
             if isinstance(one, FunctionType):
                 self.functions[one.__code__.co_filename].append(one)
