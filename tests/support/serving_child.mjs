@@ -15,18 +15,20 @@ async function append(number) {
   await db.append(key, { role: "user", content: `${number}` }, { idempotency_key });
 }
 
-let last;
+const accepted = [];
 async function accept(number) {
   const message = { role: "user", content: `${number}` };
-  last = await db.accept({ key, channel: name, event_id: `${number}`, message });
+  accepted.push(await db.accept({ key, channel: name, event_id: `${number}`, message }));
 }
 
 const stop = new AbortController();
-const work = what === "talk" && db.work("main", answer, { signal: stop.signal });
+// A turn whose claim was lost with the server comes again in the lane `resume`.
+const lanes = what === "talk" ? ["main", "resume"] : [];
+const work = lanes.map((lane) => db.work(lane, answer, { lease_s: 5, signal: stop.signal }));
 
 async function answer(turn) {
-  const context = await db.context(turn.session_id);
-  const item = { role: "assistant", content: `re ${context.at(-1).content}` };
+  await db.context(turn.session_id);
+  const item = { role: "assistant", content: `re ${turn.message.content}` };
   return { entries: [{ item }] };
 }
 
@@ -35,7 +37,9 @@ for (let number = 1; !ended; number += 1) {
   await (what === "talk" ? accept(number) : append(number));
   process.stdout.write(`${number}\n`);
 }
-while (last && !(await db.outcome(last.inbox_no, { wait_s: 10 })).state.match(/answered/));
+for (const { inbox_no } of accepted) {
+  while ((await db.outcome(inbox_no, { wait_s: 10 })).state !== "answered");
+}
 stop.abort();
-await work;
+await Promise.all(work);
 db.close();
