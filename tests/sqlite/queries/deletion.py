@@ -214,6 +214,16 @@ READS = [
         ],
     ),
     Read(
+        "deletion.event",
+        "up to one, and it",
+        lambda w: {"after_no": 0, "last_no": newest(w) - 1, "limit": 500},
+        lambda w: [
+            {"session_no": w.before.shown("session_no", row["session_no"])}
+            for _, row in w.rows("event")
+            if row["event_no"] < newest(w)
+        ],
+    ),
+    Read(
         "deletion.last_event",
         "the newest",
         {},

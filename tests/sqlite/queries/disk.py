@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.statement_cases import Change, Guard, Page, Read, without
 from tests.support.world import Row, World
 
 CHANGES: list[Change] = []
@@ -28,4 +28,5 @@ READS = [
     Read("disk.pages", "one table", {"name": "wal_link"}, [{"bytes": 4096}]),
     Read("disk.pages", "none", {"name": "nothing"}, [{"bytes": 0}]),
     Read("disk.archived", "all", {}, archived),
+    Read("disk.archived", "none", {}, [{"bytes": 0}], without("archive")),
 ]
