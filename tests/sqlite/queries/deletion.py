@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sessiondb.backend import AnyStatement
+from tests.sqlite.queries.inbox import hear
 from tests.support.statement_cases import Change, Guard, Page, Read
 from tests.support.world import Changes, Recorder, World
 
@@ -212,6 +213,13 @@ READS = [
             if row["session_no"] == w.row("inbox running")["session_no"]
             and row["state"] in ("queued", "interrupted")
         ],
+    ),
+    Read(
+        "deletion.waiting",
+        "what one of two sessions heard",
+        lambda w: {"session_no": w.no("session untold-too"), "limit": 10},
+        [{"state": "queued"}, {"state": "heard"}],
+        hear,
     ),
     Read(
         "deletion.event",

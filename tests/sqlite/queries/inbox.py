@@ -81,6 +81,8 @@ def end_heard(statement: Literal["append_heard", "drop_heard"], **values: Any) -
             "SELECT event_id, state, payload IS NULL FROM inbox WHERE heard"
         )
         moved = statement == "append_heard"
+        reasons = w.connection.execute("SELECT reason FROM inbox WHERE heard ORDER BY event_id")
+        assert reasons.fetchall() == [(values.get("reason"),), (None,), (None,)]
         assert found.fetchall() == [("h1", "done", moved), ("h2", "heard", 0), ("h3", "heard", 0)]
 
     return rule

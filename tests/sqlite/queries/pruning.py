@@ -11,6 +11,7 @@ import anyio
 
 from sessiondb.backend import AnyStatement
 from sessiondb.maintenance import pruning
+from tests.sqlite.queries.inbox import hear, heard_no
 from tests.support.statement_cases import Change, Guard, Page, Read, set_columns
 from tests.support.world import Changes, Recorder, World
 from tests.support.world_build import DAY, NOW
@@ -207,6 +208,18 @@ def forwarded(event_no: int, cursor: int | None) -> Callable[[World, Recorder], 
 
 
 READS = [
+    Read(
+        "pruning.inbox",
+        "what was heard, and is old",
+        lambda w: {
+            "before_ms": ALL_PAST,
+            "now_ms": ALL_PAST,
+            "after_no": heard_no(w, -3),
+            "limit": 9,
+        },
+        [{"prunable": 1}] * 3,
+        hear,
+    ),
     *(
         Read(
             "pruning.outbox",

@@ -6,12 +6,24 @@ import json
 from unittest.mock import ANY
 
 from sessiondb.gateway import stopping
+from tests.sqlite.queries.inbox import hear, heard_no
 from tests.support.statement_cases import Change, Guard, Read
 from tests.support.world import Recorder, World
 
 
 def withdraw(w: World, tx: Recorder) -> None:
     stopping.withdraw_one(tx, w.no("inbox cut"))
+
+
+HEARD = {"+inbox h1": ANY, "+inbox h2": ANY, "+inbox h3": ANY}
+
+
+def withdraw_heard(w: World, tx: Recorder) -> None:
+    first = heard_no(w, 1)
+    hear(w, tx)
+    stopping.withdraw_one(tx, first)
+    found = w.connection.execute("SELECT event_id, state FROM inbox WHERE heard ORDER BY event_id")
+    assert found.fetchall() == [("h1", "done"), ("h2", "heard"), ("h3", "heard")]
 
 
 def edit_once(w: World, _tx: Recorder) -> None:
@@ -42,6 +54,7 @@ CHANGES = [
             "+event message_withdrawn/user": ANY,
         },
     ),
+    Change("stopping.withdraw", "one of three that were heard", withdraw_heard, HEARD),
 ]
 GUARDS = [
     Guard(
