@@ -16,6 +16,7 @@ import sessiondb
 import sessiondb.sync
 from sessiondb import InvalidInput, Item, SearchDamaged
 from sessiondb.backend import ReadTx
+from sessiondb.limits import SEARCH_HITS_MAX
 from sessiondb.maintenance import archive, retention
 from sessiondb.models import SearchHit
 from sessiondb.transcript import search, search_index
@@ -573,3 +574,12 @@ def test_the_synchronous_face_searches(tmp_db: Path) -> None:
         assert db.search_indexed().built
         db.drop_search()
         assert json.dumps(len(db.search("lamp").hits)) == "2"
+
+
+async def test_a_page_has_as_many_hits_as_its_limit_allows(db: sessiondb.SessionDB) -> None:
+    await (await db.session("agent:main:web:1")).append(user("a lamp"))
+    for limit in (1, SEARCH_HITS_MAX):
+        assert len((await db.search("lamp", limit=limit)).hits) == 1
+    for limit in (0, SEARCH_HITS_MAX + 1):
+        with pytest.raises(InvalidInput, match="a page of a search has 1 to"):
+            await db.search("lamp", limit=limit)
