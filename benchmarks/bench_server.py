@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from time import perf_counter
@@ -70,12 +70,12 @@ def served(tmp_path: Path) -> Iterator[Connection]:
     shutil.rmtree(folder)
 
 
-def timed(connection: Connection, calls: Iterator[tuple[str, str, Any]]) -> list[float]:
-    """Return how long each of some calls took, in microseconds."""
+def timed(call: Callable[[], object]) -> list[float]:
+    """Return how long calls took, one after another, in microseconds."""
     samples = []
-    for call in calls:
+    for _ in range(CALLS):
         began = perf_counter()
-        connection.call(*call)
+        call()
         samples.append((perf_counter() - began) * 1e6)
     return samples
 
@@ -96,7 +96,7 @@ def test_an_append_over_the_socket(
         return await latencies(lambda: session.append(USER_MESSAGE), CALLS)
 
     async def ours() -> list[float]:
-        return timed(served, iter([("POST", f"/v1/sessions/{KEY}/entries", body)] * CALLS))
+        return timed(lambda: served.call("POST", f"/v1/sessions/{KEY}/entries", body))
 
     say(bench, "append", bench.rounds(floor, ours, 10))
 
@@ -119,14 +119,12 @@ def test_a_context_over_the_socket(
     async def floor() -> list[float]:
         return await latencies(as_json, CALLS)
 
+    def as_text() -> None:
+        served.request("GET", f"/v1/sessions/{KEY}/context")
+        served.getresponse().read()
+
     async def ours() -> list[float]:
-        samples = []
-        for _ in range(CALLS):
-            began = perf_counter()
-            served.request("GET", f"/v1/sessions/{KEY}/context")
-            served.getresponse().read()
-            samples.append((perf_counter() - began) * 1e6)
-        return samples
+        return timed(as_text)
 
     say(bench, f"context of {MESSAGES} messages as JSON", bench.rounds(floor, ours, 10))
 
@@ -152,11 +150,6 @@ def test_a_turn_over_the_socket(bench: Bench, db: sessiondb.SessionDB, served: C
         return await latencies(in_process, CALLS)
 
     async def ours() -> list[float]:
-        samples = []
-        for _ in range(CALLS):
-            began = perf_counter()
-            over_the_socket()
-            samples.append((perf_counter() - began) * 1e6)
-        return samples
+        return timed(over_the_socket)
 
     say(bench, "accept, claim and complete", bench.rounds(floor, ours, 10))
