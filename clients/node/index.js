@@ -2,8 +2,8 @@
 //
 // Each method is one route (docs/reference/http.md), under the name that the OpenAPI document
 // gives it. Fields have the library's names. A call is repeated while the server is away or
-// busy, for `patience_ms`, because every change may be repeated: an append has a key, a message
-// its event, a job its id. The two that may not (a new session without a key, and a claim) say so.
+// busy, for `patience_ms`, because a change may be repeated: an append has a key, a message its
+// event, a job its id. Two may not, and say so. What a lost claim took comes again with its lease.
 import { randomUUID } from "node:crypto";
 import http from "node:http";
 
@@ -79,9 +79,10 @@ export class SessionDB {
 
   // -- sessions -----------------------------------------------------------------------------
 
-  /** Return the session of a key or a foreign id, or a new one. Repeated only with either. */
+  /** Return the session of a key or a foreign id, or a new one. A new one is not made twice: once it
+   * was sent, the call is repeated only with a key or a foreign id. */
   async openSession(fields = {}, { signal } = {}) {
-    const named = ["key", "external_id", "session_id"].some((name) => fields[name] != null);
+    const named = fields.key != null || fields.external_id != null;
     return this.#post("/v1/sessions", fields, { signal, once: !named });
   }
 
@@ -206,7 +207,8 @@ export class SessionDB {
   /** Answer the messages of a lane, one after another, until the signal is aborted.
    *
    * `handler(turn, signal)` returns `{ entries, replies }`. Its signal is aborted when the turn was
-   * taken over. What it throws fails the turn, and the message is tried again. */
+   * taken over. What it throws fails the turn, and the message is tried again. Throws when the
+   * server stays away for `patience_ms`, as `send` does. */
   async work(lane, handler, { signal, lease_s = 30, ...fields } = {}) {
     while (!signal?.aborted) {
       const turn = await this.claimTurn(lane, { signal, lease_s, wait_s: 30, ...fields }).catch(
@@ -264,8 +266,10 @@ export class SessionDB {
     return this.#post(path`/v1/outbox/${outbox_no}/failed`, body, { signal });
   }
 
+  /** Settle a reply that is unknown or failed. Not repeated once it was sent: a second decision
+   * would be refused, although the first was recorded. */
   async settleReply(outbox_no, state, { signal } = {}) {
-    return this.#post(path`/v1/outbox/${outbox_no}/settle`, { state }, { signal });
+    return this.#post(path`/v1/outbox/${outbox_no}/settle`, { state }, { signal, once: true });
   }
 
   /** Send replies, one after another, until the signal is aborted.

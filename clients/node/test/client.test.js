@@ -59,7 +59,7 @@ async function all(events, count) {
 }
 
 // A server in between, which breaks what a test wants broken.
-async function through(breaks) {
+async function through(t, breaks) {
   const path = join(folder, `proxy-${Math.random().toString(36).slice(2)}`);
   const proxy = http.createServer((request, response) => {
     const pieces = [];
@@ -81,13 +81,11 @@ async function through(breaks) {
   proxy.listen(path);
   await once(proxy, "listening");
   const client = new SessionDB({ socketPath: path });
-  return {
-    client,
-    close() {
-      client.close();
-      proxy.close();
-    },
-  };
+  t.after(() => {
+    client.close();
+    proxy.close();
+  });
+  return client;
 }
 
 test("two sessions are appended to, read, listed and searched", async () => {
@@ -106,9 +104,9 @@ test("two sessions are appended to, read, listed and searched", async () => {
   assert.equal((await db.sessionInfo(two.session_id)).session_id, two.session_id);
 });
 
-test("a context crosses the socket again only when it has changed", async () => {
+test("a context crosses the socket again only when it has changed", async (t) => {
   const seen = [];
-  const { client, close } = await through({
+  const client = await through(t, {
     before: ({ url, headers }) => void (url.includes("/context") && seen.push(headers["if-none-match"])),
   });
   for (const key of ["agent:main:etag:1", "agent:main:etag:2"]) {
@@ -121,42 +119,58 @@ test("a context crosses the socket again only when it has changed", async () => 
   assert.deepEqual([seen[0], typeof seen[1], seen[2]], [undefined, "string", undefined]);
   await client.append("agent:main:etag:1", user("more"));
   assert.equal((await client.context("agent:main:etag:1")).length, 2);
-  close();
 });
 
-test("an append whose answer is lost is stored once", async () => {
+test("an append whose answer is lost is stored once", async (t) => {
   let lost = 0;
-  const { client, close } = await through({
+  const client = await through(t, {
     after: ({ url }) => url.endsWith("/entries") && (lost += 1) <= 2,
   });
   await client.openSession({ key: "agent:main:lost:1" });
   const receipt = await client.append("agent:main:lost:1", user("once"));
   assert.equal(receipt.duplicate, true);
   assert.deepEqual(texts(await db.context("agent:main:lost:1")), ["once"]);
-  close();
 });
 
-test("a turn whose end is lost is answered once, and a nameless session is not made twice", async () => {
-  let lost = 0;
-  const { client, close } = await through({
-    after: ({ url }) =>
-      (url.endsWith("/complete") && (lost += 1) === 1) || (url === "/v1/sessions" && lost > 1),
+test("a turn ends once, however it ends, although the answer to that is lost", async (t) => {
+  let losing = "/complete";
+  const client = await through(t, {
+    after: ({ url }) => losing !== null && url.endsWith(losing) && ((losing = null), true),
   });
-  const accepted = { key: "agent:main:turns:1", channel: "t", event_id: "1", message: user("?") };
-  await client.accept(accepted);
-  const turn = await client.claimTurn("main", { wait_s: 5 });
-  const ended = await client.completeTurn(turn.turn_no, { entries: [{ item: answer("!") }] });
+  const claim = async (name) => {
+    const key = `agent:main:ends:${name}`;
+    await client.accept({ key, channel: "ends", event_id: name, message: user("?") });
+    return client.claimTurn("main", { wait_s: 5 });
+  };
+  const completed = await claim("completed");
+  const entries = [{ item: answer("!") }];
+  const ended = await client.completeTurn(completed.turn_no, { entries });
   assert.equal(ended.receipts, null, "what its first try did is not known here");
-  assert.deepEqual(texts(await db.context("agent:main:turns:1")), ["?", "!"]);
-  await assert.rejects(client.failTurn(turn.turn_no, "too late"), { type: "TurnLost" });
-  lost = 2;
-  await assert.rejects(client.openSession({}), { type: "Unreachable", outcome: "unknown" });
-  close();
+  assert.deepEqual(texts(await db.context("agent:main:ends:completed")), ["?", "!"]);
+  await assert.rejects(client.failTurn(completed.turn_no, "too late"), { type: "TurnLost" });
+  losing = "/fail";
+  const failed = await claim("failed");
+  assert.equal((await client.failTurn(failed.turn_no, "no", { retry: false })).turn_no, failed.turn_no);
+  losing = "/release";
+  const released = await claim("released");
+  assert.equal((await client.releaseTurn(released.turn_no)).turn_no, released.turn_no);
+  assert.equal(losing, null, "each was lost once");
 });
 
-test("a refusal has its type, status, outcome and data, and is not repeated", async () => {
+test("what may not be repeated is not, once it was sent", async (t) => {
   let calls = 0;
-  const { client, close } = await through({ before: () => void (calls += 1) });
+  const client = await through(t, { after: () => (calls += 1) > 0 });
+  const unknown = { type: "Unreachable", outcome: "unknown" };
+  await assert.rejects(client.openSession({}), unknown);
+  await assert.rejects(client.openSession({ session_id: "new" }), unknown);
+  await assert.rejects(client.settleReply(1, "sent"), unknown);
+  assert.equal(calls, 3);
+  assert.equal((await db.sessionInfo("new")).session_id, "new", "the server had made it");
+});
+
+test("a refusal has its type, status, outcome and data, and is not repeated", async (t) => {
+  let calls = 0;
+  const client = await through(t, { before: () => void (calls += 1) });
   const missing = await client.sessionInfo("nobody").catch((error) => error);
   assert.ok(missing instanceof SessionDBError);
   assert.deepEqual([missing.type, missing.status, missing.outcome], ["NotFound", 404, "not_executed"]);
@@ -165,10 +179,9 @@ test("a refusal has its type, status, outcome and data, and is not repeated", as
   const unknown = await client.accept({ colour: "red" }).catch((error) => error);
   assert.equal(unknown.status, 422);
   assert.equal(calls, 3);
-  close();
 });
 
-test("what the server puts off is repeated until patience ends", async () => {
+test("what the server puts off is repeated until patience ends", async (t) => {
   const busy = JSON.stringify({
     type: "StoreFull",
     message: "the disk is full",
@@ -177,7 +190,7 @@ test("what the server puts off is repeated until patience ends", async () => {
     data: {},
   });
   let refusals = 3;
-  const { client, close } = await through({
+  const client = await through(t, {
     before: (_, response) => {
       if (refusals === 0) return false;
       refusals -= 1;
@@ -189,7 +202,6 @@ test("what the server puts off is repeated until patience ends", async () => {
   refusals = Infinity;
   const impatient = AbortSignal.timeout(200);
   await assert.rejects(client.health({ signal: impatient }), { name: "TimeoutError" });
-  close();
   const hasty = new SessionDB({ socketPath: join(folder, "nobody"), patience_ms: 100 });
   const away = await hasty.health().catch((error) => error);
   assert.deepEqual([away.type, away.outcome], ["Unreachable", "not_executed"]);
@@ -234,8 +246,9 @@ test("a session is compacted while it is appended to", async () => {
   assert.deepEqual(compactions.map((one) => one.state), ["failed", "committed"]);
 });
 
-test("workers answer and send, and events go on across a kill of the server", async () => {
+test("workers answer and send, and events go on across a kill of the server", async (t) => {
   const stop = new AbortController();
+  t.after(() => stop.abort());
   const { signal } = stop;
   const sent = [];
   const seen = [];
@@ -275,8 +288,9 @@ test("workers answer and send, and events go on across a kill of the server", as
   assert.deepEqual(seen, again.map((event) => event.event_no), "none missed, none twice");
 });
 
-test("a handler that throws, or answers what cannot be stored, is asked again", async () => {
+test("a handler that throws, or answers what cannot be stored, is asked again", async (t) => {
   const stop = new AbortController();
+  t.after(() => stop.abort());
   const attempts = { throws: [], nonsense: [] };
   const keys = Object.keys(attempts).map((name) => `agent:main:fail:${name}`);
   const accepted = await Promise.all(
