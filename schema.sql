@@ -398,10 +398,14 @@ CREATE TABLE turn (
   progress          TEXT                        -- what its handler, or an earlier attempt at its
                                                 -- message, noted last, as JSON. NULL: nothing
                     CONSTRAINT turn_progress_json CHECK (progress IS NULL OR json_valid(progress)),
+  claim_id          TEXT,                       -- of a worker behind a server: its claim, repeated
+                                                -- with this, is this turn while it runs
   CONSTRAINT turn_finished_when_not_running CHECK ((state = 'running') = (finished_at_ms IS NULL))
 ) STRICT;
 CREATE UNIQUE INDEX turn_one_running ON turn (session_no) WHERE state = 'running';
 CREATE INDEX turn_running ON turn (lane, expires_at_ms) WHERE state = 'running';
+CREATE UNIQUE INDEX turn_claimed_as ON turn (lane, claim_id)
+WHERE claim_id IS NOT NULL AND state = 'running';
 CREATE INDEX turn_by_session ON turn (session_no);
 CREATE INDEX turn_by_expiry ON turn (expires_at_ms) WHERE state = 'running';
 CREATE INDEX turn_by_start ON turn (started_at_ms);
@@ -510,6 +514,8 @@ CREATE TABLE outbox (
   consumer          TEXT,                       -- ... and its reader, for whom it is forwarded once
   receipt           TEXT,                       -- the channel's id of the sent message
   reason            TEXT,
+  claim_id          TEXT,                       -- of a sender behind a server: its claim, repeated
+                                                -- with this, is this attempt while it goes on
   details           TEXT                        -- of the message that it answers
                     CONSTRAINT outbox_details_object CHECK (details IS NULL OR
                     json_type(iif(json_valid(details), details, 'null')) = 'object'),
@@ -520,6 +526,8 @@ CREATE INDEX outbox_unsent ON outbox (state, outbox_no)
 WHERE state IN ('pending', 'sending', 'unknown', 'failed');
 CREATE INDEX outbox_of_session ON outbox (session_no, channel, outbox_no)
 WHERE state IN ('pending', 'sending');
+CREATE UNIQUE INDEX outbox_claimed_as ON outbox (claim_id)
+WHERE claim_id IS NOT NULL AND state = 'sending';
 CREATE INDEX outbox_waiting ON outbox (channel, waits, available_at_ms) WHERE state = 'pending';
 CREATE UNIQUE INDEX outbox_event_once ON outbox (event_no, consumer) WHERE event_no IS NOT NULL;
 CREATE INDEX outbox_by_turn ON outbox (turn_no) WHERE turn_no IS NOT NULL;

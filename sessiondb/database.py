@@ -946,7 +946,9 @@ class SessionDB:
         """
         await worker.run_lane(self, lane, handler, settings or LaneSettings(), self._loops)
 
-    async def claim_turn(self, lane: str, *, settings: LaneSettings | None = None) -> Turn | None:
+    async def claim_turn(
+        self, lane: str, *, settings: LaneSettings | None = None, claim_id: str | None = None
+    ) -> Turn | None:
         """Claim the next message of a lane, for a worker that cannot be called. None: none waits.
 
         For a server whose clients work on turns. Nobody renews the lease but the worker, with
@@ -955,10 +957,16 @@ class SessionDB:
         If the worker falls silent, its lease ends the turn (`release_expired`), and so does
         `recover` once this process is dead. Durable on return.
 
+        With `claim_id`, an id of this one claim, it may be repeated when its answer was lost. It
+        returns the same turn while that runs, its lease renewed, through any process.
+
         Raises:
             NotFound: there is no such lane, or it was dropped.
+            InvalidInput: `claim_id` is empty, or longer than 255 characters.
         """
-        return await outside.claim_turn(self, lane, settings or LaneSettings(), self._loops)
+        return await outside.claim_turn(
+            self, lane, settings or LaneSettings(), self._loops, claim_id
+        )
 
     async def renew_turn(
         self, turn_no: int, *, lease_s: float = 30.0, operation: str | None = None
@@ -1111,17 +1119,23 @@ class SessionDB:
             loops=self._loops,
         )
 
-    async def claim_reply(self, *, lease_s: float = 30.0, full: Sequence[str] = ()) -> Reply | None:
+    async def claim_reply(
+        self, *, lease_s: float = 30.0, full: Sequence[str] = (), claim_id: str | None = None
+    ) -> Reply | None:
         """Take the next reply, for a sender that nobody can call. None: none waits. Durable.
 
         For a server whose clients send. The row says `sending` from here on. The client says how
         it ended within `lease_s`, with `reply_sent` or `reply_refused`, and passes the reply's
         `attempts`. Otherwise the reply is `unknown`. `full` are channels of which none is taken.
 
+        With `claim_id`, an id of this one claim, it may be repeated when its answer was lost. It
+        returns the same attempt while nobody has said how that ended, its lease renewed.
+
         Raises:
-            InvalidInput: `lease_s` is not above 0.
+            InvalidInput: `lease_s` is not above 0. Or `claim_id` is empty, or longer than 255
+                characters.
         """
-        return await outside.claim_reply(self, lease_s, full)
+        return await outside.claim_reply(self, lease_s, full, claim_id)
 
     async def reply_sent(self, outbox_no: int, attempt: int, *, receipt: str | None = None) -> bool:
         """Record that the channel took a claimed reply. Durable. May be repeated.

@@ -41,6 +41,7 @@ EXTERNAL_ID_BYTES_MAX = 1024
 KEPT_DETAILS_BYTES_MAX = 64 * KIB
 TITLE_BYTES_MAX = 1024
 LANE_CHARS_MAX = 255
+CLAIM_ID_CHARS_MAX = 255
 CONSUMER_CHARS_MAX = 255
 # One append call, and a turn's answer (entries and replies together): bounded so that
 # its transaction stays within a few tens of milliseconds. The bytes: the largest entry

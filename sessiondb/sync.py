@@ -764,8 +764,12 @@ class SessionDB(_Proxy[database.SessionDB]):
         return None if found is None else Session(self, found)
 
     @_mirrors(database.SessionDB.claim_turn)
-    def claim_turn(self, lane: str, *, settings: LaneSettings | None = None) -> Turn | None:
-        claimed = self._loop.call(lambda: self._peer.claim_turn(lane, settings=settings))
+    def claim_turn(
+        self, lane: str, *, settings: LaneSettings | None = None, claim_id: str | None = None
+    ) -> Turn | None:
+        claimed = self._loop.call(
+            lambda: self._peer.claim_turn(lane, settings=settings, claim_id=claim_id)
+        )
         return None if claimed is None else Turn(self, claimed)
 
     @_mirrors(database.SessionDB.run_lane)

@@ -3,7 +3,7 @@
 // Each method is one route (docs/reference/http.md), under the name that the OpenAPI document
 // gives it. Fields have the library's names. A call is repeated while the server is away or
 // busy, for `patience_ms`, because a change may be repeated: an append has a key, a message its
-// event, a job its id. Two may not, and say so. What a lost claim took comes again with its lease.
+// event, a job and a claim an id. Two may not, and say so.
 import { randomUUID } from "node:crypto";
 import http from "node:http";
 
@@ -160,11 +160,10 @@ export class SessionDB {
 
   // -- turns --------------------------------------------------------------------------------
 
-  /** Claim the next message of a lane. Null: there is none. What a lost answer claimed comes again
-   * when its lease is over. */
-  async claimTurn(lane, { signal, ...fields } = {}) {
+  /** Claim the next message of a lane. Null: there is none. */
+  async claimTurn(lane, { signal, claim_id = randomUUID(), ...fields } = {}) {
     const route = path`/v1/lanes/${lane}/claim`;
-    return this.#post(route, fields, { signal, wait_s: fields.wait_s });
+    return this.#post(route, { claim_id, ...fields }, { signal, wait_s: fields.wait_s });
   }
 
   async renewTurn(turn_no, { signal, ...fields } = {}) {
@@ -251,10 +250,10 @@ export class SessionDB {
 
   // -- outbox -------------------------------------------------------------------------------
 
-  /** Claim the next reply to send. Null: there is none. What a lost answer claimed becomes `unknown`
-   * when its lease is over, because somebody may have sent it. */
-  async claimReply({ signal, ...fields } = {}) {
-    return this.#post("/v1/outbox/claim", fields, { signal, wait_s: fields.wait_s });
+  /** Claim the next reply to send. Null: there is none. */
+  async claimReply({ signal, claim_id = randomUUID(), ...fields } = {}) {
+    const body = { claim_id, ...fields };
+    return this.#post("/v1/outbox/claim", body, { signal, wait_s: fields.wait_s });
   }
 
   async replySent(outbox_no, attempt, { signal, ...fields } = {}) {

@@ -85,6 +85,7 @@ export interface ClaimReply {
   lease_s?: number;
   full?: string[];
   wait_s?: number;
+  claim_id?: string | null;
 }
 
 /** How to claim a turn. */
@@ -92,6 +93,7 @@ export interface ClaimTurn {
   lease_s?: number;
   timeout_s?: number;
   wait_s?: number;
+  claim_id?: string | null;
 }
 
 /** A reply to send. */

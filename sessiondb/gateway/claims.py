@@ -212,10 +212,12 @@ def claim(
     *,
     lease_ms: int,
     timeout_ms: int,
+    claim_id: str | None = None,
 ) -> Started | None:
     """Claim a message: append it to its transcript and start the turn. None if it must not run now.
 
-    `heard` is what its session has heard before it. That goes in front.
+    `heard` is what its session has heard before it. That goes in front. Nor is anything claimed
+    if a turn runs since an earlier claim with `claim_id`: that one is the caller's.
 
     Another process may have been faster. Or its session has ended meanwhile: then the
     message is dead, with events. A message that a turn had appended before is not appended
@@ -226,7 +228,9 @@ def claim(
     """
     # Critical section "claim". Invariant: what `peek` saw still holds. So a lane never
     # runs more than its concurrency, and a session's messages keep their order,
-    # whatever other processes did since.
+    # whatever other processes did since. A claim that is repeated starts no second turn.
+    if claim_id is not None and tx.first("turns.claimed_as", lane=lane, claim_id=claim_id):
+        return None
     now = _choose(tx, lane, tx.now_ms)
     if now is None or (now.inbox_no, now.digest) != (candidate.inbox_no, candidate.digest):
         return None  # another message is next, or its sender has edited this one
@@ -250,6 +254,7 @@ def claim(
         now_ms=tx.now_ms,
         expires_at_ms=expires_at_ms,
         deadline_ms=deadline_ms,
+        claim_id=claim_id,
     )
     with _damage_of(candidate.inbox_no, candidate.session_no):
         heard_rules.append(tx, now.session_no, heard)
@@ -289,6 +294,43 @@ def claim(
         progress=turn.progress,
         notified=bool(notified.delayed),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A claim that is repeated: its message, and the turn that works on it."""
+
+    candidate: Candidate
+    started: Started
+
+
+def held(tx: ReadTx, lane: str, claim_id: str) -> Held | None:
+    """Read what an earlier claim with this id took from a lane. None: no such turn runs."""
+    turn = tx.first("turns.claimed_as", lane=lane, claim_id=claim_id)
+    if turn is None:
+        return None
+    row = tx.one("inbox.candidate", inbox_no=turn.inbox_no)
+    payload = tx.one("inbox.payload", inbox_no=turn.inbox_no).payload
+    notified = tx.one("inbox.notified", inbox_no=turn.inbox_no)
+    kind: TurnKind = "resume" if lane == RESUME_LANE else "message"
+    started = Started(
+        turn_no=turn.turn_no,
+        session_no=row.session_no,
+        session_id=row.session_id,
+        inbox_no=turn.inbox_no,
+        entry_id=tx.one("transcript.by_no", entry_no=row.entry_no).entry_id,
+        attempt=turn.attempt,
+        kind=kind,
+        expires_at_ms=turn.expires_at_ms,
+        deadline_ms=turn.deadline_ms,
+        timeout_ms=turn.deadline_ms - turn.started_at_ms - LEASE_GRACE_MS,
+        progress_ms=row.timeout_ms if kind == "resume" else None,
+        accepted_at_ms=notified.accepted_at_ms,
+        edit_of=row.edit_of,
+        progress=turn.progress,
+        notified=bool(notified.delayed),
+    )
+    return Held(Candidate(**row._asdict(), payload=payload, heard=()), started)
 
 
 @contextmanager

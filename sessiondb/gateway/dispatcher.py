@@ -268,24 +268,33 @@ async def give_up_overdue(db: Database) -> int:
         return given_up
 
 
-async def take_next(db: Database, lease_s: float, full: list[str]) -> outbox.Sending | None:
+async def take_next(
+    db: Database, lease_s: float, full: list[str], claim_id: str | None = None
+) -> outbox.Sending | None:
     """Take the next reply for a worker that settles it by a call of its own. None: none waits.
 
-    `full` are channels of which the worker takes none now.
+    `full` are channels of which the worker takes none now. With `claim_id` the claim may be
+    repeated. See `outbox.begin_sending`.
     """
     look = partial(_due_work, db.clock, full=full, examined=frozenset(), own_no=None)
     work = await db.read("outbox.look", look)
     await _do_upkeep(db, work, ())
     if work.waiting is None:
         return None
-    return await _begin_or_set_aside(db, lease_s, full, work.waiting, cancellation.Watch())
+    watch = cancellation.Watch()
+    return await _begin_or_set_aside(db, lease_s, full, work.waiting, watch, claim_id)
 
 
 async def _begin_or_set_aside(
-    db: Database, lease_s: float, full: list[str], seen: outbox.Seen, watch: cancellation.Watch
+    db: Database,
+    lease_s: float,
+    full: list[str],
+    seen: outbox.Seen,
+    watch: cancellation.Watch,
+    claim_id: str | None = None,
 ) -> outbox.Sending | None:
     try:
-        return await _begin_sending(db, lease_s, full, seen, watch)
+        return await _begin_sending(db, lease_s, full, seen, watch, claim_id)
     except outbox.CannotSend as stuck:
         reason = retry.text_of(stuck)
         logger.error("reply %s is set aside: %s", stuck.outbox_no, reason)  # noqa: TRY400
@@ -338,13 +347,21 @@ def _due_work(
 
 
 async def _begin_sending(
-    db: Database, lease_s: float, full: list[str], seen: outbox.Seen, watch: cancellation.Watch
+    db: Database,
+    lease_s: float,
+    full: list[str],
+    seen: outbox.Seen,
+    watch: cancellation.Watch,
+    claim_id: str | None,
 ) -> outbox.Sending | None:
+    lease_ms = round(lease_s * 1000)
     created: outbox.Sending | None = None
 
     def begin(tx: Tx) -> outbox.Sending | None:
         nonlocal created  # as in worker._claim
-        created = outbox.begin_sending(tx, lease_ms=round(lease_s * 1000), full=full, seen=seen)
+        created = outbox.begin_sending(
+            tx, lease_ms=lease_ms, full=full, seen=seen, claim_id=claim_id
+        )
         return created
 
     # If it is cancelled once it has begun, it is still known which reply was taken: the

@@ -210,17 +210,25 @@ def peek(tx: ReadTx, now_ms: int, closed: str = "[]") -> Seen | None:
 
 
 def begin_sending(
-    tx: Tx, *, lease_ms: int, full: Sequence[str] = (), seen: Seen | None = None
+    tx: Tx,
+    *,
+    lease_ms: int,
+    full: Sequence[str] = (),
+    seen: Seen | None = None,
+    claim_id: str | None = None,
 ) -> Sending | None:
     """Take the reply that was `seen`, or else the next, and commit to sending it. None if none may.
 
     If another process was faster, the next one's text is read here, under the write lock.
     `full` are channels of which the caller takes no reply now. Another process may have
-    learned meanwhile that a channel waits, so that is read here again.
+    learned meanwhile that a channel waits, so that is read here again. Nor is one taken if an
+    earlier claim with `claim_id` is sending one: that one is the caller's.
 
     Raises:
         CannotSend: it cannot be read.
     """
+    if claim_id is not None and is_taken(tx, claim_id):
+        return None
     closed = channels.closed(channels.in_force(tx, tx.now_ms), full)
     if seen is None or not tx.first(
         "outbox.ready", outbox_no=seen.outbox_no, now_ms=tx.now_ms, full=closed
@@ -243,9 +251,36 @@ def begin_sending(
         outbox_no=outbox_no,
         instance_no=tx.instance_no,
         expires_at_ms=expires_at_ms,
+        claim_id=claim_id,
     )
     changes.require_one(taken, f"reply {outbox_no} was pending")
     return _sending(row, text, details, row.attempts + 1, expires_at_ms)
+
+
+def is_taken(tx: ReadTx, claim_id: str) -> bool:
+    """Tell whether a reply is being sent since a claim with this id."""
+    return tx.first("outbox.claimed_as", claim_id=claim_id) is not None
+
+
+def take_again(tx: Tx, *, lease_ms: int, claim_id: str) -> Sending | None:
+    """Take the reply again that a claim with this id took, its lease renewed. None: it has ended.
+
+    It is the same attempt. The claim's answer was lost, so nobody has called the channel.
+    """
+    found = tx.first("outbox.claimed_as", claim_id=claim_id)
+    if found is None:
+        return None
+    expires_at_ms = tx.now_ms + lease_ms + LEASE_GRACE_MS
+    longer = tx.run(
+        "outbox.send_longer",
+        outbox_no=found.outbox_no,
+        instance_no=tx.instance_no,
+        expires_at_ms=expires_at_ms,
+    )
+    changes.require_one(longer, f"reply {found.outbox_no} was being sent")
+    row = tx.one("outbox.candidate", outbox_no=found.outbox_no)
+    text = tx.one("outbox.payload", outbox_no=found.outbox_no).payload
+    return _sending(row, text, decoded_details(row.details), row.attempts, expires_at_ms)
 
 
 def _sending(

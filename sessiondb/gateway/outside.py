@@ -8,21 +8,37 @@ through another process than the one that claimed, after a restart for instance.
 The rules are those of the loops (`turns.py`, `leases.py`, `outbox.py`). A turn's number is its
 fencing token, and so are the number and the attempt of a reply. A worker that falls silent loses
 what it holds when its lease runs out.
+
+The answer of a claim may be lost, with the server that claimed for instance. A claim with an id is
+therefore repeated with that id, and takes again what it took: while its turn runs, or its reply is
+being sent.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from sessiondb.backend import Database, Tx
-from sessiondb.errors import InvalidInput, NotFound
-from sessiondb.limits import CHANNEL_PAUSE_MS_MAX
+from sessiondb.errors import InvalidInput, NotFound, TurnLost
+from sessiondb.limits import CHANNEL_PAUSE_MS_MAX, CLAIM_ID_CHARS_MAX
 from sessiondb.models import Receipt
-from sessiondb.transcript.entries import Appendable, prepare
+from sessiondb.transcript.entries import Appendable, prepare, prepare_decoded
 
-from . import cancellation, dispatcher, draining, leases, outbox, progress, retry, turns, worker
+from . import (
+    cancellation,
+    claims,
+    dispatcher,
+    draining,
+    leases,
+    outbox,
+    progress,
+    retry,
+    turns,
+    worker,
+)
 from .running_turn import Answer, LaneSettings, Turn, encoded_end
 
 _SET_ASIDE_MAX = 10
@@ -33,23 +49,61 @@ _SET_ASIDE_MAX = 10
 
 
 async def claim_turn(
-    db: Database, lane: str, settings: LaneSettings, loops: draining.Loops
+    db: Database,
+    lane: str,
+    settings: LaneSettings,
+    loops: draining.Loops,
+    claim_id: str | None,
 ) -> Turn | None:
     """Claim the next message of a lane. See `SessionDB.claim_turn`."""
+    _check_claim_id(claim_id)
     watch = cancellation.Watch()
     for _ in range(_SET_ASIDE_MAX):
         if loops.ends(draining.Stage.TURNS):
             return None
+        if claim_id is not None:
+            turn = await _claimed_before(db, lane, settings, watch, claim_id)
+            if turn is not None:
+                return turn
         try:
-            turn, sleep_s = await worker.next_turn(db, lane, settings, loops, watch)
+            turn, sleep_s = await worker.next_turn(db, lane, settings, loops, watch, claim_id)
         except worker.LaneDropped:
             raise NotFound(
                 f"lane {lane} was dropped; make it anew with set_lane, or claim from another one",
                 lane=lane,
             ) from None
-        if turn is not None or sleep_s > 0:
+        if turn is not None:
             return turn
-    return None
+        if sleep_s > 0:
+            break
+    # The first one of two equal claims may have been faster.
+    return await _claimed_before(db, lane, settings, watch, claim_id) if claim_id else None
+
+
+async def _claimed_before(
+    db: Database, lane: str, settings: LaneSettings, watch: cancellation.Watch, claim_id: str
+) -> Turn | None:
+    """Return the turn that a claim with this id began, its lease renewed. None: none runs."""
+    held = await db.read("turn.claimed_before", lambda tx: claims.held(tx, lane, claim_id))
+    if held is None:
+        return None
+    turn_no, lease_ms = held.started.turn_no, round(settings.lease_s * 1000)
+    _, message = await prepare_decoded(held.candidate.payload, now_ms=db.clock.stamp_ms())
+    try:
+        expires_at_ms = await db.write(
+            "turn.renew", lambda tx: leases.renew(tx, turn_no, lease_ms=lease_ms, operation=None)
+        )
+    except TurnLost:  # meanwhile. The caller's next claim is a new one
+        return None
+    started = dataclasses.replace(held.started, expires_at_ms=expires_at_ms)
+    return worker.as_turn(db, started, message, claims.origin(held.candidate), settings, watch)
+
+
+def _check_claim_id(claim_id: str | None) -> None:
+    if claim_id is not None and not 1 <= len(claim_id) <= CLAIM_ID_CHARS_MAX:
+        raise InvalidInput(
+            f"claim_id has {len(claim_id)} characters, and must have 1 to {CLAIM_ID_CHARS_MAX}"
+        )
 
 
 async def renew_turn(db: Database, turn_no: int, lease_s: float, operation: str | None) -> int:
@@ -112,10 +166,29 @@ async def release_turn(db: Database, turn_no: int, reason: str) -> None:
 # -- replies ----------------------------------------------------------------------------------
 
 
-async def claim_reply(db: Database, lease_s: float, full: Sequence[str]) -> outbox.Sending | None:
+async def claim_reply(
+    db: Database, lease_s: float, full: Sequence[str], claim_id: str | None
+) -> outbox.Sending | None:
     """Take the next reply. See `SessionDB.claim_reply`."""
-    checked_lease_ms(lease_s)
-    return await dispatcher.take_next(db, lease_s, list(full))
+    lease_ms = checked_lease_ms(lease_s)
+    _check_claim_id(claim_id)
+    if claim_id is None:
+        return await dispatcher.take_next(db, lease_s, list(full))
+    reply = await _taken_before(db, lease_ms, claim_id)
+    if reply is None:
+        reply = await dispatcher.take_next(db, lease_s, list(full), claim_id)
+    # The first one of two equal claims may have been faster.
+    return reply or await _taken_before(db, lease_ms, claim_id)
+
+
+async def _taken_before(db: Database, lease_ms: int, claim_id: str) -> outbox.Sending | None:
+    """Return the reply that a claim with this id took, its lease renewed. None: none is sent."""
+    if not await db.read("outbox.taken", lambda tx: outbox.is_taken(tx, claim_id)):
+        return None
+    return await db.write(
+        "outbox.take_again",
+        lambda tx: outbox.take_again(tx, lease_ms=lease_ms, claim_id=claim_id),
+    )
 
 
 async def settle_claimed(

@@ -17,6 +17,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import anyio
 from pydantic import ValidationError
@@ -148,8 +149,11 @@ async def next_turn(
     settings: LaneSettings,
     loops: draining.Loops,
     watch: cancellation.Watch,
+    claim_id: str | None = None,
 ) -> tuple[Turn | None, float]:
     """Do what is due in a lane, and claim its next message. Also return how long to sleep.
+
+    With `claim_id` the claim may be repeated. See `claims.claim`.
 
     Raises:
         NotFound: there is no such lane.
@@ -175,7 +179,7 @@ async def next_turn(
         if work.stuck is not None:
             raise work.stuck
         turn = (
-            await _claim(db, lane, work.candidate, work.settings, watch)
+            await _claim(db, lane, work.candidate, work.settings, watch, claim_id)
             if work.candidate is not None
             else None
         )
@@ -297,6 +301,7 @@ async def _claim(
     candidate: claims.Candidate,
     settings: LaneSettings,
     watch: cancellation.Watch,
+    claim_id: str | None,
 ) -> Turn | None:
     try:
         draft, message = await prepare_decoded(candidate.payload, now_ms=db.clock.stamp_ms())
@@ -325,6 +330,7 @@ async def _claim(
             in_front,
             lease_ms=round(settings.lease_s * 1000),
             timeout_ms=round(settings.timeout_s * 1000),
+            claim_id=claim_id,
         )
         return created
 
@@ -346,6 +352,18 @@ async def _claim(
             raise
     if started is None:
         return None
+    return as_turn(db, started, message, origin, settings, watch)
+
+
+def as_turn(
+    db: Database,
+    started: claims.Started,
+    message: dict[str, Any],
+    origin: claims.Origin,
+    settings: LaneSettings,
+    watch: cancellation.Watch,
+) -> Turn:
+    """Return a turn as its handler, or its worker, holds it."""
     session = Session(db, SessionRef(started.session_no, started.session_id))
     session.turn_no = started.turn_no
     return Turn(session, message, started, origin, db, settings, watch)

@@ -203,6 +203,8 @@ class ClaimTurn(Body):
     """The turn's time: its lease cannot be renewed past it."""
     wait_s: float = Field(default=0, ge=0, le=WAIT_S_MAX, allow_inf_nan=False)
     """How long to wait for a message, if none waits."""
+    claim_id: str | None = None
+    """An id of this claim. Repeated with it, the claim takes again what it took."""
 
 
 class RenewTurn(Body):
@@ -275,6 +277,8 @@ class ClaimReply(Body):
     full: list[str] = Field(default=[], max_length=100)
     """Channels of which none is taken now."""
     wait_s: float = Field(default=0, ge=0, le=WAIT_S_MAX, allow_inf_nan=False)
+    claim_id: str | None = None
+    """An id of this claim. Repeated with it, the claim takes again what it took."""
 
 
 class ReplySent(Body):

@@ -222,14 +222,18 @@ def _claimed(turn: Turn) -> ClaimedTurn:
     tag=TURNS,
 )
 async def claim_turn(call: Call) -> ClaimedTurn | Response:
-    """Claim the next message of a lane, and wait for one. Renew its turn within the lease."""
+    """Claim a lane's next message, and wait for one. Renew it in time. Repeat it by `claim_id`."""
     asked = call.body(bodies.ClaimTurn)
     settings = LaneSettings(lease_s=asked.lease_s, timeout_s=asked.timeout_s)
-    lane = call.path["lane"]
-    turn = await poll(call, asked.wait_s, lambda: call.db.claim_turn(lane, settings=settings))
+    lane, claim_id = call.path["lane"], asked.claim_id
+    turn = await poll(
+        call,
+        asked.wait_s,
+        lambda: call.db.claim_turn(lane, settings=settings, claim_id=claim_id),
+    )
     if turn is None:
         return Response(None, 204)
-    if await is_gone(call):
+    if claim_id is None and await is_gone(call):  # with an id it comes again, perhaps has come
         await _give_back(call, turn)
     return _claimed(turn)
 
@@ -365,16 +369,18 @@ async def set_lane(call: Call) -> Lane:
     "POST", "/v1/outbox/claim", body=bodies.ClaimReply, answer=ClaimedReply, also=_NONE, tag=OUTBOX
 )
 async def claim_reply(call: Call) -> ClaimedReply | Response:
-    """Claim the next reply to send, and wait for one. Say how it ended within the lease."""
+    """Claim the next reply, and wait for one. Say in time how it ended. Repeat it by `claim_id`."""
     asked = call.body(bodies.ClaimReply)
     reply = await poll(
         call,
         asked.wait_s,
-        lambda: call.db.claim_reply(lease_s=asked.lease_s, full=asked.full),
+        lambda: call.db.claim_reply(
+            lease_s=asked.lease_s, full=asked.full, claim_id=asked.claim_id
+        ),
     )
     if reply is None:
         return Response(None, 204)
-    if await is_gone(call):
+    if asked.claim_id is None and await is_gone(call):  # as of a turn
         await call.db.reply_refused(
             reply.outbox_no, reply.attempts, "its sender was gone when it was claimed"
         )

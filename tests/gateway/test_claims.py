@@ -436,6 +436,7 @@ async def test_the_schema_refuses_a_second_running_turn_of_a_session(
                 now_ms=1,
                 expires_at_ms=1,
                 deadline_ms=1,
+                claim_id=None,
             )
 
         with pytest.raises(sessiondb.errors.ConstraintFailed):

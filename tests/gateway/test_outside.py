@@ -6,14 +6,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 import sessiondb
 from sessiondb.errors import InvalidInput, NotFound, TurnLost
 from sessiondb.gateway.running_turn import Answer, LaneSettings
 from sessiondb.testing import ManualClock
-from tests.support.core import reply
-from tests.support.gateway import look, say
+from tests.support.core import reply, user
+from tests.support.gateway import KEY, look, say
 
 pytestmark = pytest.mark.anyio
 
@@ -138,3 +139,119 @@ async def test_an_attempt_at_a_reply_is_settled_once_by_any_process(tmp_db: Path
             await db.reply_refused(one.outbox_no, 1, "x", retry_after_s=-1.0)
         assert [each.target async for each in db.replies("sent")] == ["mail:1"]
         assert [each.target async for each in db.replies("pending")] == ["web:1"]
+
+
+async def test_a_claim_is_repeated_by_its_id_while_its_turn_runs(tmp_db: Path) -> None:
+    clock = ManualClock()
+    settings = LaneSettings(lease_s=10, timeout_s=60)
+    async with (
+        sessiondb.open(tmp_db, clock=clock) as db,
+        sessiondb.open(tmp_db, clock=clock) as other,
+    ):
+        for event_id, key in (("e1", "agent:main:chat:1"), ("e2", "agent:main:chat:2")):
+            await db.accept(
+                key, user(event_id), channel="web", event_id=event_id, details={"of": event_id}
+            )
+        first = await db.claim_turn("main", settings=settings, claim_id="a")
+        assert first is not None
+        clock.move(9)
+        again = await other.claim_turn("main", settings=settings, claim_id="a")
+        assert again is not None
+        assert again.expires_at_ms == first.expires_at_ms + 9_000, "its lease is renewed"
+        for name in (
+            *("turn_no", "message", "key", "attempt", "kind", "inbox_no", "channel", "event_id"),
+            *("details", "previous", "accepted_at_ms", "deadline_ms"),
+        ):
+            assert getattr(again, name) == getattr(first, name), name
+        assert (again.session.id, again.session.turn_no) == (first.session.id, first.turn_no)
+        assert await db.claim_turn("resume", claim_id="a") is None, "an id belongs to its lane"
+        second = await db.claim_turn("main", settings=settings, claim_id="b")
+        assert second is not None
+        assert second.event_id == "e2"
+        await other.complete_turn(first.turn_no, Answer())
+        assert await other.claim_turn("main", claim_id="a") is None, "it has ended, and none waits"
+        clock.move(12)
+        assert await db.claim_turn("main", settings=settings, claim_id="b") is not None, (
+            "a lease that ran out, and that nobody has taken, is still its holder's"
+        )
+        clock.move(12)
+        assert (await other.release_expired()).turns == 1
+        assert await db.claim_turn("main", settings=settings, claim_id="b") is None
+        assert [row.state for row in await look(db, "inbox")] == ["done", "interrupted"]
+
+
+async def test_the_claim_of_a_resume_is_repeated_too(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await db.accept(KEY, user("e1"), channel="web", event_id="e1", details={"of": "e1"})
+        first = await db.claim_turn("main", claim_id="a")
+        assert first is not None
+        await db.note_turn(first.turn_no, {"shown": 1})
+        await db.release_turn(first.turn_no, "its worker stops")
+        await db.resume()
+        resumed = await db.claim_turn("resume", claim_id="a")
+        assert resumed is not None
+        again = await db.claim_turn("resume", claim_id="a")
+        assert again is not None
+        for turn in (resumed, again):
+            assert (turn.kind, turn.attempt, turn.lane) == ("resume", 2, "main")
+            assert (turn.previous, turn.details) == ({"shown": 1}, {"of": "e1"})
+        assert again.turn_no == resumed.turn_no
+
+
+async def test_two_equal_claims_at_once_take_one_message(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db, sessiondb.open(tmp_db) as other:
+        for event_id, key in (("e1", "agent:main:chat:1"), ("e2", "agent:main:chat:2")):
+            await say(db, event_id, key=key)
+        found: list[int | None] = []
+
+        async def claim(one: sessiondb.SessionDB) -> None:
+            turn = await one.claim_turn("main", claim_id="a")
+            found.append(turn and turn.turn_no)
+
+        async with anyio.create_task_group() as group:
+            for one in (db, other, db, other):
+                group.start_soon(claim, one)
+        assert len(set(found)) == 1
+        assert [row.state for row in await look(db, "inbox")] == ["claimed", "queued"]
+
+
+async def test_a_reply_is_claimed_again_by_the_id_of_its_claim(tmp_db: Path) -> None:
+    clock = ManualClock()
+    async with (
+        sessiondb.open(tmp_db, clock=clock) as db,
+        sessiondb.open(tmp_db, clock=clock) as other,
+    ):
+        for event_id, channel in (("e1", "web"), ("e2", "mail")):
+            await db.accept(
+                KEY, user("hi"), channel="web", event_id=event_id, details={"of": event_id}
+            )
+            turn = await db.claim_turn("main")
+            assert turn is not None
+            await db.complete_turn(turn.turn_no, Answer(replies=[(f"{channel}:1", channel)]))
+        first = await db.claim_reply(lease_s=10, claim_id="a")
+        second = await other.claim_reply(lease_s=10, claim_id="b")
+        assert first is not None
+        assert second is not None
+        assert (first.target, second.target) == ("web:1", "mail:1")
+        clock.move(9)
+        again = await other.claim_reply(lease_s=10, claim_id="a")
+        assert again is not None
+        assert (again.outbox_no, again.attempts) == (first.outbox_no, first.attempts) == (1, 1)
+        assert (again.message, again.details) == ("web", {"of": "e1"})
+        clock.move(9)
+        assert (await db.release_expired()).replies == 1, "the other one's lease was not renewed"
+        assert [one.target async for one in db.replies("unknown")] == ["mail:1"]
+        assert await db.claim_reply(claim_id="b") is None, "nobody knows whether that was sent"
+        assert await db.reply_sent(again.outbox_no, again.attempts)
+        assert await other.claim_reply(claim_id="a") is None
+
+
+@pytest.mark.parametrize("claim_id", ["", "x" * 256])
+async def test_an_id_of_a_claim_is_bounded(tmp_db: Path, claim_id: str) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        with pytest.raises(InvalidInput, match="1 to 255"):
+            await db.claim_turn("main", claim_id=claim_id)
+        with pytest.raises(InvalidInput, match="1 to 255"):
+            await db.claim_reply(claim_id=claim_id)
+        assert await db.claim_turn("main", claim_id="x" * 255) is not None

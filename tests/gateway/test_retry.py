@@ -418,6 +418,6 @@ async def test_nothing_is_released_where_another_process_was_faster(
         payload=payload,
     )
     with pytest.raises(type(error)):
-        await worker._claim(db, "main", candidate, LaneSettings(), nothing)
+        await worker._claim(db, "main", candidate, LaneSettings(), nothing, claim_id=None)
     with pytest.raises(type(error)):
-        await dispatcher._begin_sending(db, 1.0, [], seen=nothing, watch=nothing)
+        await dispatcher._begin_sending(db, 1.0, [], nothing, watch=nothing, claim_id=None)

@@ -1425,6 +1425,7 @@ PLANTS += [
 HISTORY = "it tells what was then, and nothing else records it"
 CLOCK = "the clock only labels, and nothing else records that moment"
 CHOICE = "it is a choice of the application's or an operator's, and any value is right"
+WORKER = "the id is the worker's own"
 CHANNEL = "only the channel knows it"
 INDEX = "an index for a search has plants of its own (tests/transcript/test_search.py)"
 NOT_KNOWABLE = {
@@ -1482,6 +1483,7 @@ NOT_KNOWABLE = {
     "lane.paused_at_ms": CLOCK,
     "turn.operation": "the turn says what it does",
     "turn.progress": "the handler says what it noted",
+    "turn.claim_id": WORKER,
     "turn.started_at_ms": CLOCK,
     "turn.renewed_at_ms": CLOCK,
     "turn.incomplete": "the turn says how it ended",
@@ -1505,6 +1507,7 @@ NOT_KNOWABLE = {
     "outbox.available_at_ms": CLOCK,
     "outbox.asked_at_ms": CLOCK,
     "outbox.receipt": CHANNEL,
+    "outbox.claim_id": WORKER,
     "outbox.reason": HISTORY,
     "outbox.payload": "a channel's own text, which is nowhere else",
     "channel_pause.channel": CHANNEL,

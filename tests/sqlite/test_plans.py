@@ -372,6 +372,8 @@ INDEXES = {
     "outbox.add": ["outbox_of_session"],
     "outbox.line_up": ["outbox_of_session"],
     "outbox.overdue": ["outbox_unsent"],
+    "outbox.claimed_as": ["outbox_claimed_as"],
+    "turns.claimed_as": ["turn_claimed_as"],
     "outbox.of_instance": ["outbox_unsent"],
     "outbox.list": ["outbox_unsent"],
     "recovery.idle": ["outbox_unsent"],

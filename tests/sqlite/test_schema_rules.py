@@ -315,9 +315,32 @@ UNIQUES = [
     Rule(
         "turn_one_running",
         "turn running#1",
-        [{}],
-        [DONE, {"session_no": 1}],
+        [{"claim_id": None}],
+        [DONE, {"session_no": 1, "claim_id": None}],
         "turn.session_no",
+    ),
+    Rule(
+        "turn_claimed_as",
+        "turn running#1",
+        [{"session_no": 1}],
+        [
+            DONE,
+            {"session_no": 1, "lane": "slow"},
+            {"session_no": 1, "claim_id": "claim 3"},
+            {"session_no": 1, "claim_id": None},
+        ],
+        "turn.lane, turn.claim_id",
+    ),
+    Rule(
+        "outbox_claimed_as",
+        "outbox web:sending",
+        [{}],
+        [
+            {"claim_id": "claim of another"},
+            {"claim_id": None},
+            *({"state": one} for one in ("pending", "sent", "unknown", "failed")),
+        ],
+        "outbox.claim_id",
     ),
     Rule(
         "archive_one_open",

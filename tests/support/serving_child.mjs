@@ -1,7 +1,7 @@
 // A client in Node of a server that is killed: `node serving_child.mjs SOCKET NAME append|talk`.
 //
-// It appends, or has its messages answered by a worker of its own, until standard input ends. It
-// prints the number of each append and each message when it is acknowledged.
+// It appends, or has its messages answered by a worker and a sender of its own, until standard input
+// ends. It prints the number of each append and each message when it is acknowledged.
 import { SessionDB } from "../../clients/node/index.js";
 
 const [socketPath, name, what] = process.argv.slice(2);
@@ -22,14 +22,18 @@ async function accept(number) {
 }
 
 const stop = new AbortController();
-// A turn whose claim was lost with the server comes again in the lane `resume`.
-const lanes = what === "talk" ? ["main", "resume"] : [];
-const work = lanes.map((lane) => db.work(lane, answer, { lease_s: 5, signal: stop.signal }));
+// Not the lane `resume`: a claim that was lost with the server is repeated. So no turn is.
+const claims = { lease_s: 120, signal: stop.signal };
+let sent = 0;
+const loops =
+  what === "talk"
+    ? [db.work("main", answer, claims), db.send(async () => `${(sent += 1)}`, claims)]
+    : [];
 
 async function answer(turn) {
   await db.context(turn.session_id);
   const item = { role: "assistant", content: `re ${turn.message.content}` };
-  return { entries: [{ item }] };
+  return { entries: [{ item }], replies: [{ target: `${name}:1`, message: item.content }] };
 }
 
 await db.openSession({ key });
@@ -40,6 +44,7 @@ for (let number = 1; !ended; number += 1) {
 for (const { inbox_no } of accepted) {
   while ((await db.outcome(inbox_no, { wait_s: 10 })).state !== "answered");
 }
+while (sent < accepted.length) await new Promise((resolve) => setTimeout(resolve, 50));
 stop.abort();
-await Promise.all(work);
+await Promise.all(loops);
 db.close();

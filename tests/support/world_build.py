@@ -506,12 +506,20 @@ class Builder:
         )
         return inbox.accept(self.tx(), incoming).inbox_no
 
-    def claim(self, lane: str = "main", *, by: str = "gateway") -> claims.Started:
+    def claim(
+        self, lane: str = "main", *, by: str = "gateway", claim_id: str | None = None
+    ) -> claims.Started:
         candidate = claims.peek(self.tx(by), lane, self.clock)
         assert candidate is not None
         draft = self.draft(json.loads(candidate.payload))
         started = claims.claim(
-            self.tx(by), lane, candidate, draft, lease_ms=LEASE, timeout_ms=TIMEOUT
+            self.tx(by),
+            lane,
+            candidate,
+            draft,
+            lease_ms=LEASE,
+            timeout_ms=TIMEOUT,
+            claim_id=claim_id,
         )
         assert started is not None
         return started
@@ -524,10 +532,11 @@ class Builder:
         lane: str = "main",
         channel: str = "web",
         by: str = "gateway",
+        claim_id: str | None = None,
     ) -> claims.Started:
         """Accept a message and claim it. Nothing else may wait in the lane."""
         number = self.accept(event_id, session_id, lane=lane, channel=channel)
-        turn = self.claim(lane, by=by)
+        turn = self.claim(lane, by=by, claim_id=claim_id)
         assert turn.inbox_no == number, f"another message was claimed before {event_id}"
         return turn
 
@@ -541,9 +550,11 @@ class Builder:
             reason=None,
         )
 
-    def send(self, *, by: str = "gateway", lease_ms: int = LEASE) -> Sending:
+    def send(
+        self, *, by: str = "gateway", lease_ms: int = LEASE, claim_id: str | None = None
+    ) -> Sending:
         """Begin to send the next reply, in this process's or another's name."""
-        outgoing = outbox.begin_sending(self.tx(by), lease_ms=lease_ms)
+        outgoing = outbox.begin_sending(self.tx(by), lease_ms=lease_ms, claim_id=claim_id)
         assert outgoing is not None
         return outgoing
 
@@ -559,16 +570,18 @@ class Builder:
 
     def work(self) -> None:
         """Make messages and turns in every state, of several processes and in several lanes."""
-        for name, lane, by in (
-            ("running", "main", "gateway"),
-            ("running-too", "cron", "other"),
-            ("held", "main", "dying"),
-            ("held-too", "slow", "dying-too"),
-            ("silent", "main", "other"),
+        # Two workers behind a server use one claim's id in two lanes, and one of them a second.
+        for name, lane, by, claim_id in (
+            ("running", "main", "gateway", "claim 1"),
+            ("running-too", "cron", "other", "claim 1"),
+            ("held", "main", "dying", "claim 2"),
+            ("held-too", "slow", "dying-too", None),
+            ("silent", "main", "other", None),
         ):
-            self.started(name, name, lane=lane, by=by)
+            self.started(name, name, lane=lane, by=by, claim_id=claim_id)
         for name, channel in (("done", "web"), ("done-too", "telegram")):
-            turns.abort(self.tx(), self.started(name, name, channel=channel).turn_no, "stopped")
+            turn = self.started(name, name, channel=channel, claim_id="claim 3")
+            turns.abort(self.tx(), turn.turn_no, "stopped")
         for name, channel in (("dead", "web"), ("dead-too", "telegram")):
             turn = self.started(name, name, channel=channel)
             turns.fail(self.tx(), turn.turn_no, "no luck", retry=False)
@@ -617,7 +630,8 @@ class Builder:
             channel, _, state = target.partition(":")
             behind = (f"{channel}:behind", f"{channel}:behind-too") if state == "sending" else ()
             self.answer(self.started(f"m-{name}", name, channel=channel), target, *behind)
-            outgoing = self.send(by=by, lease_ms=lease_ms)
+            claim_id = f"claim of {name}" if state in ("sending", "sent") else None
+            outgoing = self.send(by=by, lease_ms=lease_ms, claim_id=claim_id)
             assert outgoing.target == target
             if state == "sent":
                 outbox.sent(self.tx(by), outgoing, f"receipt of {name}")

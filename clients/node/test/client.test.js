@@ -157,6 +157,34 @@ test("a turn ends once, however it ends, although the answer to that is lost", a
   assert.equal(losing, null, "each was lost once");
 });
 
+test("a claim whose answer is lost takes the same turn, and the same reply, again", async (t) => {
+  let losing = 1;
+  const client = await through(t, {
+    after: ({ url }) => url.endsWith("/claim") && losing > 0 && (losing -= 1) >= 0,
+  });
+  const keys = ["agent:main:claims:1", "agent:main:claims:2"];
+  for (const [at, key] of keys.entries()) {
+    await db.accept({ key, channel: "claims", event_id: `${at}`, message: user("?") });
+  }
+  const turn = await client.claimTurn("main");
+  assert.equal(losing, 0);
+  assert.deepEqual([turn.key, turn.attempt], [keys[0], 1]);
+  const second = await client.claimTurn("main");
+  assert.equal(second.key, keys[1], "another claim takes another message");
+  assert.equal(await client.claimTurn("main"), null, "none was taken and forgotten");
+  for (const one of [turn, second]) {
+    const replies = [{ target: one.key, message: "!" }];
+    await client.completeTurn(one.turn_no, { replies });
+  }
+  losing = 1;
+  const replies = [await client.claimReply(), await client.claimReply()];
+  assert.equal(losing, 0);
+  assert.deepEqual(replies.map((one) => one.attempts), [1, 1]);
+  assert.equal(new Set(replies.map((one) => one.outbox_no)).size, 2);
+  assert.equal(await client.claimReply(), null, "none was taken and forgotten");
+  for (const one of replies) await client.replySent(one.outbox_no, one.attempts);
+});
+
 test("what may not be repeated is not, once it was sent", async (t) => {
   let calls = 0;
   const client = await through(t, { after: () => (calls += 1) > 0 });
@@ -270,7 +298,7 @@ test("workers answer and send, and events go on across a kill of the server", as
   const other = await say("agent:main:work:2", "2", "two");
   assert.equal((await db.outcome(first.inbox_no, { wait_s: 20 })).state, "answered");
   assert.equal((await db.outcome(other.inbox_no, { wait_s: 20 })).state, "answered");
-  await until(() => sent.length === 2); // a claim of a reply that is lost with the server is unknown
+  await until(() => sent.length === 2);
   await kill();
   const asked = say("agent:main:work:1", "3", "three");
   await start();

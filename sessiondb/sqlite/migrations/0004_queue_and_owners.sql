@@ -42,6 +42,10 @@ CREATE INDEX turn_by_expiry ON turn (expires_at_ms) WHERE state = 'running';
 -- What a handler noted, for the attempt that takes its message over.
 ALTER TABLE turn ADD COLUMN progress TEXT
   CONSTRAINT turn_progress_json CHECK (progress IS NULL OR json_valid(progress));
+-- The claim of a worker behind a server, which may be repeated while its turn runs.
+ALTER TABLE turn ADD COLUMN claim_id TEXT;
+CREATE UNIQUE INDEX turn_claimed_as ON turn (lane, claim_id)
+  WHERE claim_id IS NOT NULL AND state = 'running';
 
 DROP VIEW inbox_open;
 ALTER TABLE inbox RENAME TO inbox_before;
@@ -171,6 +175,7 @@ CREATE TABLE outbox (
   consumer          TEXT,
   receipt           TEXT,
   reason            TEXT,
+  claim_id          TEXT,
   details           TEXT
                     CONSTRAINT outbox_details_object CHECK (details IS NULL OR
                     json_type(iif(json_valid(details), details, 'null')) = 'object'),
@@ -197,6 +202,8 @@ UPDATE outbox SET waits = 1 WHERE state = 'pending'
   AND EXISTS (SELECT 1 FROM outbox AS e
               WHERE e.session_no = outbox.session_no AND e.channel = outbox.channel
                 AND e.state IN ('pending', 'sending') AND e.outbox_no < outbox.outbox_no);
+CREATE UNIQUE INDEX outbox_claimed_as ON outbox (claim_id)
+  WHERE claim_id IS NOT NULL AND state = 'sending';
 CREATE INDEX outbox_waiting ON outbox (channel, waits, available_at_ms) WHERE state = 'pending';
 CREATE UNIQUE INDEX outbox_event_once ON outbox (event_no, consumer) WHERE event_no IS NOT NULL;
 CREATE VIEW outbox_open AS

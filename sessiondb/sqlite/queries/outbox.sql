@@ -102,8 +102,17 @@ WHERE w.channel IS NOT NULL AND w.channel NOT IN (SELECT value FROM json_each(:f
 -- Begin to send a reply: pending -> sending, once. From here on a crash makes it
 -- unknown.
 UPDATE outbox SET state = 'sending', attempts = attempts + 1, instance_no = :instance_no,
-       expires_at_ms = :expires_at_ms
+       expires_at_ms = :expires_at_ms, claim_id = :claim_id
 WHERE outbox_no = :outbox_no AND state = 'pending';
+
+-- name: claimed_as
+-- Return the reply that is being sent since a claim with this id.
+SELECT outbox_no FROM outbox WHERE claim_id = :claim_id AND state = 'sending';
+
+-- name: send_longer, one row or none
+-- Let the attempt that is sending a reply go on, through another process perhaps.
+UPDATE outbox SET instance_no = :instance_no, expires_at_ms = :expires_at_ms
+WHERE outbox_no = :outbox_no AND state = 'sending';
 
 -- name: adopt, one row or none
 -- Let an instance speak for the attempt that is sending a reply, or left it unknown: its worker

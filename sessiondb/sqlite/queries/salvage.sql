@@ -115,10 +115,10 @@ ON CONFLICT (lane) DO UPDATE SET concurrency = excluded.concurrency, priority = 
 -- Insert one row as it was read. The first row of a key stays.
 INSERT INTO turn (turn_no, session_no, lane, kind, state, inbox_no, attempt, operation, instance_no,
                   started_at_ms, renewed_at_ms, expires_at_ms, deadline_ms, finished_at_ms,
-                  incomplete, reason, progress)
+                  incomplete, reason, claim_id, progress)
 VALUES (:turn_no, :session_no, :lane, :kind, :state, :inbox_no, :attempt, :operation, :instance_no,
         :started_at_ms, :renewed_at_ms, :expires_at_ms, :deadline_ms, :finished_at_ms, :incomplete,
-        :reason, :progress)
+        :reason, :claim_id, :progress)
 ON CONFLICT DO NOTHING;
 
 -- name: put_inbox, one row or none
@@ -141,12 +141,12 @@ ON CONFLICT DO NOTHING;
 INSERT INTO outbox (outbox_no, session_no, turn_no, target, channel, state, attempts,
                     attempts_before, instance_no, expires_at_ms, created_at_ms, available_at_ms,
                     waits, asked_at_ms, finished_at_ms, event_no, consumer, receipt, reason,
-                    details, payload)
+                    claim_id, details, payload)
 VALUES (:outbox_no, :session_no, :turn_no, :target,
         coalesce(:channel, substr(:target, 1, instr(:target || ':', ':') - 1)), :state, :attempts,
         :attempts_before, :instance_no, :expires_at_ms, :created_at_ms, :available_at_ms,
         coalesce(:waits, 0), :asked_at_ms, :finished_at_ms, :event_no, :consumer, :receipt,
-        :reason,
+        :reason, :claim_id,
         iif(json_type(iif(json_valid(:details), :details, 'null')) = 'object', :details, NULL),
         :payload)
 ON CONFLICT DO NOTHING;

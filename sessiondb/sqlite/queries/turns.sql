@@ -66,12 +66,17 @@ ORDER BY l.priority;
 -- Start a turn. The partial unique index refuses a second running turn of its session. It
 -- takes over what the last turn of its message noted.
 INSERT INTO turn (session_no, lane, kind, state, inbox_no, attempt, operation, instance_no,
-                  started_at_ms, renewed_at_ms, expires_at_ms, deadline_ms, progress)
+                  started_at_ms, renewed_at_ms, expires_at_ms, deadline_ms, claim_id, progress)
 VALUES (:session_no, :lane, :kind, 'running', :inbox_no, :attempt, :operation, :instance_no,
-        :now_ms, :now_ms, :expires_at_ms, :deadline_ms,
+        :now_ms, :now_ms, :expires_at_ms, :deadline_ms, :claim_id,
         (SELECT t.progress FROM inbox AS i JOIN turn AS t ON t.turn_no = i.turn_no
          WHERE i.inbox_no = :inbox_no))
 RETURNING turn_no, progress;
+
+-- name: claimed_as
+-- Return the turn that runs since a claim with this id.
+SELECT t.turn_no, t.inbox_no, t.attempt, t.started_at_ms, t.expires_at_ms, t.deadline_ms, t.progress
+FROM turn AS t WHERE t.lane = :lane AND t.claim_id = :claim_id AND t.state = 'running';
 
 -- name: note_progress, one row or none
 -- Note what a turn has done, in the place of what was noted before. Only while it runs.

@@ -88,11 +88,13 @@ def end_heard(statement: Literal["append_heard", "drop_heard"], **values: Any) -
     return rule
 
 
-def claim(tx: Recorder, lane: str = "main") -> claims.Started:
+def claim(tx: Recorder, lane: str = "main", claim_id: str | None = None) -> claims.Started:
     candidate = claims.peek(tx, lane, NOW)
     assert candidate is not None
     draft, _ = draft_decoded(candidate.payload, now_ms=NOW)
-    started = claims.claim(tx, lane, candidate, draft, lease_ms=30_000, timeout_ms=60_000)
+    started = claims.claim(
+        tx, lane, candidate, draft, lease_ms=30_000, timeout_ms=60_000, claim_id=claim_id
+    )
     assert started is not None
     return started
 

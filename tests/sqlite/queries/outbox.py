@@ -285,6 +285,26 @@ CHANGES = [
         },
     ),
     Change(
+        "outbox.begin_sending",
+        "for a claim that may be repeated",
+        lambda w, tx: outbox.begin_sending(tx, lease_ms=9_000, claim_id="claim of pending"),
+        {
+            "outbox web:pending": {
+                "state": "sending",
+                "attempts": 1,
+                "instance_no": "gateway",
+                "expires_at_ms": NOW + 11_000,
+                "claim_id": "claim of pending",
+            }
+        },
+    ),
+    Change(
+        "outbox.send_longer",
+        "the reply of a claim, in another process's name",
+        lambda w, tx: outbox.take_again(tx, lease_ms=9_000, claim_id="claim of reply-sending-too"),
+        {"outbox telegram:sending": {"instance_no": "gateway", "expires_at_ms": NOW + 11_000}},
+    ),
+    Change(
         "outbox.set_aside",
         "one pending reply of several, without its channel having been called",
         run(
@@ -537,8 +557,19 @@ GUARDS = [
     Guard(
         "outbox.begin_sending",
         "outbox",
-        lambda row: {"outbox_no": row["outbox_no"], "instance_no": 1, "expires_at_ms": NOW},
+        lambda row: {
+            "outbox_no": row["outbox_no"],
+            "instance_no": 1,
+            "expires_at_ms": NOW,
+            "claim_id": "new",
+        },
         state("pending"),
+    ),
+    Guard(
+        "outbox.send_longer",
+        "outbox",
+        lambda row: {"outbox_no": row["outbox_no"], "instance_no": 1, "expires_at_ms": NOW},
+        state("sending"),
     ),
     Guard(
         "outbox.settle",
@@ -726,6 +757,20 @@ READS = [
         lambda w: {"outbox_no": w.no("outbox telegram:ahead"), "now_ms": NOW, "full": "[]"},
         [{"ready": 1}],
         beside_another_channel,
+    ),
+    *(
+        Read(
+            "outbox.claimed_as",
+            str(claim_id),
+            lambda _w, claim_id=claim_id: {"claim_id": claim_id},
+            [{"outbox_no": target}] if target else [],
+        )
+        for claim_id, target in (
+            ("claim of reply-sending", "web:sending"),
+            ("claim of reply-sending-too", "telegram:sending"),
+            ("claim of sent", None),  # it has ended
+            (None, None),
+        )
     ),
     Read(
         "outbox.payload",

@@ -33,6 +33,7 @@ RESUMED = {
     "renewed_at_ms": NOW,
     "expires_at_ms": NOW + 30_000,
     "deadline_ms": NOW + 62_000,
+    "claim_id": "claim 1",
 }
 
 
@@ -40,7 +41,7 @@ def run_resume(w: World, tx: Any) -> None:
     """Finish what goes before the resume, and claim it."""
     turns.fail(tx, w.no("turn resuming#2"), "never", retry=False)
     tx.run("inbox.dead_letter", inbox_no=w.no("inbox resumed-next"), reason="never", told_no=1)
-    claim(tx, "resume")
+    claim(tx, "resume", "claim 1")
 
 
 CHANGES = [
@@ -362,6 +363,21 @@ READS = [
         "with its process",
         lambda w: {"session_no": w.no("session held-too")},
         [{"turn_no": "held-too#1", "pid": 14}],
+    ),
+    *(
+        Read(
+            "turns.claimed_as",
+            f"{claim_id} of lane {lane}",
+            lambda _w, lane=lane, claim_id=claim_id: {"lane": lane, "claim_id": claim_id},
+            [found] if found else [],
+        )
+        for lane, claim_id, found in (
+            ("main", "claim 1", {"turn_no": "running#1", "inbox_no": "running", "attempt": 1}),
+            ("cron", "claim 1", {"turn_no": "running-too#1", "inbox_no": "running-too"}),
+            ("slow", "claim 1", None),
+            ("main", "claim 3", None),  # it has ended
+            ("main", None, None),
+        )
     ),
     expired(NOW, (), 9, "held#1", "silent#1", "resuming#2"),
     expired(NOW, (), 1, "held#1"),
