@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 from tests import ROOT
 from tools.mutants import equivalents
-from tools.mutants.__main__ import all_mutants, drawn
+from tools.mutants.__main__ import all_mutants, drawn, known_at
 from tools.mutants.mutant import Mutant
 from tools.mutants.python import of_python
 from tools.mutants.record import Test as Reach
@@ -264,6 +266,27 @@ def test_a_seed_draws_the_same_mutants_again(mutants: list[Mutant]) -> None:
     assert all("inbox" in mutant.key for mutant in first)
 
 
+def test_what_a_commit_has_already_is_known(tmp_path: Path) -> None:
+    git = shutil.which("git")
+    if git is None:
+        pytest.skip("git is not installed")
+
+    def call(*arguments: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@localhost"]
+        subprocess.run([git, *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / "sessiondb").mkdir()
+    module = tmp_path / "sessiondb" / "a.py"
+    module.write_text("def rule(n):\n    return n < 1\n")
+    (tmp_path / "schema.sql").write_text("")
+    call("init", "-q")
+    call("add", ".")
+    call("commit", "-q", "-m", "first")
+    first = {mutant.key for mutant in all_mutants(tmp_path)}
+    module.write_text("def rule(n):\n    return n < 1 or n == 7\n")
+    assert known_at(tmp_path, "HEAD") == first != {mutant.key for mutant in all_mutants(tmp_path)}
+
+
 def test_the_list_of_equivalents_names_mutants_that_exist(mutants: list[Mutant]) -> None:
     equivalents.check(equivalents.read(), (mutant.key for mutant in mutants))
 
@@ -322,6 +345,12 @@ TOY = {
 
         FLOOR = abs(1)
 
+        class Prepared:
+            def __init__(self, name, sql):
+                self.name, self.sql = name, sql
+
+        ALIVE = Prepared("file.alive", "SELECT a FROM t ORDER BY a")
+
         def within(n):
             return n < LIMIT
 
@@ -329,6 +358,15 @@ TOY = {
             while n < FLOOR:
                 n = n + 1
             return n
+        """,
+    "queries/file.sql": """
+        -- name: alive
+        -- Return all.
+        SELECT a FROM t ORDER BY a;
+
+        -- name: unknown
+        -- Return all. No object of the process has its name.
+        SELECT a FROM t ORDER BY a;
         """,
     "tests/test_rules.py": """
         import subprocess, sys
@@ -343,6 +381,9 @@ TOY = {
 
         def test_floor():
             assert rules.above(-1) == 1
+
+        def test_statement():
+            assert rules.ALIVE.sql == "SELECT a FROM t ORDER BY a"
 
         def test_child():
             code = "from sessiondb import rules; print(rules.above(0))"
@@ -363,7 +404,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tree, Runner
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(textwrap.dedent(text).lstrip())
     tree = Tree(root, root.parent / "toy-tree")
-    names = ["blind", "seeing", "floor", "child", "unfit"]
+    names = ["blind", "seeing", "floor", "statement", "child", "unfit"]
     tests = [Reach(f"tests/test_rules.py::test_{name}", 0.01) for name in names]
     with Runner(tree, tests, root / "log", str(root)) as runner:
         yield tree, runner
@@ -388,6 +429,18 @@ def meet(toy: tuple[Tree, Runner], kind: str, piece: str, *names: str) -> tuple[
 def test_a_test_that_cannot_notice_lets_the_mutant_survive(toy: tuple[Tree, Runner]) -> None:
     assert meet(toy, "comparison", "n < LIMIT", "blind") == ("survived", "")
     assert meet(toy, "comparison", "n < LIMIT", "blind", "seeing") == ("noticed", "seeing")
+
+
+def test_a_statement_that_no_living_object_has_is_refused(toy: tuple[Tree, Runner]) -> None:
+    """Its tests would ask the unchanged one, and every mutant would survive."""
+    tree, runner = toy
+    text = tree.text("queries/file.sql")
+    alive, unknown = of_statements("queries/file.sql", text)
+    tests = [runner.tests["tests/test_rules.py::test_statement"]]
+    assert runner.meet(alive, tests).outcome == "noticed"
+    with pytest.raises(SystemExit, match=r"file\.unknown: .* nothing changed: the process that"):
+        runner.meet(unknown, tests)
+    assert tree.text("queries/file.sql") == text
 
 
 def test_children_of_tests_see_the_mutant_too(toy: tuple[Tree, Runner]) -> None:

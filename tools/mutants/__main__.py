@@ -2,6 +2,7 @@
 
     python -m tools.mutants --only inbox                 mutants whose key has this in it
     python -m tools.mutants --sample 200 --seed 7        some of them, drawn at random
+    python -m tools.mutants --since 1a2b3c4              those that this commit does not have
     python -m tools.mutants --list                       only print the keys
     python -m tools.mutants --again                      also those that have a result
 
@@ -13,10 +14,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import random
 import re
+import shutil
+import subprocess
 import sys
+import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -43,6 +48,8 @@ NO_RULES = (
     "sessiondb/sync.py",
     "sessiondb/cli/",
 )
+# Modules of the command line that decide more than what is printed.
+RULES_ALL_THE_SAME = ("sessiondb/cli/follow.py", "sessiondb/cli/mcp")
 
 
 def all_mutants(root: Path) -> Iterator[Mutant]:
@@ -52,8 +59,25 @@ def all_mutants(root: Path) -> Iterator[Mutant]:
     yield from of_schema("schema.sql", (root / "schema.sql").read_text("utf-8"))
     for path in sorted((root / "sessiondb").rglob("*.py")):
         name = path.relative_to(root).as_posix()
-        if not name.startswith(NO_RULES):
+        if not name.startswith(NO_RULES) or name.startswith(RULES_ALL_THE_SAME):
             yield from of_python(name, path.read_text("utf-8"))
+
+
+def known_at(root: Path, commit: str) -> set[str]:
+    """Return the keys of the mutants that a commit has: their code is older than what follows."""
+    git = shutil.which("git")
+    if git is None:
+        raise SystemExit("mutants: --since needs git")
+    files = subprocess.run(
+        [git, "archive", "--format=tar", commit, "sessiondb", "schema.sql"],
+        cwd=root,
+        capture_output=True,
+        check=True,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=io.BytesIO(files.stdout)) as archive:
+            archive.extractall(folder, filter="data")
+        return {mutant.key for mutant in all_mutants(Path(folder))}
 
 
 def drawn(
@@ -197,6 +221,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--only", action="append", help="mutants whose key contains this text (repeat for more)"
     )
+    parser.add_argument("--since", help="leave out the mutants that this commit has already")
     parser.add_argument("--sample", type=int, help="how many, drawn at random")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=15, help="of tests for one mutant")
@@ -208,6 +233,9 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     mutants = list(all_mutants(ROOT))
     equivalents.check(equivalents.read(), (one.key for one in mutants))
+    if options.since:
+        known = known_at(ROOT, options.since)
+        mutants = [mutant for mutant in mutants if mutant.key not in known]
     mutants = drawn(mutants, options.only or [""], options.sample, options.seed)
     if options.list:
         print("\n".join(mutant.key for mutant in mutants))

@@ -201,6 +201,8 @@ class Runner:
         try:
             if mutant.alive:
                 answer = self._ask(self._request(mutant, before, after), tests)
+                if answer["end"] == "nothing changed":  # every test would pass, so none may tell
+                    raise SystemExit(f"mutants: {mutant.key}: nothing changed: {answer['message']}")
                 if answer["end"] != "unchangeable":
                     return self._outcome(mutant, answer, tests)
             return self._afresh(mutant, tests)

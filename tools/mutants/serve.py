@@ -101,6 +101,9 @@ class Server:
         except Unchangeable as error:
             say(end="unchangeable", message=str(error))
             os._exit(0)
+        except NothingChanged as error:
+            say(end="nothing changed", message=str(error))
+            os._exit(0)
         for number, item in enumerate(items):
             say(begin=number)
             following = items[number + 1] if number + 1 < len(items) else None
@@ -157,6 +160,10 @@ class Unchangeable(Exception):
     """A living process cannot take this change over."""
 
 
+class NothingChanged(Exception):
+    """The process has no living object of a statement: its tests would ask the old one."""
+
+
 MADE_ONCE = ("tests.support.world_build", "template")
 """What tests of statements share, and takes longer than they do: it is made before the forks.
 
@@ -187,8 +194,16 @@ class Alive:
         gc.freeze()
 
     def change(self, request: dict[str, Any]) -> None:
-        """Make this process what one that starts now would be."""
+        """Make this process what one that starts now would be.
+
+        Raises:
+            NothingChanged: a statement has no living object here.
+            Unchangeable: a function cannot take its change over.
+        """
         for name, text in request.get("statements", {}).items():
+            # Of these a transaction takes the text.
+            if not any(type(one).__name__ == "Prepared" for one in self.statements[name]):
+                raise NothingChanged(f"the process that forks has no statement {name}")
             for one in self.statements[name]:
                 object.__setattr__(one, "sql", text)
         if request.get("schema") and self.shared is not None:
