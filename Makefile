@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
-.PHONY: help demo gateway adapters test loops test-fast shuffle covered coverage kills server-kills drains drill crash fuzz models prompts oracle openclaw soak on-call audit check lint format \
+.PHONY: help demo gateway adapters test loops test-fast shuffle covered coverage kills server-kills openapi drains drill crash fuzz models prompts oracle openclaw soak on-call audit check lint format \
   prose statements node-types types mutants measure docs bench bench-smoke wheel lock clean distclean
 
 help: ## list the targets
@@ -81,6 +81,10 @@ kills: $(VENV)/.dev ## kill -9 a gateway under load 200 times; every promise mus
 server-kills: $(VENV)/.dev ## kill -9 `sessiondb serve` under load 200 times: nothing lost or doubled (minutes; KILLS=, SEED=)
 	@echo "server-kills: $(or $(KILLS),200) of them"
 	@SESSIONDB_SERVER_KILLS=$(or $(KILLS),200) $(if $(SEED),SESSIONDB_SERVER_KILLS_SEED=$(SEED)) $(BIN)/python -m pytest -q -s tests/proofs/crash/test_server_kills.py $(ARGS)
+
+# schemathesis wants other versions of our packages, so it has an environment of its own.
+openapi: $(VENV)/.dev $(VENV)/.openapi/.installed ## ask `sessiondb serve` all that its OpenAPI document allows, and more (minutes; OPENAPI_SECONDS=, SEED=)
+	@$(BIN)/python -m tests.proofs.openapi --program $(VENV)/.openapi/bin/schemathesis --seconds $(or $(OPENAPI_SECONDS),300) --seed $(or $(SEED),1) $(ARGS)
 
 drains: $(VENV)/.dev ## stop one of two gateways under load 100 times: no turn interrupted, none paid for twice (minutes; DRAINS=, SEED=)
 	@echo "drains: $(or $(DRAINS),100) of them"
@@ -268,6 +272,11 @@ $(VENV)/.locked: requirements-dev.lock $(VENV)/pyvenv.cfg
 $(VENV)/.shuffle: pyproject.toml $(VENV)/pyvenv.cfg $(VENV)/.dev
 	$(call install,.[dev$(,)shuffle],with what shuffles its tests)
 	@touch $@
+
+$(VENV)/.openapi/.installed: $(VENV)/pyvenv.cfg
+	@echo "setup: schemathesis, in $(@D)"
+	@$(BIN)/python -m venv $(@D) && $(@D)/bin/python -m pip install --quiet 'schemathesis>=4.32,<5' && touch $@ || \
+	  { echo "setup: schemathesis cannot be installed (above). It needs a package index; then run make again."; exit 1; }
 
 # Without npm nothing is installed, and the target says how to get the readers.
 $(VENV)/.oracle/.installed: tests/proofs/oracle/readers.py $(VENV)/pyvenv.cfg

@@ -314,6 +314,16 @@ QUERY_TIMEOUT_S = 60.0
 # ends all the same.
 QUERY_STOP_S = 5.0
 
+DURATION_S_MAX = 100 * 365 * 86_400
+
+
+def duration_ms(seconds: float) -> int:
+    """Return a duration in milliseconds. More than a century is a century, and ends no wait.
+
+    In milliseconds, 1e306 seconds are no number any more.
+    """
+    return round(min(seconds, DURATION_S_MAX) * 1000)
+
 
 def retry_pause_ms(attempt: int, pauses_s: Sequence[float]) -> int:
     """Return the pause after failed attempt number `attempt`, from 1. The last one repeats."""

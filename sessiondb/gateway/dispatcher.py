@@ -20,7 +20,7 @@ import anyio.lowlevel
 from sessiondb.backend import Database, ReadTx, Tx
 from sessiondb.clock import Clock
 from sessiondb.errors import InvalidInput, OutcomeUnknown, SessionDBError, outcome_of
-from sessiondb.limits import CHANNEL_PAUSE_MS_MAX
+from sessiondb.limits import CHANNEL_PAUSE_MS_MAX, duration_ms
 from sessiondb.models import Reply
 from sessiondb.waiter import Deadline
 
@@ -354,7 +354,7 @@ async def _begin_sending(
     watch: cancellation.Watch,
     claim_id: str | None,
 ) -> outbox.Sending | None:
-    lease_ms = round(lease_s * 1000)
+    lease_ms = duration_ms(lease_s)
     created: outbox.Sending | None = None
 
     def begin(tx: Tx) -> outbox.Sending | None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from sessiondb.backend import Database, Tx
 from sessiondb.errors import InvalidInput, NotFound, TurnLost
-from sessiondb.limits import CHANNEL_PAUSE_MS_MAX, CLAIM_ID_CHARS_MAX
+from sessiondb.limits import CHANNEL_PAUSE_MS_MAX, CLAIM_ID_CHARS_MAX, duration_ms
 from sessiondb.models import Receipt
 from sessiondb.transcript.entries import Appendable, prepare, prepare_decoded
 
@@ -87,7 +87,7 @@ async def _claimed_before(
     held = await db.read("turn.claimed_before", lambda tx: claims.held(tx, lane, claim_id))
     if held is None:
         return None
-    turn_no, lease_ms = held.started.turn_no, round(settings.lease_s * 1000)
+    turn_no, lease_ms = held.started.turn_no, duration_ms(settings.lease_s)
     _, message = await prepare_decoded(held.candidate.payload, now_ms=db.clock.stamp_ms())
     try:
         expires_at_ms = await db.write(
@@ -223,7 +223,7 @@ async def refuse_reply(
     if retry_after_s is not None:
         if not 0 <= retry_after_s < math.inf:
             raise InvalidInput(f"retry_after_s is {retry_after_s}, and must be 0 or more, finite")
-        retry_after_ms = min(math.ceil(retry_after_s * 1000), CHANNEL_PAUSE_MS_MAX)
+        retry_after_ms = math.ceil(min(retry_after_s, CHANNEL_PAUSE_MS_MAX // 1000) * 1000)
     shown = reason[: retry.REASON_CHARS_MAX]
     return await settle_claimed(
         db,
@@ -243,4 +243,4 @@ def checked_lease_ms(lease_s: float) -> int:
     """
     if not 0.001 <= lease_s < math.inf:
         raise InvalidInput(f"lease_s is {lease_s}, and must be above 0 and finite")
-    return round(lease_s * 1000)
+    return duration_ms(lease_s)

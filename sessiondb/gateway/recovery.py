@@ -52,6 +52,7 @@ from sessiondb.limits import (
     LEASE_GRACE_MS,
     RESUME_BUDGET_S,
     SEARCH_STEPS_OF_UPKEEP,
+    duration_ms,
 )
 from sessiondb.timers import SYSTEM
 from sessiondb.transcript import compaction, search_index
@@ -525,7 +526,7 @@ def plan(
         held = sorted(held, key=lambda row: -row.inbox_no)[:PLAN_AT_ONCE]
     unclean = tx.one(
         "recovery.unclean_starts",
-        since_ms=now_ms - round(policy.breaker_window_s * 1000),
+        since_ms=now_ms - duration_ms(policy.breaker_window_s),
         now_ms=now_ms,
         instance_no=instance_no,
         dead=numbers,
@@ -624,7 +625,7 @@ def apply(
                 "inbox.resume",
                 inbox_no=decision.inbox_no,
                 now_ms=tx.now_ms,
-                timeout_ms=round(policy.deadline_s * 1000),
+                timeout_ms=duration_ms(policy.deadline_s),
             )
         elif decision.action == "skip":
             session = tx.one("registry.by_id", session_id=decision.session_id)

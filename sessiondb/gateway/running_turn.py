@@ -29,6 +29,7 @@ from sessiondb.limits import (
     INTERRUPTED_ATTEMPTS_MAX,
     LEASE_GRACE_MS,
     RetryPauses,
+    duration_ms,
 )
 from sessiondb.models import Receipt
 from sessiondb.texts import text_of
@@ -332,7 +333,7 @@ class Turn:
         self._note_progress()
 
     async def _renew_lease(self, operation: str | None = None) -> None:
-        lease_ms = round(self._settings.lease_s * 1000)
+        lease_ms = duration_ms(self._settings.lease_s)
         shown = operation[: retry.REASON_CHARS_MAX] if operation is not None else None
         await self._db.write(
             "turn.renew",

@@ -31,6 +31,7 @@ from sessiondb.errors import (
     StoreDamaged,
     outcome_of,
 )
+from sessiondb.limits import duration_ms
 from sessiondb.transcript.entries import prepare_decoded
 from sessiondb.transcript.registry import SessionRef
 from sessiondb.transcript.session import Session
@@ -230,7 +231,7 @@ def _due_work(
     now_ms = clock.now_ms()
     expiry_ms = tx.one("turns.next_expiry", alive=owned).at_ms
     settings = _stored(require_lane(tx, lane).settings) or settings
-    after_ms = round(settings.delayed_after_s * 1000)
+    after_ms = duration_ms(settings.delayed_after_s)
     notice_ms = inbox.next_notice_ms(tx, lane, now_ms, after_ms=after_ms)
     candidate = stuck = None
     try:
@@ -268,7 +269,7 @@ async def _do_upkeep(
     if work.has_expired:
         await take_over(db, owned)
     if work.has_late:
-        after_ms = round(settings.delayed_after_s * 1000)
+        after_ms = duration_ms(settings.delayed_after_s)
         await db.write("lane.delayed", lambda tx: inbox.notify_delayed(tx, lane, after_ms=after_ms))
 
 
@@ -328,8 +329,8 @@ async def _claim(
             candidate,
             draft,
             in_front,
-            lease_ms=round(settings.lease_s * 1000),
-            timeout_ms=round(settings.timeout_s * 1000),
+            lease_ms=duration_ms(settings.lease_s),
+            timeout_ms=duration_ms(settings.timeout_s),
             claim_id=claim_id,
         )
         return created
@@ -403,7 +404,7 @@ async def _find_claim(
         found.clear()
         if claims.was_committed(tx, created):
             leases.renew(
-                tx, created.turn_no, lease_ms=round(settings.lease_s * 1000), operation=None
+                tx, created.turn_no, lease_ms=duration_ms(settings.lease_s), operation=None
             )
             found.append(created)
 

@@ -72,13 +72,21 @@ class Refused(Exception):
     """A request that no route takes: it never reached the database."""
 
     def __init__(
-        self, status: int, kind: str, message: str, *, retry_after_ms: int | None = None
+        self,
+        status: int,
+        kind: str,
+        message: str,
+        *,
+        retry_after_ms: int | None,
+        allowed: str | None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.kind = kind
         self.message = message
         self.retry_after_ms = retry_after_ms
+        self.allowed = allowed
+        """The methods that the path has, if it has another one. RFC 9110 wants them in a header."""
 
 
 REFUSALS: Final[dict[str, tuple[int, str]]] = {
@@ -95,9 +103,11 @@ REFUSALS: Final[dict[str, tuple[int, str]]] = {
 """The refusals of this program, by type: the status, and what it means."""
 
 
-def refused(kind: str, message: str, *, retry_after_ms: int | None = None) -> Refused:
+def refused(
+    kind: str, message: str, *, retry_after_ms: int | None = None, allowed: str | None = None
+) -> Refused:
     """Return a refusal of one of the known types."""
-    return Refused(REFUSALS[kind][0], kind, message, retry_after_ms=retry_after_ms)
+    return Refused(REFUSALS[kind][0], kind, message, retry_after_ms=retry_after_ms, allowed=allowed)
 
 
 def status_of(error: SessionDBError) -> int:
@@ -109,6 +119,8 @@ def response_to(error: Exception) -> Response:
     """Return what a client is told of an error. Log it if the client can do nothing about it."""
     if isinstance(error, Refused):
         headers = {"connection": "close"} if error.status in (408, 413) else {}
+        if error.allowed is not None:
+            headers["allow"] = error.allowed
         return _response(
             error.status,
             error.kind,

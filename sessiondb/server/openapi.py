@@ -78,9 +78,15 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        {"name": name, "in": "path", "required": True, "schema": _path_schema(name)}
         for name in route.parameters
     ]
+
+
+def _path_schema(name: str) -> dict[str, Any]:
+    if name.endswith("_no"):
+        return {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
+    return {"type": "string", "minLength": 1}
 
 
 def _query_parameters(route: Route) -> list[dict[str, Any]]:

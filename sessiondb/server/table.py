@@ -161,7 +161,9 @@ class Router:
         shown = raw_path.decode("ascii", "replace")[:200]
         if others:
             allowed = ", ".join(sorted(set(others)))
-            raise refused("MethodNotAllowed", f"{shown} takes {allowed}, not {method[:20]}")
+            raise refused(
+                "MethodNotAllowed", f"{shown} takes {allowed}, not {method[:20]}", allowed=allowed
+            )
         raise refused(
             "NoSuchRoute", f"there is no route {shown}; GET /v1/openapi.json lists them all"
         )

@@ -22,6 +22,7 @@ import apsw
 from sessiondb import process
 from sessiondb.clock import monotonic
 from sessiondb.errors import OpenError, SessionDBError, StoreBusy, UnsafeFilesystem
+from sessiondb.limits import duration_ms
 
 from . import wal_link
 from .alive_file import Hold, hold, name_of
@@ -183,7 +184,7 @@ def write_locked(op: str, path: str, holder: str, timeout_s: float) -> StoreBusy
     return StoreBusy(
         f"{op}: {holder} has held the write lock of {path} for over {timeout_s:g} s. "
         "Nothing was changed. Retry, or stop that process.",
-        retry_after_ms=round(timeout_s * 1000),
+        retry_after_ms=duration_ms(timeout_s),
         holder=holder,
     )
 

@@ -63,6 +63,7 @@ from sessiondb.limits import (
     QUERY_SQL_BYTES_MAX,
     QUERY_VALUE_BYTES_MAX,
     QUERY_VALUE_BYTES_MIN,
+    duration_ms,
 )
 from sessiondb.models import QueryResult
 from sessiondb.words import Cut
@@ -283,7 +284,7 @@ def not_begun(timeout_s: float) -> StoreBusy:
     return StoreBusy(
         f"query: it did not begin within its {timeout_s:g} s, because other queries ran, or the "
         "machine is busy. Retry.",
-        retry_after_ms=round(timeout_s * 1000),
+        retry_after_ms=duration_ms(timeout_s),
         holder="query",
     )
 

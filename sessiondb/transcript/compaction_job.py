@@ -27,7 +27,7 @@ from sessiondb.errors import (
     StoreBusy,
     outcome_of,
 )
-from sessiondb.limits import CUT_CHOICES_MAX, CUT_RETRY_AFTER_MS
+from sessiondb.limits import CUT_CHOICES_MAX, CUT_RETRY_AFTER_MS, duration_ms
 from sessiondb.models import CompactionResult
 from sessiondb.waiter import Deadline
 
@@ -181,7 +181,7 @@ class CompactionJob(AbstractAsyncContextManager["CompactionJob"]):
             job = compaction.begin(
                 tx,
                 choice,
-                timeout_ms=round(self._timeout_s * 1000),
+                timeout_ms=duration_ms(self._timeout_s),
                 threshold_tokens=self._threshold_tokens,
             )
             # Set here and not only by the caller: a caller that is cancelled while this commits
@@ -348,7 +348,7 @@ async def renew_compaction(db: Database, compaction_id: str, timeout_s: float) -
         raise InvalidInput("timeout_s must be positive and finite")
     return await db.write(
         "compaction.renew",
-        lambda tx: compaction.renew(tx, compaction_id, round(timeout_s * 1000)),
+        lambda tx: compaction.renew(tx, compaction_id, duration_ms(timeout_s)),
     )
 
 

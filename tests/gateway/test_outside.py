@@ -255,3 +255,24 @@ async def test_an_id_of_a_claim_is_bounded(tmp_db: Path, claim_id: str) -> None:
         with pytest.raises(InvalidInput, match="1 to 255"):
             await db.claim_reply(claim_id=claim_id)
         assert await db.claim_turn("main", claim_id="x" * 255) is not None
+
+
+async def test_a_time_that_is_too_long_in_milliseconds_is_a_century(tmp_db: Path) -> None:
+    """As a request of `sessiondb serve` may say: JSON has such numbers."""
+    huge = 1e308
+    century_ms = 100 * 365 * 86_400_000
+    settings = LaneSettings(lease_s=huge, timeout_s=huge, delayed_after_s=huge)
+    async with sessiondb.open(tmp_db) as db:
+        await say(db, "e1")
+        turn = await db.claim_turn("main", settings=settings)
+        assert turn is not None
+        assert turn.expires_at_ms >= century_ms
+        assert turn.deadline_ms >= await db.renew_turn(turn.turn_no, lease_s=huge) >= century_ms
+        await db.complete_turn(turn.turn_no, Answer(replies=[("web:1", "a")]))
+        one = await db.claim_reply(lease_s=huge)
+        assert one is not None
+        assert await db.reply_refused(one.outbox_no, one.attempts, "later", retry_after_s=huge)
+        policy = sessiondb.ResumePolicy(deadline_s=huge, breaker_window_s=huge)
+        assert await db.resume(policy) == []
+        async with (await db.session(KEY)).compact(keep_recent_tokens=0, timeout_s=huge) as job:
+            await job.commit("a summary")

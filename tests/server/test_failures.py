@@ -83,6 +83,7 @@ def test_a_request_that_no_route_takes_is_refused(
     assert told.json()["type"] == kind
     assert told.status_code == REFUSALS[kind][0]
     assert told.json()["outcome"] == "not_executed"
+    assert told.headers.get("allow") == ("GET, POST" if kind == "MethodNotAllowed" else None)
 
 
 def test_tcp_needs_the_token_and_the_name_of_this_machine(serving: Serving) -> None:

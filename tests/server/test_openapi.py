@@ -95,3 +95,19 @@ def test_the_page_has_the_limits_as_they_are() -> None:
 def test_the_server_and_the_command_have_the_document(client: httpx.Client) -> None:
     assert client.get("/v1/openapi.json").raise_for_status().json() == DOCUMENT
     assert json.loads(ok("serve", "any.db", "--openapi")) == DOCUMENT
+
+
+def test_a_number_of_a_path_is_one_in_the_document() -> None:
+    found = {
+        each["name"]: each["schema"]["type"]
+        for methods in DOCUMENT["paths"].values()
+        for operation in methods.values()
+        for each in operation["parameters"]
+        if each["in"] == "path"
+    }
+    assert {name for name, kind in found.items() if kind == "integer"} == {
+        "inbox_no",
+        "outbox_no",
+        "turn_no",
+    }
+    assert found["session"] == found["lane"] == "string"
