@@ -197,6 +197,7 @@ CHECKS = [
         "inbox dead",
         [
             {"heard": 1},
+            {"heard": 1, "turn_no": None},
             {"state": "heard"},
             {"heard": 1, "state": "heard"},
             {"heard": 1, "state": "done"},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -377,6 +377,22 @@ def test_views_of_files_and_archives_name_what_is_theirs(world: World) -> None:
         ("direct:42", (None, None, "42", None)),
         ("cron:nightly", (None, None, "nightly", None)),
         ("subagent:a:b", (None, None, "a:b", None)),
+        ("hook:h1", (None, None, "h1", None)),
+        ("acp:a1", (None, None, "a1", None)),
+        ("explicit:e1", (None, None, "e1", None)),
+        ("global", (None, None, None, None)),
+        ("unknown", (None, None, None, None)),
+        ("dm:42", (None, None, "42", None)),
+        ("group:42", (None, None, "42", None)),
+        ("channel:42", (None, None, "42", None)),
+        ("room:42", (None, None, "42", None)),
+        ("web:dm:42", ("web", None, "42", None)),
+        ("web:group:42", ("web", None, "42", None)),
+        ("web:channel:42", ("web", None, "42", None)),
+        ("web:room:42", ("web", None, "42", None)),
+        ("web:acct:direct:42", ("web", "acct", "42", None)),
+        ("web:acct:dm:42", ("web", "acct", "42", None)),
+        ("web:acct:channel:42", ("web", "acct", "42", None)),
         ("main:thread:9", (None, None, None, "9")),
         ("web:thread:9", ("web", None, None, "9")),
         ("web:thread", ("web", None, "thread", None)),
@@ -398,9 +414,18 @@ def test_a_conversation_shows_the_parts_of_its_key(
 
 
 def test_a_conversation_is_one_row_for_each_key(world: World) -> None:
-    assert seen(world, "conversation", "session_key", "session_id") == told(
-        world, "binding", lambda row: (row["session_key"], session_id(world, row))
+    def state(row: Row) -> str:
+        session = world.before.row("session", (row["session_no"],))
+        assert session is not None
+        if session["archived_at_ms"] is not None:
+            return "archived"
+        return "live" if session["ended_at_ms"] is None else "ended"
+
+    found = seen(world, "conversation", "session_key", "session_id", "state")
+    assert found == told(
+        world, "binding", lambda row: (row["session_key"], session_id(world, row), state(row))
     )
+    assert {row[-1] for row in found} >= {"live", "ended"}
 
 
 def test_a_key_outside_the_grammar_has_a_row(world: World) -> None:
@@ -433,19 +458,27 @@ def message_row(w: World, row: Row) -> tuple[Any, ...]:
         row["inbox_no"],
         session_id(w, row),
         row["event_id"],
+        row["lane_before"] or row["lane"],
         at(row["accepted_at_ms"]),
         turn and at(turn["started_at_ms"]),
         turn and at(turn["finished_at_ms"]),
         at(max(reply["finished_at_ms"] for reply in replies)) if are_sent else None,
         turn and turn["state"],
         len(replies),
+        row["reason"] or (turn and turn["reason"]) or first_reason(replies),
         states[0] if states else None,
     )
 
 
+def first_reason(replies: Sequence[Row]) -> str | None:
+    """Return the reason of the reply that needs a person most."""
+    ordered = sorted(replies, key=lambda reply: ORDER.index(reply["state"]))
+    return ordered[0]["reason"] if ordered else None
+
+
 MESSAGE = (
-    *("inbox_no", "session_id", "event_id", "accepted_at", "started_at", "finished_at"),
-    *("sent_at", "turn_state", "replies", "reply_state"),
+    *("inbox_no", "session_id", "event_id", "lane", "accepted_at", "started_at", "finished_at"),
+    *("sent_at", "turn_state", "replies", "reason", "reply_state"),
 )
 
 
@@ -453,7 +486,8 @@ def test_a_message_is_one_row_from_accepted_to_sent(world: World) -> None:
     found = seen(world, "message_log", *MESSAGE)
     assert found == told(world, "inbox", lambda row: message_row(world, row))
     assert {row[-1] for row in found} == {None, *ORDER}
-    assert sum(row[6] is not None for row in found) >= 2
+    assert sum(row[7] is not None for row in found) >= 2
+    assert len({row[3] for row in found}) >= 4
 
 
 def test_a_superseded_message_has_the_times_of_its_answer(world: World) -> None:
@@ -463,16 +497,16 @@ def test_a_superseded_message_has_the_times_of_its_answer(world: World) -> None:
         )
         found = {row[2]: row for row in seen(world, "message_log", *MESSAGE)}
     cut, answered = found["cut"], found["m-sent"]
-    assert cut[4:] == answered[4:]
-    assert cut[:4] != answered[:4]
-    assert cut[6] is not None
+    assert cut[5:10] == answered[5:10]
+    assert cut[:5] != answered[:5]
+    assert cut[7] is not None
 
 
 def test_a_reply_that_waits_keeps_its_message_unsent(world: World) -> None:
     with world.undone() as tx:
         set_columns("outbox web:behind", state="sent", finished_at_ms=1)(world, tx)
         found = {row[2]: row for row in seen(world, "message_log", *MESSAGE)}
-    assert found["m-reply-sending"][6] is None
+    assert found["m-reply-sending"][7] is None
 
 
 def test_a_turn_is_shown_with_its_message(world: World) -> None:
@@ -487,6 +521,9 @@ def test_a_turn_is_shown_with_its_message(world: World) -> None:
         pruned = seen(world, "turn_log", *columns)
     assert len(pruned) == len(told(world, "turn", tell))
     assert {row[2:] for row in pruned} == {(None, None)}
+
+
+COUNTS = ("input", "cacheRead", "output", "totalTokens", "cost")
 
 
 def usage_of(world: World, message: object, role: str = "assistant") -> list[tuple[Any, ...]]:
@@ -549,6 +586,29 @@ def usage_of(world: World, message: object, role: str = "assistant") -> list[tup
         pytest.param({"totalTokens": 7}, (None, None, None, 7, None), id="only a sum"),
         pytest.param({"input": 1, "cost": 2.5}, (1, None, None, None, 2.5), id="a plain cost"),
         pytest.param({"input": -1, "output": "9"}, (None,) * 5, id="no counts"),
+        *(
+            pytest.param(dict.fromkeys(COUNTS, value), counted, id=f"all are {value!r}")
+            for value, counted in (
+                (0, (0, 0, 0, 0, 0)),
+                (1.5, (3, 1, 1, 1, 1.5)),
+                (10**12, (10**12,) * 5),
+                (10**12 + 1, (None,) * 5),
+                (-1, (None,) * 5),
+                (True, (None,) * 5),
+            )
+        ),
+        pytest.param(
+            {
+                "cacheRead": 9,
+                "details": {"cached_tokens": 1},
+                "output": 2,
+                "completion_tokens": 8,
+                "totalTokens": 7,
+                "total_tokens": 3,
+            },
+            (9, 9, 8, 7, None),
+            id="under two names",
+        ),
         pytest.param({"input": 1e300, "cost": [1]}, (None,) * 5, id="too much"),
         pytest.param({}, (None,) * 5, id="nothing"),
     ],
@@ -565,6 +625,19 @@ def test_usage_is_what_the_provider_counted(
 @pytest.mark.parametrize("message", [{"usage": 7}, {"usage": None}, {}, [], "usage", None])
 def test_a_reply_without_usage_has_no_row(world: World, message: object) -> None:
     assert usage_of(world, message) == []
+
+
+def test_the_last_number_of_a_session_is_its_own(world: World) -> None:
+    number = world.no("session live") << 32 | 0xFFFFFFFF
+    with world.undone() as tx:
+        payload = '{"message":{"usage":{"input":1}}}'
+        set_columns("entry live/18", role="assistant", entry_no=number, payload=payload)(world, tx)
+        for view in ("transcript", "usage_log"):
+            found = world.connection.execute(
+                f"SELECT session_id FROM {view} WHERE entry_id = ?",  # from above
+                (world.row("entry live/18")["entry_id"],),
+            )
+            assert found.fetchall() == [("live",)], view
 
 
 def test_what_no_model_wrote_has_no_usage(world: World) -> None:
@@ -620,19 +693,27 @@ def test_a_lane_shows_its_load(world: World) -> None:
             for _, turn in world.rows("turn")
             if (turn["lane"], turn["state"]) == (lane, "running")
         ]
-        free = [item for item in queued if not item["waits"]]
+        ready = [item for item in queued if not item["waits"] and item["inbox_no"] % 2]
+        retrying = [item for item in queued if not item["waits"] and not item["inbox_no"] % 2]
         oldest = min(queued, key=lambda item: item["inbox_no"], default=None)
         return (
             lane,
             len(running),
             len(queued),
-            len(free),
+            len(ready),
+            len(retrying),
             oldest and at(oldest["accepted_at_ms"]),
         )
 
-    found = seen(world, "lane_load", "lane", "running", "queued", "ready + retrying", "oldest_at")
+    with world.undone():
+        world.connection.execute(
+            "UPDATE inbox SET available_at_ms = iif(inbox_no % 2, 5, 9000000000000)"
+        )
+        columns = ("lane", "running", "queued", "ready", "retrying", "oldest_at")
+        found = seen(world, "lane_load", *columns)
     assert found == told(world, "lane", tell)
-    assert sum(row[2] > 0 for row in found) >= 2
+    for column in (2, 3, 4):
+        assert sum(row[column] > 0 for row in found) >= 2
 
 
 def test_a_lane_counts_the_turns_of_the_last_hour_only(world: World) -> None:

@@ -338,6 +338,18 @@ def test_a_hint_is_met_by_its_statements_own_cases_too() -> None:
     assert found == [names[0], names[2]]
 
 
+def test_an_index_is_met_by_those_that_ask_for_its_table_or_its_plan() -> None:
+    where = "unique index session_by_id of session"
+    mutant = Mutant("schema.sql", where, "index dropped", "a", (), (1, 1))
+    tests = [
+        Reach("tests/sqlite/test_schema_rules.py::test_x", 1.0, relations={"session"}),
+        Reach("tests/sqlite/test_view_plans.py::test_x", 1.0, relations={"session_by_id"}),
+        Reach("tests/sqlite/test_view_plans.py::test_y", 1.0, relations={"of", "index", "turn"}),
+    ]
+    found = [test.name for test in chosen(mutant, tests, budget_s=5.0, tests_max=9)]
+    assert found == [test.name for test in tests[:2]]
+
+
 TOY = {
     "sessiondb/__init__.py": "LIMIT = 3\n",
     "sessiondb/rules.py": """

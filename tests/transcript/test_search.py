@@ -436,6 +436,20 @@ READABLE: list[tuple[str, dict[str, Any]]] = [
             }
         },
     ),
+    ("message", {"message": {"output": ["bare", 7, None, {"type": "input_text", "text": "o"}]}}),
+    (
+        "message",
+        {
+            "message": {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "content": ["bare", 7, {"type": "text", "text": "n"}]},
+                    {"type": "tool_result", "content": 7},
+                ],
+            }
+        },
+    ),
+    ("custom_message", {"content": ["bare", 7, None, {"type": "text", "text": "b"}]}),
     ("message", {"message": {"role": "user", "content": None}}),
     ("message", {"message": {"role": "user", "content": []}}),
     ("message", {"message": {"role": "user", "content": "x" * 100_001}}),

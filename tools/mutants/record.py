@@ -34,7 +34,11 @@ NOT_ASKED = (
     "tests/test_sample.py",
 )
 BY_TEXT = ("tests/sqlite/test_schema.py::test_all_migrations_on_an_empty_file_give_exactly",)
-BY_PLAN = ("tests/sqlite/test_plans.py", "tests/test_costs.py")
+BY_PLAN = (
+    "tests/sqlite/test_plans.py",
+    "tests/sqlite/test_view_plans.py",
+    "tests/test_costs.py",
+)
 FILE_S_MAX = 1800
 
 
@@ -58,7 +62,8 @@ class Test:
     def reaches(self, mutant: Mutant) -> bool:
         """Whether a mutant's change is run by this test."""
         if mutant.path == "schema.sql":
-            return mutant.where.split()[-1] in self.relations
+            names = mutant.where.partition("index ")[2] or mutant.where.split()[-1]
+            return not self.relations.isdisjoint(names.split(" of "))
         if mutant.path.endswith(".sql"):
             return mutant.where in self.statements
         first, last = mutant.run_by or mutant.lines

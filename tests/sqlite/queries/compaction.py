@@ -590,6 +590,34 @@ READS = [
         [],
         key_of("running", "0"),
     ),
+    *(
+        Read(
+            "compaction.still_asked",
+            f"of the inbox, with a key that ends in {ending!r}, {what}",
+            lambda w, wanted=wanted: asked("running")(w) | wanted(w),
+            [],
+            lambda w, tx, ending=ending, columns=columns: [
+                key_of("running", ending)(w, tx),
+                set_columns("entry running/1", **columns)(w, tx),
+            ],
+        )
+        for ending in ("", ":7")
+        for what, columns, wanted in (
+            ("no message of a person", {"role": "assistant"}, lambda _w: {}),
+            ("excluded", {"projection": 2}, lambda _w: {}),
+            ("of another branch", {"role": "user"}, lambda w: {"branch_no": w.no("branch live/1")}),
+            (
+                "before the range",
+                {"role": "user"},
+                lambda w: {"low_no": w.no("entry running/1") + 1},
+            ),
+            (
+                "behind the range",
+                {"role": "user"},
+                lambda w: {"high_no": w.no("entry running/1") - 1},
+            ),
+        )
+    ),
     Read("compaction.still_asked", "not one that is dead", asked("dead"), []),
     Read("compaction.still_asked", "not one that is done", asked("done"), []),
     Read(

@@ -79,9 +79,13 @@ def span(branch: str, low: int, high: int, *rows: tuple[str, int, str]) -> Read:
 
 
 def edited_span(
-    statement: str, system_after: int | None, rows: list[tuple[str, int]], gone: str | None = None
+    statement: str,
+    system_after: int | None,
+    rows: list[tuple[str, int]],
+    gone: str | None = None,
+    first: int = 5,
 ) -> Read:
-    """Return a read of entries 5 to 8 of `live`, of which 6 is an edit and 8 a system message."""
+    """Return a read of entries `first` to 8 of `live`: 6 is an edit, and 8 a system message."""
     at_8 = gone is not None and system_after == 8
     found = [row for row in rows if row[0] != "live/8"] if at_8 else rows
     if gone is not None and not at_8:
@@ -89,7 +93,11 @@ def edited_span(
 
     def params(w: World) -> dict[str, int]:
         low_no = w.no("session live") << 32
-        span_ = {"low_no": low_no | 5, "high_no": low_no | 8, "branch_no": w.no("branch live/1")}
+        span_ = {
+            "low_no": low_no | first,
+            "high_no": low_no | 8,
+            "branch_no": w.no("branch live/1"),
+        }
         return span_ if system_after is None else span_ | {"system_after_no": low_no | system_after}
 
     def give(w: World, _tx: Recorder) -> None:
@@ -104,7 +112,7 @@ def edited_span(
 
     return Read(
         statement,
-        f"with an edit and a system message, after {system_after}",
+        f"with an edit and a system message, from {first} after {system_after}",
         params,
         [
             {"entry_no": entry, "projection": projection}
@@ -331,6 +339,7 @@ READS = [
     edited_span("context.span", 8, [("live/5", 1), ("live/6", 5), ("live/7", 2)], "live/8"),
     edited_span("context.ids", None, [("live/5", 1), ("live/7", 2), ("live/8", 1)]),
     edited_span("context.instructions", None, [("live/6", 5), ("live/8", 1)]),
+    edited_span("context.instructions", None, [("live/8", 1)], first=8),
     Read(
         "context.boundary",
         "one entry",

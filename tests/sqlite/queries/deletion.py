@@ -155,6 +155,22 @@ CHANGES = [
 GUARDS: list[Guard] = []
 WEST = {"prefix": "agent:west:", "prefix_end": "agent:west:\U0010ffff"}
 OLD = {"prefix": "agent:main:old:", "prefix_end": "agent:main:old:\U0010ffff"}
+ON_REQUEST = ("complete", "deleting", "deleted", "dropped")
+
+
+def some_on_request(w: World, _tx: Recorder) -> None:
+    """Let archives in each state be of a deletion on request, and one have a key behind others."""
+    for name in ON_REQUEST:
+        w.connection.execute(
+            "UPDATE archive SET reason = 'deleted on request' WHERE session_no = ?",
+            (w.no(f"session {name}"),),
+        )
+    w.connection.execute(
+        "UPDATE archive SET session_keys = ? WHERE session_no = ?",
+        ('["agent:main:older"]', w.no("session old")),
+    )
+
+
 PAGES = [
     *(
         Page(
@@ -194,12 +210,17 @@ PAGES = [
         "deletion.archived",
         {"after_no": 0, **OLD},
         lambda row: {"after_no": row.archive_no},
-        "has_key",
+        ("session_no", "has_key", "begun"),
         lambda w: [
-            int('"agent:main:old:' in row["session_keys"])
+            (
+                name := w.before.name("session", row["session_no"]),
+                int('"agent:main:old:' in row["session_keys"] and name != "old"),
+                int(row["state"] in {"deleting", "deleted"} and name in ON_REQUEST),
+            )
             for _, row in w.rows("archive")
             if row["state"] != "restored"
         ],
+        given=some_on_request,
     ),
 ]
 READS = [

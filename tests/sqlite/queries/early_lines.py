@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from sessiondb.errors import StoreDamaged
 from tests.support.statement_cases import Change, Page, Read, run
 from tests.support.world import Recorder, World
 
@@ -53,12 +56,26 @@ def early(w: World, _tx: Recorder) -> None:
             )
 
 
+def another_files(w: World, tx: Recorder) -> None:
+    """Leave the early lines to another file. Both have their head at one place."""
+    early(w, tx)
+    w.connection.execute(
+        "DELETE FROM quarantine WHERE import_file_no = ?", (w.no(f"import_file {ODD}"),)
+    )
+    w.connection.execute("UPDATE import_file SET head_byte = 9002")
+
+
 def with_early(statement: str, **params: Any) -> Callable[[World, Recorder], object]:
     def rule(w: World, tx: Recorder) -> object:
         early(w, tx)
         return run(statement, import_file_no=f"import_file {ODD}", **params)(w, tx)
 
     return rule
+
+
+def refused_not_missing(w: World, tx: Recorder) -> None:
+    with pytest.raises(StoreDamaged):
+        with_early("early_lines.not_missing", byte_offset=9005)(w, tx)
 
 
 def changed(changes: dict[int, dict[str, Any]]) -> dict[str, Any]:
@@ -187,6 +204,12 @@ CHANGES = [
         "a line that is an entry",
         with_early("early_lines.not_missing", byte_offset=9010),
         changed({9010: {"waits_for": None, "parent_seq": None}}),
+    ),
+    Change(
+        "early_lines.not_missing",
+        "no line that waits to become an entry",
+        refused_not_missing,
+        changed({}),
     ),
     Change(
         "early_lines.set_head",
@@ -318,8 +341,8 @@ READS = [
     Read(
         "early_lines.next",
         "not what follows a later line of the same id",
-        lambda w: of_odd(w) | {"session_no": w.no(LIVE), "limit": 2},
-        [{"byte_offset": 9007}, {"byte_offset": 9005}],
+        lambda w: of_odd(w) | {"session_no": w.no(LIVE), "limit": 9},
+        [{"byte_offset": 9007}, {"byte_offset": 9005}, {"byte_offset": -1}],
         lambda w, tx: (
             early(w, tx),
             w.connection.execute(
@@ -333,6 +356,14 @@ READS = [
         lambda w: of_odd(w) | {"after_offset": 9001},
         [{"byte_offset": 9002, "waits_for": "c"}],
         early,
+    ),
+    *(
+        Read(f"early_lines.{statement}", "none of another file", params, rows, another_files)
+        for statement, params, rows in (
+            ("in_a_circle", lambda w: of_odd(w) | {"after_offset": 9000}, []),
+            ("found_late", of_odd, []),
+            ("of_file", of_odd, [{"head_byte": 9002, "head_id": None, "waiting": 0}]),
+        )
     ),
     Read(
         "early_lines.found_late",

@@ -521,6 +521,15 @@ CHANGES = [
     ),
     Change(
         "import_file.end_index",
+        "no transcript",
+        lambda w, tx: (
+            set_columns(f"import_file {GROWING}", head_byte=1)(w, tx),
+            run("import_file.end_index", path=f"/imports/{GROWING}")(w, tx),
+        ),
+        {f"import_file {GROWING}": {"head_byte": 1}},
+    ),
+    Change(
+        "import_file.end_index",
         "not one whose first import has not come to its end",
         lambda w, tx: (
             set_columns(WEST, state="reading", content=None)(w, tx),

@@ -63,6 +63,22 @@ def hear(_w: World, tx: Recorder) -> None:
         inbox.accept(tx, replace(message, heard=True))
 
 
+def of_another_type(w: World, _tx: Recorder) -> None:
+    """Let the entry of a message of the inbox be of another type, as in a damaged file."""
+    w.connection.execute(
+        "UPDATE entry SET type = 'custom' WHERE entry_no = ?", (w.no("entry held/1"),)
+    )
+
+
+def superseded(w: World, tx: Recorder) -> None:
+    """Let a message have ended with another one's turn."""
+    set_columns("inbox cut", superseded_by="inbox m-sent", told_no=1, state="done")(w, tx)
+
+
+def by_name(event_id: str) -> Callable[[World], dict[str, Any]]:
+    return lambda w: {"inbox_no": w.no(f"inbox {event_id}")}
+
+
 def heard_no(w: World, count: int) -> int:
     """Return the number that the message of that count gets."""
     last = w.connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'inbox'").get
@@ -803,6 +819,15 @@ PAGES = [
         ["running", "running-next", "running-later"],
     ),
     Page(
+        "inbox.open_of_session",
+        lambda w: {"after_no": 0, "session_no": w.no("session untold")},
+        after,
+        "event_id",
+        ["untold", "h1", "h2"],
+        "with what it has heard",
+        hear,
+    ),
+    Page(
         "inbox.open",
         {"after_no": 0},
         after,
@@ -942,17 +967,54 @@ READS = [
             "inbox.heard_weight",
             f"of one session, up to {limit}",
             lambda w, limit=limit: {"session_no": w.no("session untold"), "limit": limit},
-            [{"messages": limit, "bytes": limit * len(json.dumps(user("h1")))}],
+            [{"messages": count, "bytes": count * len(json.dumps(user("h1")))}],
             hear,
         )
-        for limit in (1, 2)
+        for limit, count in ((1, 1), (2, 2), (9, 2))
+    ),
+    *(
+        Read(f"inbox.{statement}", f"{what}: {name}", by_name(name), rows, given)
+        for what, name, given, of_outcome, entry in (
+            (
+                "by its own turn",
+                "dead",
+                nothing,
+                {"state": "dead", "turn_state": "failed", "superseded_by": None},
+                "dead/1",
+            ),
+            (
+                "by that of another",
+                "cut",
+                superseded,
+                {"state": "done", "turn_state": "completed", "superseded_by": "m-sent"},
+                "sent/1",
+            ),
+            (
+                "by none",
+                "told",
+                nothing,
+                {"state": "queued", "turn_state": None, "superseded_by": None},
+                None,
+            ),
+        )
+        for statement, rows in (
+            ("outcome", [of_outcome]),
+            ("answered_at", [] if entry is None else [{"entry_no": entry}]),
+        )
     ),
     Read(
         "inbox.open_of_session",
-        "with what it has heard",
-        lambda w: {"after_no": 0, "session_no": w.no("session untold"), "limit": 9},
-        [{"event_id": name} for name in ("untold", "h1", "h2")],
-        hear,
+        "whose entry is no message",
+        lambda w: {"after_no": 0, "session_no": w.no("session held"), "limit": 9},
+        [{"event_id": "held", "payload": ""}],
+        of_another_type,
+    ),
+    Read(
+        "inbox.open",
+        "whose entry is no message",
+        lambda w: {"after_no": w.no("inbox held") - 1, "limit": 1},
+        [{"event_id": "held", "payload": ""}],
+        of_another_type,
     ),
     Read(
         "inbox.open_of_session",

@@ -79,6 +79,26 @@ PAGES = [
         lambda w: in_order(lambda w, row: row["updated_at_ms"] < middle(w), newest=False)(w),
         "before a time",
     ),
+    *(
+        Page(
+            f"listing.{statement}",
+            {**start, **ALL, "keys_from": first, "keys_before": end},
+            lambda row: {"past_ms": row.updated_at_ms, "past_no": row.session_no},
+            "session_no",
+            in_order(
+                lambda w, row, first=first, end=end: any(
+                    first <= key < end for key in keys_of(w, row["session_no"])
+                ),
+                newest=statement == "newest",
+            ),
+            "with a key from one to another",
+        )
+        for statement, start in (
+            ("newest", {"past_ms": FOREVER, "past_no": -1}),
+            ("oldest", {**OLDEST, "updated_before": FOREVER}),
+        )
+        for first, end in (("agent:main:job:busy", "agent:main:old:child"),)
+    ),
 ]
 
 
@@ -135,6 +155,12 @@ READS = [
             "limit": 100,
         },
         [],
+    ),
+    Read(
+        "listing.of_keys",
+        "what its beginning names",
+        {"keys_from": "agent:main:web:live", "keys_before": "agent:main:web:live0", "limit": 100},
+        [{"session_no": "live"}, {"session_no": "live-reset"}],
     ),
     Read(
         "listing.of_keys", "some, up to a limit", {**WEB, "limit": 1}, lambda w: bound_to_web(w)[:1]

@@ -92,6 +92,18 @@ CHANGES = [
         },
     ),
     Change(
+        "redact.mark_receipts",
+        "one that is marked stays",
+        lambda w, tx: [
+            set_columns(receipts(w)[0][0], note="redacted at import (why)")(w, tx),
+            mark(w, tx),
+        ],
+        lambda w: {
+            receipts(w)[0][0]: {"note": "redacted at import (why)"},
+            **{label: {"note": ANY} for label, _ in receipts(w)[1:]},
+        },
+    ),
+    Change(
         "redact.forget_order",
         "a session and its forks",
         forget_order,

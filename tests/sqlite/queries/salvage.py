@@ -216,6 +216,16 @@ CHANGES = [
     put_old("inbox", {"available_at_ms": 7, "queued_at_ms": None}, "queued_at_ms", 7),
     put_old("inbox", {"available_at_ms": 7, "queued_at_ms": 5}, "queued_at_ms", 5),
     *(put_old("inbox", {"restored": given}, "restored", given or 0) for given in (None, 1)),
+    put_old("inbox", {"heard": None}, "heard", 0),
+    *(
+        put_old("inbox", {"entry_no": None, "payload": given}, "payload", given or "")
+        for given in (None, '"own"')
+    ),
+    *(
+        put_old("session", {"last_seq": 0, "search_behind": given}, "search_behind", stored)
+        for given, stored in ((None, 1), (0, 0), (1, 1))
+    ),
+    put_old("session", {"search_behind": 0}, "search_behind", 1),
     *(put_old("session", {"formats": given}, "formats", given or 15) for given in (None, 2)),
     *(
         put_old(table, {"waits": waits}, "waits", waits or 0)
@@ -572,6 +582,12 @@ CHANGES = [
                 {"payload": '"own"'},
                 None,
                 {"payload": '"own"', "entry_no": None},
+            ),
+            (
+                "an entry that is no message says nothing",
+                {"payload": None, "entry_no": "entry live/1"},
+                None,
+                {"payload": "", "entry_no": None},
             ),
             ("nothing is left of it", {"entry_no": 5}, None, {"payload": "", "entry_no": None}),
         )

@@ -5,10 +5,20 @@ The tables of FTS5 are no rows of the world. `tests/transcript/test_search.py` a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
-from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.statement_cases import (
+    Change,
+    Given,
+    Guard,
+    Page,
+    Read,
+    nothing,
+    set_columns,
+)
 from tests.support.world import Changes, Recorder, Row, World
 from tests.support.world_build import NOW
 
@@ -209,7 +219,186 @@ PAGES = [
         given=built,
     ),
 ]
+
+# What a search for `WORDS` finds: two sessions of two agents say the same.
+WORDS = "name OR one"
+HITS = ("twin/12", "twin/3", "live/12", "live/3")
+
+
+def snippet(place: str) -> bytes:
+    session_id, _, seq = place.partition("/")
+    if seq == "12":
+        return f"\2name\3 of {session_id}".encode()
+    return f"{session_id} one".ljust(200).replace("one", "\2one\3").encode()
+
+
+def imported(w: World, tx: Recorder) -> None:
+    for name in ("live", "twin"):
+        set_columns(f"session {name}", origin="import")(w, tx)
+
+
+def with_files(kind: str) -> Given:
+    """Let both sessions be of files. That of `live` is of a kind."""
+
+    def give(w: World, tx: Recorder) -> None:
+        imported(w, tx)
+        for label, columns in (
+            ("import_file main/clean.jsonl", {"session_no": "session live", "kind": kind}),
+            ("import_file west/clean.jsonl", {"session_no": "session twin"}),
+        ):
+            set_columns(label, **columns)(w, tx)
+
+    return give
+
+
+def alike(place: str, *columns: str) -> Given:
+    """Let an entry that is found have columns of the message `live/3`."""
+
+    def give(w: World, tx: Recorder) -> None:
+        imported(w, tx)
+        row = w.row("entry live/3")
+        kind = {"type": "message", "role": "user"} if "payload" in columns else {}
+        values = kind | {column: row[column] for column in columns}
+        set_columns(f"entry {place}", **values)(w, tx)
+
+    return give
+
+
+def filtered(
+    what: str,
+    found: Iterable[str],
+    filters: Callable[[World], Row] = lambda _w: {},
+    given: Given = nothing,
+    shown: Mapping[str, bytes] = MappingProxyType({}),
+) -> list[Read]:
+    """Return both reads of what has the words and is asked for: in the index, and by number."""
+
+    def params(w: World, **more: Any) -> Row:
+        asked: Row = dict.fromkeys(("branch_no", "agent_id", "role"))
+        return asked | {"since_ms": 0, "checkpoints": 0} | more | filters(w)
+
+    def in_index(w: World) -> Row:
+        return params(w, words=WORDS, low_no=0, high_no=2**62, limit=9)
+
+    def by_number(w: World) -> Row:
+        return params(w, numbers=json.dumps([w.no(f"entry {place}") for place in HITS]))
+
+    def put(w: World, tx: Recorder) -> None:
+        given(w, tx)
+        built(w, tx)
+
+    wanted = tuple(found)
+    rows = [
+        {
+            "entry_no": place,
+            "content": shown.get(place, snippet(place)) if place in wanted else None,
+        }
+        for place in HITS
+    ]
+    return [
+        Read("search.matches", what, in_index, rows, put),
+        Read("search.described", what, by_number, [{"entry_no": one} for one in wanted], given),
+    ]
+
+
+COPY = {"live/12": snippet("live/3")}
+COPY_ELSEWHERE = {"twin/3": snippet("live/3")}
+FOUND = [
+    *filtered("all", HITS),
+    *filtered("of a branch", HITS[:2], lambda w: {"branch_no": w.no("branch twin/1")}),
+    *filtered("of an agent", HITS[2:], lambda _w: {"agent_id": "main"}),
+    *filtered("of a role", HITS[1::2], lambda _w: {"role": "user"}),
+    *filtered("of a type", HITS[::2], lambda _w: {"role": "session_info"}),
+    *filtered(
+        "since a time",
+        HITS[:2],
+        lambda w: {"since_ms": w.row("entry twin/3")["appended_at_ms"]},
+    ),
+    *filtered("no checkpoint", HITS[:2], given=with_files("checkpoint")),
+    *filtered("and a checkpoint", HITS, lambda _w: {"checkpoints": 1}, with_files("checkpoint")),
+    *filtered("of files", HITS, given=with_files("live")),
+    *filtered(
+        "a line that is two entries",
+        HITS[:3],
+        given=alike("live/12", "entry_id", "payload"),
+        shown=COPY,
+    ),
+    *filtered("two of one id", HITS, given=alike("live/12", "entry_id")),
+    *filtered("two that say the same", HITS, given=alike("live/12", "payload"), shown=COPY),
+    *filtered(
+        "the same in another session",
+        HITS,
+        given=alike("twin/3", "entry_id", "payload"),
+        shown=COPY_ELSEWHERE,
+    ),
+    Read(
+        "search.described",
+        "of no session in an archive",
+        lambda w: {
+            **dict.fromkeys(("branch_no", "agent_id", "role")),
+            "since_ms": 0,
+            "checkpoints": 0,
+            "numbers": json.dumps([w.no(f"entry {place}") for place in HITS]),
+        },
+        [{"entry_no": place} for place in HITS[2:]],
+        set_columns("session twin", archived_at_ms=5),
+    ),
+]
+
+
+def archives(what: str, holds: Callable[[World, Row], bool], **filters: Any) -> Read:
+    """Return a read of archives. One of their sessions is another agent's."""
+
+    def params(w: World) -> Row:
+        values = {"last_no": 2**62, "session_no": None, "agent_id": None, "limit": 99} | filters
+        return {
+            name: w.no(value) if value in w.before.by_label else value
+            for name, value in values.items()
+        }
+
+    def rows(w: World) -> list[Row]:
+        found = [
+            row for _, row in w.rows("archive") if row["state"] == "archived" and holds(w, row)
+        ]
+        found.sort(key=lambda row: -row["session_no"])
+        return [{"session_no": w.before.shown("session_no", row["session_no"])} for row in found]
+
+    given = set_columns("session parent", agent_id="north")
+    return Read("search.archives", what, params, rows, given)
+
+
+def of(name: str) -> Callable[[World, Row], bool]:
+    return lambda w, row: row["session_no"] == w.no(f"session {name}")
+
+
+def documents(world: World) -> list[Row]:
+    """Return the entries of a session that have words."""
+    low_no = world.no(FIRST) << 32
+    rows = world.connection.execute(
+        "SELECT entry_no FROM search_text WHERE entry_no > ? AND entry_no < ? AND text <> ''",
+        (low_no, low_no + 19),
+    ).fetchall()
+    assert 5 < len(rows) < 18  # some have none
+    return [{"document_no": number, "entry_no": world.before.entry(number)} for (number,) in rows]
+
+
 READS = [
+    *FOUND,
+    archives("all", lambda _w, _row: True),
+    archives("of one session", of("child"), session_no="session child"),
+    archives("of one agent", of("parent"), agent_id="north"),
+    archives(
+        "up to a session",
+        lambda w, row: row["session_no"] <= w.no("session child"),
+        last_no="session child",
+    ),
+    Read(
+        "search.documents",
+        "of entries that have words",
+        lambda w: {"after_no": w.no(FIRST) << 32, "limit": len(documents(w))},
+        documents,
+        built,
+    ),
     Read("search.state", "its row", {}, [{"built_at_ms": NOW, "purging": 0}]),
     Read("search.state", "no index", {}, [], given=lambda _w, tx: tx.run("search.end")),
     Read("search.parts", "none", {}, [{"parts": 0}]),

@@ -134,6 +134,10 @@ READS = [
         last_message_no="running/1",
     ),
     about("told", is_running=0, is_waiting=1, first_message_no=None, last_message_no=None),
+    about("cut-failed", is_running=0, is_waiting=1),
+    about("dead", is_running=0, is_waiting=1),
+    about("done", is_running=0, is_waiting=0),
+    about("live", look=3, first_message_no="live/3", last_message_no="live/18"),
     about("held", first_message_no="held/1", last_message_no="held/1"),
     about("held", given=by_a_program, first_message_no=None, last_message_no="held/1"),
     Read(

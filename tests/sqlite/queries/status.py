@@ -61,9 +61,13 @@ def numbers(w: World) -> list[dict[str, int]]:
     return [highest]
 
 
-def recent_turns(w: World) -> list[dict[str, Any]]:
-    found = Counter(row["state"] for _, row in w.rows("turn") if row["started_at_ms"] >= NOW)
-    return [{"state": name, "turns": turns} for name, turns in sorted(found.items())]
+def recent_turns(since_ms: int) -> Callable[[World], list[dict[str, Any]]]:
+    def by_state(w: World) -> list[dict[str, Any]]:
+        rows = [row for _, row in w.rows("turn") if row["started_at_ms"] >= since_ms]
+        found = Counter(row["state"] for row in rows)
+        return [{"state": name, "turns": turns} for name, turns in sorted(found.items())]
+
+    return by_state
 
 
 def counts(w: World) -> list[dict[str, int]]:
@@ -140,7 +144,19 @@ READS = [
         without("import_file"),
     ),
     Read("status.numbers", "the highest numbers", {}, numbers),
-    Read("status.recent_turns", "those since then, by state", {"since_ms": NOW}, recent_turns),
+    Read(
+        "status.numbers",
+        "the highest number of all is another table's",
+        {},
+        lambda w: [{"replies": 9_000, "events": numbers(w)[0]["events"]}],
+        lambda w, _tx: w.connection.execute(
+            "UPDATE sqlite_sequence SET seq = 9000 WHERE name = 'outbox'"
+        ),
+    ),
+    *(
+        Read("status.recent_turns", what, {"since_ms": since_ms}, recent_turns(since_ms))
+        for what, since_ms in (("those since then, by state", NOW), ("all, by state", 0))
+    ),
     Read("status.counts", "every count", {}, counts),
     Read(
         "status.counts",

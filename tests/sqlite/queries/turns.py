@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import ANY
 
 from sessiondb.gateway import lanes, leases, turns
-from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.statement_cases import Change, Given, Guard, Page, Read, nothing
 from tests.support.world import Recorder, World
 from tests.support.world_build import HOUR, NOW
 
@@ -81,6 +82,17 @@ CHANGES = [
             ),
         ],
         {"inbox retried": {"lane": "slow"}},
+    ),
+    Change(
+        "turns.move_messages",
+        "the lane that a resume came from",
+        lambda w, tx: tx.run(
+            "turns.move_messages",
+            lane="main",
+            into="slow",
+            numbers=json.dumps([w.no("inbox resumed"), w.no("inbox held-too")]),
+        ),
+        {"inbox resumed": {"lane_before": "slow"}},
     ),
     Change(
         "turns.drop_lane",
@@ -287,6 +299,35 @@ def expired(now_ms: int, alive: tuple[str, ...], limit: int, *rows: str) -> Read
     )
 
 
+def nothing_waits(w: World, _tx: Recorder) -> None:
+    w.connection.execute(
+        "UPDATE inbox SET lane = 'slower' WHERE state = 'queued' AND lane <> 'resume'"
+    )
+
+
+def open_in(name: str, given: Given = nothing) -> Read:
+    """Return a read of what a lane accepted and is not done, of each kind the oldest first."""
+
+    def numbers(w: World) -> list[dict[str, Any]]:
+        rows = [(label.partition(" ")[2], row) for label, row in w.rows("inbox")]
+        rows.sort(key=lambda one: one[1]["inbox_no"])
+        kinds: tuple[Callable[[Any], bool], ...] = (
+            lambda row: row["state"] == "queued" and row["lane"] == name,
+            lambda row: row["state"] == "queued" and row["lane"] == "resume" and was_in(row),
+            lambda row: row["state"] == "dead" and was_in(row),
+            lambda row: row["state"] == "interrupted" and was_in(row),
+            lambda row: row["state"] == "claimed" and was_in(row),
+        )
+        if given is nothing_waits:
+            kinds = kinds[1:]
+        return [{"inbox_no": label} for holds in kinds for label, row in rows if holds(row)]
+
+    def was_in(row: Any) -> bool:
+        return bool((row["lane_before"] or row["lane"]) == name)
+
+    return Read("turns.open_in_lane", name, {"lane": name, "limit": 99}, numbers, given)
+
+
 RENEWED = ("running#1", "running-too#1", "held-too#1")
 """The turns that run, in the order in which their leases end."""
 
@@ -309,6 +350,8 @@ def pace_of_wide(w: World, _tx: Recorder) -> None:
 
 
 READS = [
+    *(open_in(name) for name in ("cron", "slow")),
+    open_in("main", nothing_waits),
     Read(
         "turns.session_of",
         "its own",

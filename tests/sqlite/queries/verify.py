@@ -459,6 +459,22 @@ ODD_PAUSES = sql(
     "UPDATE channel_pause SET refused_since_ms = begun_at_ms + 1 WHERE channel = 'sms'",
 )
 KEY = {"idempotency_key": "twin three"}
+
+
+def early_lines_of_odd(w: World, _tx: Recorder) -> None:
+    """Give a file early lines: two that are entries, one that waits, and one placed once more."""
+    for byte_offset, entry_seq, entry_id in (
+        *((0, 1, None), (9001, 2, None), (9002, None, "a")),
+        (-5, None, "b"),
+    ):
+        w.connection.execute(
+            "INSERT INTO quarantine (import_file_no, line, byte_offset, after_seq, reason,"
+            " severity, content, entry_seq, entry_id, waits_for)"
+            " VALUES (?, 9, ?, 4, 'early', 'early', x'', ?, ?, 'z')",
+            (w.no("import_file main/odd.jsonl"), byte_offset, entry_seq, entry_id),
+        )
+
+
 WALKS = [
     *(
         Read(
@@ -699,6 +715,20 @@ WALKS = [
         "of two",
         of_session("import-work"),
         [{"import_file_no": "west/clean.jsonl", "session_id": "import-work"}],
+    ),
+    Read(
+        "verify.first_receipt",
+        "with the last entry that an early line became",
+        of_session("import-odd"),
+        [{"import_file_no": "main/odd.jsonl", "placed_seq": 2}],
+        early_lines_of_odd,
+    ),
+    Read(
+        "verify.import_files",
+        "whose early line is placed once more",
+        lambda w: {"after_no": w.no("import_file main/odd.jsonl") - 1, "limit": 1},
+        [{"session_id": "import-odd", "found_quarantined": 6}],
+        early_lines_of_odd,
     ),
     Read(
         "verify.receipts",
