@@ -235,7 +235,7 @@ def test_a_class_that_only_has_fields_meets_the_tests_of_its_file() -> None:
 
 
 def test_a_number_that_a_module_names_is_no_rule() -> None:
-    text = "A = 3\nB: Final = -2 * 1.5\nC = max(4, A)\nD = 'x' * 5\n"
+    text = "A = 3\nB: Final = -2 * 1.5\nC = max(4, A)\nD = 'x' * 5\nE, F = 6, -7\n"
     found = [one for one in of_python("a.py", text) if one.kind == "constant"]
     assert {one.piece[0] for one in found} == {"4", "5"}
 

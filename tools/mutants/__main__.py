@@ -225,7 +225,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--sample", type=int, help="how many, drawn at random")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=15, help="of tests for one mutant")
-    parser.add_argument("--tests", type=int, default=250, help="at most, for one mutant")
+    parser.add_argument("--tests", type=int, default=1000, help="at most, for one mutant")
     parser.add_argument("--temp", default=fast_folder(), help="where tests make databases")
     parser.add_argument("--list", action="store_true", help="print the keys only")
     parser.add_argument("--again", action="store_true", help="also those that have a result")

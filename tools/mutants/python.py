@@ -39,6 +39,7 @@ EXTREMES = {"min": "max", "max": "min"}
 SMALL = frozenset(["arithmetic", "constant", "extreme swapped"])
 LOGS = frozenset(["log", "logger", "logging", "warnings"])
 NEGATABLE = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot, ast.In, ast.NotIn)
+NAMES = ast.Tuple | ast.expr_context
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
@@ -194,9 +195,9 @@ def _is_no_rule(node: ast.AST) -> bool:
 
 
 def _is_named_number(node: ast.stmt) -> bool:
-    """Whether a module only gives a number, or an expression of numbers, a name."""
+    """Whether a module only gives numbers, or expressions of numbers, names."""
     return isinstance(node, ast.Assign | ast.AnnAssign) and all(
-        isinstance(part, ast.BinOp | ast.UnaryOp | ast.operator | ast.unaryop)
+        isinstance(part, ast.BinOp | ast.UnaryOp | ast.operator | ast.unaryop | NAMES)
         or (isinstance(part, ast.Constant) and type(part.value) in {int, float})
         for part in ast.walk(node.value or ast.Constant(None))
     )

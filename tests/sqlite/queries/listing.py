@@ -97,7 +97,7 @@ PAGES = [
             ("newest", {"past_ms": FOREVER, "past_no": -1}),
             ("oldest", {**OLDEST, "updated_before": FOREVER}),
         )
-        for first, end in (("agent:main:job:busy", "agent:main:old:child"),)
+        for first, end in (("agent:main:job:busy", "agent:main:web:live-reset"),)
     ),
 ]
 

@@ -583,14 +583,25 @@ CHANGES = [
                 None,
                 {"payload": '"own"', "entry_no": None},
             ),
-            (
-                "an entry that is no message says nothing",
-                {"payload": None, "entry_no": "entry live/1"},
-                None,
-                {"payload": "", "entry_no": None},
-            ),
             ("nothing is left of it", {"entry_no": 5}, None, {"payload": "", "entry_no": None}),
         )
+    ),
+    Change(
+        "salvage.set_inbox",
+        "an entry that is no message says nothing",
+        lambda w, tx: [
+            w.connection.execute("UPDATE entry SET type = 'custom' WHERE role = 'user'"),
+            tx.run(
+                "salvage.set_inbox",
+                inbox_no=w.no("inbox held"),
+                state="queued",
+                turn_no=None,
+                entry_no=None,
+                reason=None,
+            ),
+            w.connection.execute("UPDATE entry SET type = 'message' WHERE role = 'user'"),
+        ],
+        {"inbox held": {"state": "queued", "turn_no": None, "entry_no": None, "payload": ""}},
     ),
     change(
         "set_inbox",
