@@ -111,6 +111,7 @@ async def test_a_session_is_read_from_its_end_both_ways(db: Path) -> None:
             texts = [one["text"] for one in page["entries"]] + texts
         assert texts[0] == "one asks for lamp 0"
         assert len(texts) == 10
+        assert page["after"] == page["entries"][-1]["entry"]  # there are later ones
         forth = await call(
             client, "read_session", session=last["session"], after=page["entries"][0]["entry"]
         )

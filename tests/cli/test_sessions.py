@@ -12,6 +12,7 @@ import pytest
 
 from sessiondb import sync
 from sessiondb.cli.terminal import cells
+from sessiondb.errors import StoreDamaged
 from sessiondb.maintenance import session_list
 from sessiondb.maintenance.session_list import FIRST, Choice
 from sessiondb.sqlite.schema import schema_text
@@ -19,6 +20,7 @@ from sessiondb.sqlite.transaction import WriteTransaction
 from tests.support.command_line import KEY, fails, ok, on_terminal, run, session_id
 from tests.support.gateway_commands import accept
 from tests.support.transfer import transcript, write
+from tests.support.world import make_world
 from tests.test_costs import counted
 
 
@@ -155,6 +157,22 @@ def test_a_damaged_entry_hides_no_session(db: Path) -> None:
     shown = {one["session_id"]: one for one in listed(db, "--all")}
     assert len(shown) == 3
     assert shown[session_id(db)]["title"].startswith('{"')
+
+
+@pytest.mark.parametrize(
+    ("session", "title"), [("live", "name of live"), ("live-undone", session_list.DAMAGED)]
+)
+def test_what_cannot_be_read_is_shown_as_damaged(
+    monkeypatch: pytest.MonkeyPatch, session: str, title: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreDamaged("a page of the file")
+
+    monkeypatch.setattr(session_list, "_text", fail)
+    world = make_world()
+    with world.undone() as tx:
+        shown = session_list.listed(tx, world.no(f"session {session}"))
+    assert (shown.title, shown.last_message) == (title, session_list.DAMAGED)
 
 
 # -- what it costs -------------------------------------------------------------------------

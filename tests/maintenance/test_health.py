@@ -87,6 +87,7 @@ def test_nothing_is_said_when_all_is_well() -> None:
     [
         (waiting(5), []),
         (waiting(5.1), [("yellow", "lane: backlog")]),
+        (waiting(30), [("yellow", "lane: backlog")]),
         (waiting(30.1), [("red", "lane: backlog")]),
         (waiting(30.1, people=False), [("yellow", "lane: backlog")]),
         ({"wal_bytes": 16 * MIB + 1}, [("yellow", "wal: over its limit")]),

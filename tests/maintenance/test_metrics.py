@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from sessiondb import Limits, Metric, sync
 from sessiondb.sqlite.writer import WriterStats
 from tests.support.command_line import ok
@@ -41,6 +43,21 @@ def test_figures_are_those_of_the_database(tmp_db: Path) -> None:
     assert found["file_bytes",] == status.file_bytes
     assert found["verdict",] == {"green": 0, "yellow": 1, "red": 2}[status.verdict]
     assert sum(value for name, value in found.items() if name[0] == "alarms") == len(status.alarms)
+
+
+@pytest.mark.parametrize(("free_bytes", "value"), [(2**40, 0), (2**29, 1), (1, 2)])
+def test_a_verdict_is_a_number_and_a_state_without_compactions_is_shown(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, free_bytes: int, value: int
+) -> None:
+    monkeypatch.setattr("sessiondb.maintenance.status._disk_free_bytes", lambda _path: free_bytes)
+    with sync.open(tmp_db) as db:
+        found = values(db.metrics())
+    assert found["verdict",] == value
+    assert {state: found["compactions", state] for state in ("committed", "failed", "running")} == {
+        "committed": 0,
+        "failed": 0,
+        "running": 0,
+    }
 
 
 def test_turns_are_counted_by_outcome_and_numbers_never_go_back(tmp_db: Path) -> None:

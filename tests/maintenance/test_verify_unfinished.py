@@ -24,6 +24,7 @@ from sessiondb.models import VerifyReport
 from tests.support.command_line import run
 from tests.support.core import change
 from tests.support.maintenance import archive_session, eventful_session
+from tests.support.world import world_file
 
 pytestmark = pytest.mark.one_loop
 
@@ -191,6 +192,27 @@ async def test_a_session_that_is_archived_or_restored_meanwhile_is_checked_anew(
         moving = Moving(db.backend, lambda: restored_and_broken(db, session))
         report = await verify.run(moving, number, deep=True)
     assert {finding.check for finding in report.findings} == {"context_tokens"}
+
+
+@pytest.mark.anyio
+async def test_a_file_that_is_imported_again_and_again_meanwhile_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = []
+
+    class Moving(verify.ReceiptWalk):
+        def _end(self, tx: Any) -> None:
+            super()._end(tx)
+            ends.append(self._owner.path)
+            self.moved = True
+
+    monkeypatch.setattr(verify, "ReceiptWalk", Moving)
+    async with sessiondb.open(world_file(tmp_path / "world.db")) as db:
+        report = await db.verify()
+    assert len(report.unfinished) == len(set(ends)) == 7
+    assert len(ends) == verify.MOVES_MAX * 7
+    assert {finding.check for finding in report.findings} == {"source"}
+    assert "was imported further again and again" in report.findings[0].message
 
 
 async def restored_and_broken(db: sessiondb.SessionDB, session: sessiondb.Session) -> None:

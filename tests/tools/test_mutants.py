@@ -338,6 +338,16 @@ def test_a_hint_is_met_by_its_statements_own_cases_too() -> None:
     assert found == [names[0], names[2]]
 
 
+def test_what_only_a_child_of_a_test_may_reach_meets_the_tests_of_its_package() -> None:
+    [mutant] = of_python("sessiondb/server/a.py", "def rule():\n    do()\n")
+    names = ("tests/server/test_b.py::test_x", "tests/cli/test_b.py::test_x")
+    recorded: tuple[dict[str, set[int]], ...] = ({}, {"sessiondb/server/a.py": {2}})
+    for lines, expected in zip(recorded, names, strict=True):
+        tests = [Reach(names[0], 1.0), Reach(names[1], 1.0, lines=lines)]
+        found = [test.name for test in chosen(mutant, tests, budget_s=5.0, tests_max=9)]
+        assert found == [expected]
+
+
 def test_an_index_is_met_by_those_that_ask_for_its_table_or_its_plan() -> None:
     where = "unique index session_by_id of session"
     mutant = Mutant("schema.sql", where, "index dropped", "a", (), (1, 1))

@@ -376,7 +376,12 @@ async def test_archived_sessions_are_searched_if_that_is_asked(tmp_db: Path) -> 
         assert await found(db, "red", archived=True, agent_id="one", role="user") == [
             "one: the red lamp is broken"
         ]
-        assert [hit.archived for hit in (await db.search("40", archived=True)).hits] == [True, True]
+        hits = (await db.search("40", archived=True)).hits
+        assert [hit.archived for hit in hits] == [True, True]
+        newest_ms = max(hit.appended_at_ms for hit in hits)
+        for since_ms, count in ((newest_ms, 1), (newest_ms + 1, 0)):
+            later = await db.search("40", archived=True, since_ms=since_ms, agent_id="two")
+            assert len(later.hits) == count
 
 
 async def test_a_text_that_is_passed_over_has_not_the_word(tmp_db: Path) -> None:

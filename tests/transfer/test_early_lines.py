@@ -99,6 +99,21 @@ async def holds(db: sessiondb.SessionDB, source: Path, out: Path) -> None:
     assert report.ok, report.findings
 
 
+@pytest.mark.parametrize("counted", ["entries", "lines"])
+async def test_verify_compares_what_a_receipt_of_early_lines_counts(
+    counted: str, tmp_path: Path
+) -> None:
+    source, path = tmp_path / "s.jsonl", tmp_path / "a.db"
+    source.write_bytes(bytes_of([HEADER, said("b", "a"), said("a", None), said("c", "b")]))
+    async with sessiondb.open(path) as db:
+        assert (await db.import_path(source)).files[0].status == "imported"
+        assert (await db.verify()).ok
+    change(path, f"UPDATE import_file SET {counted} = {counted} + 1")  # names, from above
+    async with sessiondb.open(path, readonly=True) as db:
+        messages = [finding.message for finding in (await db.verify()).findings]
+    assert any(f"counts {4 + (counted == 'lines')} {counted}, but" in one for one in messages)
+
+
 SEEDS = range(int(os.environ.get("SESSIONDB_EARLY_LINES", "6")))
 
 

@@ -15,7 +15,7 @@ import anyio
 
 from sessiondb.backend import AnyStatement
 from sessiondb.maintenance import archive
-from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.statement_cases import Change, Guard, Page, Read, set_columns
 from tests.support.world import Changes, Recorder, World
 from tests.support.world_build import NOW, Direct
 
@@ -386,6 +386,19 @@ CHANGES = [
             ("archive.delete_branches_of", "branches_of"),
             ("archive.delete_epochs_of", "epochs_of"),
         )
+    ),
+    Change(
+        "archive.delete_entries_of",
+        "up to the last number of a session",
+        lambda w, tx: [
+            set_columns("entry job-tired/4", entry_no=w.no("session job-tired") << 32 | 0xFFFFFFFF)(
+                w, tx
+            ),
+            tx.run("archive.delete_entries_of", **of_sessions("job-tired")(w)),
+        ],
+        lambda w: {
+            f"-{label}": {} for label, _ in w.rows("entry") if label.startswith("entry job-tired/")
+        },
     ),
     Change(
         "archive.delete_branches",

@@ -564,6 +564,13 @@ READS = [
     ),
     Read(
         "compaction.still_asked",
+        "without a key",
+        span_of("twin/4", "twin/11"),
+        [{"entry_no": "twin/8"}],
+        set_columns("entry twin/8", idempotency_key=None),
+    ),
+    Read(
+        "compaction.still_asked",
         "not what is excluded, and no reply",
         span_of("twin/4", "twin/11"),
         [{"entry_no": "twin/11"}],

@@ -147,6 +147,15 @@ PAGES = [
 ]
 
 
+def sent(w: World, place: str) -> bytes:
+    """Return what is sent of an entry: a message, or all of it."""
+    row = w.row(f"entry {place}")
+    text = row["payload"].encode()
+    if row["projection"] == 3:
+        return bytes(text)
+    return bytes(text[row["body_at"] : row["body_at"] + row["body_bytes"]])
+
+
 def last_of_user(low: int, high: int, found: int | None) -> Read:
     """Return a search on the first branch of `live`. Entry 7 is excluded, and 17 is elsewhere."""
 
@@ -200,6 +209,20 @@ def working(
 
 
 READS = [
+    *(
+        Read(
+            "context.span_backward",
+            what,
+            lambda w, place=place: {
+                "low_no": w.no(f"entry {place}"),
+                "high_no": w.no(f"entry {place}"),
+                "branch_no": w.no("branch live/1"),
+                "limit": 9,
+            },
+            lambda w, place=place: [{"entry_no": place, "content": sent(w, place)}],
+        )
+        for what, place in (("the message of an entry", "live/4"), ("a whole entry", "live/13"))
+    ),
     working(1, 2, 2),
     working(1, 3, 3),
     working(2, 1, 3),

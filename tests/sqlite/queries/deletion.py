@@ -106,6 +106,14 @@ CHANGES = [
     drop("drop_dead", "inbox", "dead"),
     *(drop("drop_unsent", "outbox", state) for state in ("pending", "unknown", "failed")),
     Change(
+        "deletion.drop_unsent",
+        "the oldest of two",
+        lambda w, tx: tx.run(
+            "deletion.drop_unsent", session_no=w.no("session reply-sending"), limit=1
+        ),
+        {"-outbox web:behind": {}},
+    ),
+    Change(
         "deletion.delete_turns",
         "those of a session that do not run",
         lambda w, tx: tx.run("deletion.delete_turns", session_no=owner(w, "turn"), limit=100),
@@ -155,20 +163,22 @@ CHANGES = [
 GUARDS: list[Guard] = []
 WEST = {"prefix": "agent:west:", "prefix_end": "agent:west:\U0010ffff"}
 OLD = {"prefix": "agent:main:old:", "prefix_end": "agent:main:old:\U0010ffff"}
+OUTSIDE = {"old": "agent:main:old", "old-too": "agent:main:older", "parent": OLD["prefix_end"]}
 ON_REQUEST = ("complete", "deleting", "deleted", "dropped")
 
 
 def some_on_request(w: World, _tx: Recorder) -> None:
-    """Let archives in each state be of a deletion on request, and one have a key behind others."""
+    """Let archives in each state be of a deletion on request, and three have keys beside `OLD`."""
     for name in ON_REQUEST:
         w.connection.execute(
             "UPDATE archive SET reason = 'deleted on request' WHERE session_no = ?",
             (w.no(f"session {name}"),),
         )
-    w.connection.execute(
-        "UPDATE archive SET session_keys = ? WHERE session_no = ?",
-        ('["agent:main:older"]', w.no("session old")),
-    )
+    for name, key in OUTSIDE.items():
+        w.connection.execute(
+            "UPDATE archive SET session_keys = json_array(?) WHERE session_no = ?",
+            (key, w.no(f"session {name}")),
+        )
 
 
 PAGES = [
@@ -214,7 +224,7 @@ PAGES = [
         lambda w: [
             (
                 name := w.before.name("session", row["session_no"]),
-                int('"agent:main:old:' in row["session_keys"] and name != "old"),
+                int('"agent:main:old:' in row["session_keys"] and name not in OUTSIDE),
                 int(row["state"] in {"deleting", "deleted"} and name in ON_REQUEST),
             )
             for _, row in w.rows("archive")
@@ -234,6 +244,18 @@ READS = [
             if row["session_no"] == w.row("inbox running")["session_no"]
             and row["state"] in ("queued", "interrupted")
         ],
+    ),
+    Read(
+        "deletion.waiting",
+        "and what waits for a decision",
+        lambda w: {"session_no": w.no("session cut"), "limit": 10},
+        [{"inbox_no": "cut", "state": "interrupted"}, {"inbox_no": "cut-next", "state": "queued"}],
+    ),
+    Read(
+        "deletion.indexes",
+        "all, up to a limit",
+        {"limit": 2},
+        [{"path": f"/imports/{agent}/sessions.json"} for agent in ("main", "west")],
     ),
     Read(
         "deletion.waiting",

@@ -73,9 +73,14 @@ def with_early(statement: str, **params: Any) -> Callable[[World, Recorder], obj
     return rule
 
 
-def refused_not_missing(w: World, tx: Recorder) -> None:
-    with pytest.raises(StoreDamaged):
-        with_early("early_lines.not_missing", byte_offset=9005)(w, tx)
+def refused(statement: str, **params: Any) -> Callable[[World, Recorder], object]:
+    """Return a statement that must change one row, and finds none."""
+
+    def rule(w: World, tx: Recorder) -> None:
+        with pytest.raises(StoreDamaged):
+            with_early(statement, **params)(w, tx)
+
+    return rule
 
 
 def changed(changes: dict[int, dict[str, Any]]) -> dict[str, Any]:
@@ -208,7 +213,13 @@ CHANGES = [
     Change(
         "early_lines.not_missing",
         "no line that waits to become an entry",
-        refused_not_missing,
+        refused("early_lines.not_missing", byte_offset=9005),
+        changed({}),
+    ),
+    Change(
+        "early_lines.placed",
+        "no line that is an entry",
+        refused("early_lines.placed", byte_offset=9008, seq=7, reason="other"),
         changed({}),
     ),
     Change(

@@ -936,6 +936,24 @@ READS = [
             set_columns("import_file west/sessions.json", head_byte=None)(w, recorder),
         ),
     ),
+    Read(
+        "import_file.index",
+        "with bytes that are no piece of it",
+        {"path": "/imports/west/sessions.json"},
+        [{"has_leftovers": 0}],
+        lambda w, _: w.connection.execute(
+            "INSERT INTO quarantine (import_file_no, line, byte_offset, after_seq, reason,"
+            " severity, content) VALUES (?, 0, 5, -1, 'x', 'blank', x'')",
+            (w.no(WEST),),
+        ),
+    ),
+    Read(
+        "import_file.indexes",
+        "not one whose first import has not come to its end",
+        {},
+        [{"name": "main/sessions.json"}],
+        set_columns(WEST, state="reading", content=None),
+    ),
     Read("import_file.index", "no transcript", {"path": f"/imports/{CLEAN}"}, []),
     Read(
         "import_file.index_pieces",

@@ -449,6 +449,26 @@ CHANGES = [
     ),
     Change(
         "inbox.retry",
+        "a message of a turn, which waits for no newer one",
+        lambda w, tx: tx.run(
+            "inbox.retry",
+            inbox_no=w.no("inbox running"),
+            turn_no=w.no("turn running#1"),
+            available_at_ms=NOW,
+            more_time=2,
+            reason="again",
+        ),
+        {
+            "inbox running": {
+                "state": "queued",
+                "available_at_ms": NOW,
+                "queued_at_ms": NOW,
+                "reason": "again",
+            }
+        },
+    ),
+    Change(
+        "inbox.retry",
         "a resume, with more time",
         lambda w, tx: tx.run(
             "inbox.retry",

@@ -52,8 +52,25 @@ def put_bytes(w: World, tx: Recorder) -> None:
         )
 
 
+def early_line_of_entry(w: World, tx: Recorder) -> None:
+    file = w.row("import_file main/odd.jsonl")
+    w.connection.execute(
+        "INSERT INTO quarantine (import_file_no, line, byte_offset, after_seq, reason, severity,"
+        " content, entry_seq) VALUES (?, 9, 9001, 4, 'early', 'early', x'00', 1)",
+        (file["import_file_no"],),
+    )
+    values = {"session_no": file["session_no"], "seq": 1, "reason": "none", "line": b"l"}
+    assert tx.run("redact.put_bytes", content=b"c", **values) == 1
+
+
 def forget_order(w: World, tx: Recorder) -> None:
     tx.run("redact.forget_order", session_no=w.no("session twin"))
+
+
+def name_that_came_again(w: World, tx: Recorder) -> None:
+    row = w.row("entry twin/12")
+    columns = {name: row[name] for name in ("type", "role", "entry_id", "payload")}
+    set_columns("entry twin/15", **columns)(w, tx)
 
 
 CHANGES = [
@@ -70,6 +87,21 @@ CHANGES = [
         {
             "quarantine main/odd.jsonl@261": {"content": b"gone\n"},
             "quarantine main/odd.jsonl@424": {"content": b"gone"},
+        },
+    ),
+    Change(
+        "redact.put_bytes",
+        "of an early line those of its entry count",
+        early_line_of_entry,
+        {
+            "+quarantine main/odd.jsonl@9001": {
+                "line": 9,
+                "after_seq": 4,
+                "reason": "early",
+                "severity": "early",
+                "content": b"",
+                "entry_seq": 1,
+            }
         },
     ),
     Change(
@@ -152,6 +184,23 @@ READS = [
         lambda w: {"entry_no": w.no("entry twin/3")},
         [{"entry_no": "twin/1", "named_later": 1}, {"entry_no": "twin/5", "named_later": 1}],
         line_that_came_again,
+    ),
+    Read(
+        "redact.copies",
+        "of the name that the session has last",
+        lambda w: {"entry_no": w.no("entry twin/12")},
+        [{"entry_no": "twin/15", "named_later": 0}],
+        name_that_came_again,
+    ),
+    Read(
+        "redact.copies",
+        "of one line, where the last entry of all is the name",
+        lambda w: {"entry_no": w.no("entry twin/3")},
+        [{"entry_no": "twin/1", "named_later": 1}, {"entry_no": "twin/5", "named_later": 1}],
+        lambda w, tx: [
+            line_that_came_again(w, tx),
+            set_columns("entry twin/12", entry_no=w.no("session twin") << 32 | 0xFFFFFFFF)(w, tx),
+        ],
     ),
     *(
         Read(
