@@ -119,6 +119,33 @@ async def test_pages_of_few_rows_find_what_one_page_finds(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("redacted", ["west/clean.jsonl", "west/clean.jsonl.link"])
+async def test_receipts_of_redacted_bytes_are_not_compared(tmp_path: Path, redacted: str) -> None:
+    """Neither a redacted one, nor any whose session's first one is."""
+    path = world_file(tmp_path / "world.db")
+    change(
+        path,
+        "UPDATE import_file SET sha256 = 'no' WHERE name GLOB 'west/clean*'",
+        f"UPDATE import_file SET note = 'redacted at import' WHERE name = '{redacted}'",
+    )
+    async with sessiondb.open(path) as db:
+        found = (await db.verify()).findings
+    is_first = redacted == "west/clean.jsonl"
+    assert [one.message.split()[3] for one in found] == (
+        [] if is_first else ["/imports/west/clean.jsonl"]
+    )
+
+
+@pytest.mark.anyio
+async def test_the_first_row_of_a_walk_is_looked_at(tmp_path: Path) -> None:
+    path = world_file(tmp_path / "world.db")
+    change(path, "UPDATE event SET data = '{' WHERE event_no = 1")
+    async with sessiondb.open(path) as db:
+        found = (await db.verify()).findings
+    assert any(one.message.startswith("the data of event 1 are not JSON") for one in found)
+
+
+@pytest.mark.anyio
 async def test_a_snapshot_ends_when_it_is_too_old_for_a_step(
     tmp_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

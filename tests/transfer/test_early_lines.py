@@ -18,6 +18,7 @@ import pytest
 
 import sessiondb
 from sessiondb.database import salvage
+from sessiondb.maintenance import verify_text
 from sessiondb.transfer import early_lines, import_run, jsonl_reader
 from tests.support.core import change, query
 from tests.support.maintenance import EVERYTHING
@@ -112,6 +113,27 @@ async def test_verify_compares_what_a_receipt_of_early_lines_counts(
     async with sessiondb.open(path, readonly=True) as db:
         messages = [finding.message for finding in (await db.verify()).findings]
     assert any(f"counts {4 + (counted == 'lines')} {counted}, but" in one for one in messages)
+
+
+@pytest.mark.parametrize(("most", "found"), [(100, 2), (1, 1)])
+async def test_verify_reports_parents_that_no_line_explains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, found: int
+) -> None:
+    monkeypatch.setattr(verify_text, "UNEXPLAINED_MAX", most)
+    source, path = tmp_path / "s.jsonl", tmp_path / "a.db"
+    lines = [said("b", "a"), said("a", None), said("c", "b"), said("d", "c")]
+    source.write_bytes(bytes_of([HEADER, *lines]))
+    async with sessiondb.open(path) as db:
+        await db.import_path(source)
+        assert (await db.verify()).ok
+    change(
+        path,
+        "UPDATE entry SET parent_no = (SELECT a.entry_no FROM entry AS a WHERE a.entry_id = 'a')"
+        " WHERE entry_id IN ('c', 'd')",
+    )
+    async with sessiondb.open(path, readonly=True) as db:
+        findings = (await db.verify()).findings
+    assert sum("but its text says" in finding.message for finding in findings) == found
 
 
 SEEDS = range(int(os.environ.get("SESSIONDB_EARLY_LINES", "6")))

@@ -399,6 +399,23 @@ READS = [
         documents,
         built,
     ),
+    Read(
+        "search.documents",
+        "behind an entry, and up to one",
+        {"after_no": 0, "limit": 9},
+        [{"entry_no": "twin/12"}],
+        lambda w, tx: [
+            begin(w, tx),
+            tx.run("search.put", after_no=w.no("entry twin/11"), last_no=w.no("entry twin/12")),
+        ],
+    ),
+    Read(
+        "search.missing",
+        "first ones first",
+        lambda w: {"after_no": w.no("entry twin/3"), "last_no": w.no("entry twin/8"), "limit": 2},
+        [{"entry_no": "twin/4"}, {"entry_no": "twin/5"}],
+        begin,
+    ),
     Read("search.state", "its row", {}, [{"built_at_ms": NOW, "purging": 0}]),
     Read("search.state", "no index", {}, [], given=lambda _w, tx: tx.run("search.end")),
     Read("search.parts", "none", {}, [{"parts": 0}]),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.support.statement_cases import Change, Guard, Page, Read, set_columns, without
-from tests.support.world import World, tables
+from tests.support.world import Recorder, World, tables
 from tests.support.world_build import NOW
 
 CHANGES: list[Change] = []
@@ -68,6 +68,16 @@ def recent_turns(since_ms: int) -> Callable[[World], list[dict[str, Any]]]:
         return [{"state": name, "turns": turns} for name, turns in sorted(found.items())]
 
     return by_state
+
+
+def pieces(w: World, _tx: Recorder) -> None:
+    """Give a file a blank first line, and a piece below offset 0, as an index has."""
+    for byte_offset, severity in ((0, "blank"), (-1, "blank")):
+        w.connection.execute(
+            "INSERT INTO quarantine (import_file_no, line, byte_offset, after_seq, reason,"
+            " severity, content) VALUES (?, 0, ?, -1, 'x', ?, x'')",
+            (w.no("import_file main/clean.jsonl"), byte_offset, severity),
+        )
 
 
 def counts(w: World) -> list[dict[str, int]]:
@@ -158,6 +168,18 @@ READS = [
         for what, since_ms in (("those since then, by state", NOW), ("all, by state", 0))
     ),
     Read("status.counts", "every count", {}, counts),
+    Read(
+        "status.counts",
+        "lines from the first byte on, and no piece that is none",
+        {},
+        lambda w: [
+            {
+                "lines_damaged": counts(w)[0]["lines_damaged"],
+                "lines_blank": counts(w)[0]["lines_blank"] + 1,
+            }
+        ],
+        pieces,
+    ),
     Read(
         "status.counts",
         "without any session",

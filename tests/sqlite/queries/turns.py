@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest.mock import ANY
 
+from sessiondb.backend import AnyStatement
 from sessiondb.gateway import lanes, leases, turns
 from tests.support.statement_cases import Change, Given, Guard, Page, Read, nothing
 from tests.support.world import Recorder, World
@@ -45,7 +46,28 @@ def run_resume(w: World, tx: Any) -> None:
     claim(tx, "resume", "claim 1")
 
 
+def twice(statement: str, **params: Any) -> Any:
+    """Return a statement that is run twice, and changes a row once."""
+
+    def rule(_: World, tx: Recorder) -> None:
+        assert [tx.run(AnyStatement(statement), **params) for _ in range(2)] == [1, 0]
+
+    return rule
+
+
 CHANGES = [
+    Change(
+        "turns.set_lane_settings",
+        "what it has already is no change",
+        twice("turns.set_lane_settings", lane="slow", settings='{"lease_s":5}'),
+        {"lane slow": {"settings": '{"lease_s":5}'}},
+    ),
+    Change(
+        "turns.drop_lane",
+        "one that is dropped stays as it is",
+        twice("turns.drop_lane", lane="slower", now_ms=NOW),
+        {"lane slower": {"dropped_at_ms": NOW}},
+    ),
     Change(
         "turns.set_lane",
         "whether people write in a lane",

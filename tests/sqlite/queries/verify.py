@@ -724,6 +724,20 @@ WALKS = [
         early_lines_of_odd,
     ),
     Read(
+        "verify.receipts",
+        "with the last entry that an early line became",
+        receipt("main/odd.jsonl", "import-odd"),
+        [{"import_file_no": "main/odd.jsonl", "placed_seq": 2}],
+        early_lines_of_odd,
+    ),
+    Read(
+        "verify.first_receipt",
+        "without early lines, beside a file with some",
+        of_session("import-torn"),
+        [{"import_file_no": "west/odd.jsonl", "placed_seq": 0}],
+        early_lines_of_odd,
+    ),
+    Read(
         "verify.import_files",
         "whose early line is placed once more",
         lambda w: {"after_no": w.no("import_file main/odd.jsonl") - 1, "limit": 1},
