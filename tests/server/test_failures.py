@@ -33,6 +33,43 @@ def test_the_table_has_no_error_that_does_not_exist() -> None:
     assert set(STATUS) == set(subclasses(SessionDBError))
 
 
+BY_STATUS = {
+    403: "StoreReadOnly",
+    404: "NotFound",
+    409: (
+        "CompactionCoolDown CompactionRefused CompactionRunning CompactionTimeout ConstraintFailed"
+        " DetailsChanged HeadMoved IdentityConflict NothingToCompact NothingToUndo PartlyStored"
+        " SessionArchived SessionEnded TurnLost"
+    ),
+    422: "InvalidInput InvalidKey ReadTooLong",
+    503: "NotExecuted SessionBusy StoreBusy StoreClosed",
+    507: "StoreFull",
+}
+"""What a client acts on. All else is 500: the server's own fault."""
+
+
+def test_a_status_says_whose_fault_it_is() -> None:
+    found: dict[int, list[str]] = {}
+    for kind, status in STATUS.items():
+        found.setdefault(status, []).append(kind.__name__)
+    assert len(found.pop(500)) >= 10
+    assert {status: " ".join(sorted(names)) for status, names in found.items()} == BY_STATUS
+
+
+def test_a_refusal_has_the_status_of_its_meaning() -> None:
+    assert {name: status for name, (status, _) in REFUSALS.items()} == {
+        "MalformedRequest": 400,
+        "Unauthorized": 401,
+        "WrongHost": 403,
+        "NoSuchRoute": 404,
+        "MethodNotAllowed": 405,
+        "BodyTooSlow": 408,
+        "BodyTooLarge": 413,
+        "InternalError": 500,
+        "ServerBusy": 503,
+    }
+
+
 def test_an_error_says_when_to_retry_and_what_became_of_the_write() -> None:
     busy = response_to(errors.StoreBusy("the queue is full", retry_after_ms=1_500, holder="x"))
     assert (busy.status_code, busy.headers["retry-after"]) == (503, "2")

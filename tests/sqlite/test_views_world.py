@@ -382,6 +382,8 @@ def test_views_of_files_and_archives_name_what_is_theirs(world: World) -> None:
         ("explicit:e1", (None, None, "e1", None)),
         ("global", (None, None, None, None)),
         ("unknown", (None, None, None, None)),
+        ("global:42", (None, None, "42", None)),
+        ("unknown:42", (None, None, "42", None)),
         ("dm:42", (None, None, "42", None)),
         ("group:42", (None, None, "42", None)),
         ("channel:42", (None, None, "42", None)),

@@ -432,6 +432,9 @@ READABLE: list[tuple[str, dict[str, Any]]] = [
         },
     ),
     ("message", {"message": {"command": "ls", "output": "a.txt"}}),
+    ("message", {"message": {"command": "ls"}}),
+    ("message", {"message": {"command": 7, "output": 7, "refusal": "no"}}),
+    ("message", {"message": {"command": "ls", "output": [], "refusal": 7}}),
     (
         "message",
         {
