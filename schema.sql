@@ -564,7 +564,7 @@ CREATE TABLE event_cursor (
 ) STRICT, WITHOUT ROWID;
 
 -- An archived session: its rows, compressed, in chunks. They are written and checked
--- before the rows are deleted.
+-- before the rows are deleted. A small session is one chunk.
 --   writing -> complete -> deleting -> archived -> restoring -> restored
 --   deleted: gone, without an archive
 -- The session's own row stays for ever as its tombstone, so numbers and epochs are
@@ -588,15 +588,16 @@ CREATE TABLE archive (
 CREATE UNIQUE INDEX archive_one_open ON archive (session_no) WHERE state <> 'restored';
 CREATE INDEX archive_by_session ON archive (session_no);
 CREATE INDEX archive_unfinished ON archive (archive_no) WHERE finished_at_ms IS NULL;
+-- It has a rowid: without one, SQLite gives each row of more than 1,002 bytes a page of its own.
 CREATE TABLE archive_chunk (
   archive_no      INTEGER NOT NULL REFERENCES archive (archive_no),
   chunk_no        INTEGER NOT NULL,
-  what            TEXT    NOT NULL,             -- the table whose rows these are
+  what            TEXT    NOT NULL,             -- the table whose rows these are. "whole": all
   rows            INTEGER NOT NULL,
   sha256          TEXT    NOT NULL,             -- of the JSON lines before compression
   content         BLOB    NOT NULL,
   PRIMARY KEY (archive_no, chunk_no)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 -- The search index (`sessiondb search`). It is made from the entries and holds nothing of its own,
 -- so it can be dropped and built again at any time. It is empty until a person builds it.

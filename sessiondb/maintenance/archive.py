@@ -299,14 +299,16 @@ async def _tombstone(
     backend: Backend, row: statements.ArchiveGet
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the session's row and its bindings as they were before the archive."""
-    first, second = await read_chunk(backend, row, 0), await read_chunk(backend, row, 1)
-    if first is None or first[0] != SESSION:
+    # The two are the first chunks, or in the first one.
+    found = [one for number in (0, 1) for one in await read_chunk(backend, row, number) or ()]
+    named = {
+        one.what: [dict(zip(one.columns, values, strict=True)) for values in one.rows]
+        for one in found
+        if one.what in (SESSION, BINDING)
+    }
+    if not found or found[0].what != SESSION or len(named[SESSION]) != 1:
         raise damaged(row.session_id, f"the archive of session {row.session_id} has no first chunk")
-    _, columns, [values] = first
-    bindings: list[dict[str, Any]] = []
-    if second is not None and second[0] == BINDING:
-        bindings = [dict(zip(second[1], bound, strict=True)) for bound in second[2]]
-    return dict(zip(columns, values, strict=True)), bindings
+    return named[SESSION][0], named.get(BINDING, [])
 
 
 async def _abandon(backend: Backend, row: statements.ArchiveGet) -> None:

@@ -1,7 +1,12 @@
-"""A chunk of an archive: rows of one table as JSON lines, compressed and hashed.
+"""A chunk of an archive: rows as JSON lines, compressed and hashed.
 
-The first line names the columns, each further line is a row. The chunks of one table follow
-one another, and their keys only grow.
+A large session has chunks of one table each. The first line names the columns, each further line
+is a row. The chunks of one table follow one another, and their keys only grow.
+
+A small session is one chunk, which is `whole`: the rows of every table, one table after the other.
+A JSON object stands before the rows of each and names the table and its columns. Such a chunk is
+too short for a compressor to learn from, so it is compressed with a fixed dictionary
+(`archive_dictionary.py`). It needs no other archive to be read, and goes with its own.
 
 A chunk is untrusted data, like the rest of a database that comes from elsewhere: a right
 hash only says that the author of the chunk wrote the hash, too. So the size of its text is
@@ -16,9 +21,10 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar, get_type_hints
+from functools import cache
+from typing import Any, Final, NamedTuple, Protocol, TypeVar, get_type_hints
 
 from sessiondb.backend import Row
 from sessiondb.clock import pause
@@ -37,11 +43,15 @@ from sessiondb.limits import (
 from sessiondb.transcript.entries import EntryRow
 from sessiondb.transcript.formats import PI
 
+from .archive_dictionary import DICTIONARY
+
 T = TypeVar("T")
 
 # In the order in which tables are written and put back: a row comes after those it refers to.
 SESSION, BINDING, BRANCH, EPOCH, ENTRY = "session", "binding", "branch", "epoch", "entry"
 TABLES: Final = (SESSION, BINDING, BRANCH, EPOCH, ENTRY)
+# A chunk that holds the rows of all of them.
+WHOLE = "whole"
 # The index of the column that orders a table's rows.
 KEY: Final = {SESSION: 0, BINDING: 0, BRANCH: 0, EPOCH: 1, ENTRY: 0}
 # The index of the column that holds the session's number. An entry has it in its own number.
@@ -54,7 +64,7 @@ SLICE_PAUSE_S: Final = 0.00005
 _ROWS_MAX: Final = {
     SESSION: 1,
     BINDING: ARCHIVE_BINDINGS_MAX,
-    **dict.fromkeys((BRANCH, EPOCH, ENTRY), ARCHIVE_CHUNK_ROWS),
+    **dict.fromkeys((BRANCH, EPOCH, ENTRY, WHOLE), ARCHIVE_CHUNK_ROWS),
 }
 _GAPS_MAX: Final = 100
 # Idempotency keys, and branches, that are remembered of one archive: some 9 MB of each.
@@ -149,13 +159,21 @@ class Stored(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A chunk as it is stored: `what` is the table, `size` the bytes of its text."""
+    """A chunk as it is stored: `what` is the table or `whole`, `size` the bytes of its text."""
 
     what: str
     rows: int
     size: int
     sha256: str
     content: bytes
+
+
+class Section(NamedTuple):
+    """Rows of one table in a chunk."""
+
+    what: str
+    columns: list[str]
+    rows: list[list[Any]]
 
 
 # -- writing ---------------------------------------------------------------------------
@@ -172,31 +190,50 @@ def in_slices(items: Iterable[T], pause_s: float = SLICE_PAUSE_S) -> Iterator[T]
             pause(pause_s)
 
 
-def encode(
-    what: str,
-    rows: Sequence[Row],
+def encode(what: str, rows: Sequence[Row], encoding: str, pause_s: float = SLICE_PAUSE_S) -> Chunk:
+    """Make a chunk of rows of one table: each is a named tuple of its columns."""
+    return _chunk(what, len(rows), [rows[0]._fields, *rows], encoding, pause_s)
+
+
+def encode_whole(
+    tables: Mapping[str, Sequence[tuple[Any, ...]]],
     encoding: str,
     pause_s: float = SLICE_PAUSE_S,
-    *,
-    columns: Sequence[str] | None = None,
 ) -> Chunk:
-    """Make a chunk of rows, of whichever table: each is a tuple of its columns.
-
-    `columns` names the columns of plain tuples. Named tuples name their own.
-    """
-    values = in_slices((rows[0]._fields if columns is None else columns, *rows), pause_s)
-    text = "".join(f"{_line(value)}\n" for value in values).encode()
-    return Chunk(
-        what, len(rows), len(text), hashlib.sha256(text).hexdigest(), _compressed(text, encoding)
-    )
+    """Make one chunk of all rows of a session, by table: each is a tuple of its columns."""
+    lines: list[Any] = []
+    for what in TABLES:
+        if tables[what]:
+            lines += [{what: [*COLUMNS[what]]}, *tables[what]]
+    return _chunk(WHOLE, sum(map(len, tables.values())), lines, encoding, pause_s)
 
 
-def _compressed(text: bytes, encoding: str) -> bytes:
+def _chunk(what: str, rows: int, lines: list[Any], encoding: str, pause_s: float) -> Chunk:
+    text = "".join(f"{_line(value)}\n" for value in in_slices(lines, pause_s)).encode()
+    content = _compressed(text, encoding, _dictionary_of(what))
+    return Chunk(what, rows, len(text), hashlib.sha256(text).hexdigest(), content)
+
+
+def _dictionary_of(what: str) -> bytes:
+    return DICTIONARY if what == WHOLE else b""
+
+
+def _compressed(text: bytes, encoding: str, dictionary: bytes) -> bytes:
     if encoding == "zlib":
-        return zlib.compress(text, 6)
+        packer = zlib.compressobj(6, zdict=dictionary) if dictionary else zlib.compressobj(6)
+        return packer.compress(text) + packer.flush()
     import zstandard
 
-    return zstandard.ZstdCompressor(level=6).compress(text)
+    return zstandard.ZstdCompressor(level=6, dict_data=_zstd_dictionary(dictionary)).compress(text)
+
+
+@cache
+def _zstd_dictionary(dictionary: bytes) -> Any:
+    import zstandard
+
+    if not dictionary:
+        return None
+    return zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 
 
 # -- reading ---------------------------------------------------------------------------
@@ -208,8 +245,8 @@ def decode(
     session_no: int,
     session_id: str,
     pause_s: float = SLICE_PAUSE_S,
-) -> tuple[list[str], list[list[Any]]]:
-    """Return a chunk's column names and rows.
+) -> list[Section]:
+    """Return a chunk's rows, table by table.
 
     Raises:
         StoreDamaged: the chunk is not what was written, or a restore could not put it back.
@@ -237,8 +274,8 @@ def damage(
         InvalidInput: the chunk is compressed with a module that is not installed here.
     """
     try:
-        _, rows = _decode(chunk, encoding, session_no, session_id, SLICE_PAUSE_S)
-        order.take(chunk.what, rows)
+        for section in _decode(chunk, encoding, session_no, session_id, SLICE_PAUSE_S):
+            order.take(section.what, section.rows)
     except Wrong as error:
         order.skip()
         return f"{_name(chunk, session_id)} {error}"
@@ -251,9 +288,9 @@ def _name(chunk: Stored, session_id: str) -> str:
 
 def _decode(
     chunk: Stored, encoding: str, session_no: int, session_id: str, pause_s: float
-) -> tuple[list[str], list[list[Any]]]:
+) -> list[Section]:
     """Decode a chunk. Raises Wrong."""
-    if chunk.what not in TABLES:
+    if chunk.what not in _ROWS_MAX:
         raise Wrong(f"holds rows of {chunk.what[:40]!r}, which is no table that is archived")
     if not 1 <= chunk.rows <= _ROWS_MAX[chunk.what]:
         raise Wrong(
@@ -261,37 +298,71 @@ def _decode(
             f"and can have 1 to {_ROWS_MAX[chunk.what]:,}"
         )
     try:
-        text = _unpacked(chunk.content, encoding, bytes_max(chunk.what, chunk.rows))
+        text = _unpacked(
+            chunk.content,
+            encoding,
+            bytes_max(chunk.what, chunk.rows),
+            _dictionary_of(chunk.what),
+        )
     except Wrong as error:
         raise Wrong(f"cannot be decompressed ({error})") from error
     if hashlib.sha256(text).hexdigest() != chunk.sha256:
         raise Wrong("is not what was written: its hash differs")
-    found = text.count(b"\n") - 1
+    found = text.count(b"\n") - _heads(chunk.what, text)
     if found != chunk.rows or not text.endswith(b"\n"):
         raise Wrong(f"has {max(0, found)} rows instead of {chunk.rows}")
-    columns, rows = list(COLUMNS[chunk.what]), []
+    sections: list[Section] = []
     missing: list[Any] = []
     for number, line in enumerate(in_slices(_lines(text), pause_s)):
         try:
-            values = _values(line)
-            if number == 0:
-                missing = _missing(chunk.what, values)
+            if number == 0 or _is_head(chunk.what, line):
+                what, missing = _head(chunk.what, line)
+                sections.append(Section(what, [*COLUMNS[what]], []))
                 continue
-            values += missing
-            check_row(chunk.what, values, session_no, session_id)
+            values = _values(line) + missing
+            check_row(sections[-1].what, values, session_no, session_id)
         except Wrong as error:
             raise Wrong(f"is not what was written: its line {number + 1} {error}") from error
-        rows.append(values)
-    return columns, rows
+        sections[-1].rows.append(values)
+    return sections
+
+
+def _is_head(chunk_what: str, line: bytearray) -> bool:
+    """Return whether a line names a table, in a chunk of several. A row is a list."""
+    return chunk_what == WHOLE and line.startswith(b"{")
+
+
+def _heads(chunk_what: str, text: bytearray) -> int:
+    """Return how many lines of a chunk are no rows: those that `_is_head` tells, and the first."""
+    return 1 + text.count(b"\n{") if chunk_what == WHOLE else 1
+
+
+def _head(chunk_what: str, line: bytearray) -> tuple[str, list[Any]]:
+    """Return the table whose rows follow, and the values of columns that they do not have.
+
+    Raises:
+        Wrong: the line does not name a table and its columns.
+    """
+    if chunk_what != WHOLE:
+        return chunk_what, _missing(chunk_what, _values(line))
+    named = _decoded(line)
+    if not isinstance(named, dict) or len(named) != 1:
+        raise Wrong("does not name a table")
+    [(what, names)] = named.items()
+    if what not in TABLES or not isinstance(names, list):
+        raise Wrong("does not name a table that is archived")
+    return what, _missing(what, names)
 
 
 def bytes_max(what: str, rows: int) -> int:
     """Return how long the text of a chunk can be.
 
-    It holds a single row, or a page that `archive_rows.read_page` bounds.
+    It holds a single row, a page that `archive_rows.read_page` bounds, or a small session.
     """
     return (
-        ARCHIVE_ROW_BYTES_MAX if rows <= 1 or what in (SESSION, BINDING) else ARCHIVE_PAGE_BYTES_MAX
+        ARCHIVE_ROW_BYTES_MAX
+        if rows <= 1 or what in (SESSION, BINDING, WHOLE)
+        else ARCHIVE_PAGE_BYTES_MAX
     )
 
 
@@ -305,20 +376,25 @@ def _lines(text: bytearray) -> Iterator[bytearray]:
 
 def _values(line: bytearray) -> list[Any]:
     """Decode one line. Raises Wrong if it is no list, or has too many values."""
+    values = _decoded(line)
+    if not isinstance(values, list):
+        raise Wrong("is not a list")
+    return values
+
+
+def _decoded(line: bytearray) -> Any:
+    """Decode one line. Raises Wrong if it is not JSON, or has too many values."""
     try:
         text = line.decode()
         if has_more_values(text, ENTRY_VALUES_MAX):
             raise Wrong(f"is made of too many values: more than {ENTRY_VALUES_MAX:,}")
-        values = json.loads(text)
+        return json.loads(text)
     except Wrong:
         raise
     except RecursionError:
         raise Wrong("is nested too deeply") from None
     except ValueError as error:
         raise Wrong(f"is not JSON ({error})") from None
-    if not isinstance(values, list):
-        raise Wrong("is not a list")
-    return values
 
 
 def _missing(what: str, names: list[Any]) -> list[Any]:
@@ -335,8 +411,8 @@ def _missing(what: str, names: list[Any]) -> list[Any]:
     return added[len(added) - missing :]
 
 
-def rows_of(chunk: Stored) -> Iterator[list[Any]]:
-    """Yield the rows that are left of a damaged chunk.
+def rows_of(chunk: Stored) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the rows that are left of a damaged chunk, each with its table.
 
     These are the lines before the point where decompression fails, as long as they are
     lists of the right length. `check_row` judges the values. Memory is bounded as in
@@ -345,32 +421,36 @@ def rows_of(chunk: Stored) -> Iterator[list[Any]]:
     Raises:
         InvalidInput: the chunk is compressed with a module that is not installed here.
     """
-    columns = list(COLUMNS.get(chunk.what, ()))
-    missing: list[None] | None = None
-    text = _unpacked_until_damage(bytes(chunk.content), bytes_max(chunk.what, chunk.rows))
+    if chunk.what not in _ROWS_MAX:
+        return
+    text = _unpacked_until_damage(
+        bytes(chunk.content), bytes_max(chunk.what, chunk.rows), _dictionary_of(chunk.what)
+    )
     text += b"\n"
+    what, missing = "", list[Any]()
     for line in _lines(text):
+        if not what or _is_head(chunk.what, line):
+            try:
+                what, missing = _head(chunk.what, line)
+            except Wrong:
+                return
+            continue
         try:
-            values = _values(line)
+            values = _values(line) + missing
         except Wrong:
             continue
-        if missing is None:
-            try:
-                missing = _missing(chunk.what, values)
-            except (Wrong, KeyError):
-                return
-        elif len(values) + len(missing) == len(columns):
-            yield values + missing
+        if len(values) == len(COLUMNS[what]):
+            yield what, values
 
 
 # -- decompressing ---------------------------------------------------------------------
 
 
-def _unpacked(content: bytes, encoding: str, size_max: int) -> bytearray:
+def _unpacked(content: bytes, encoding: str, size_max: int, dictionary: bytes = b"") -> bytearray:
     """Decompress a whole chunk. Raises Wrong."""
     out = bytearray()
     try:
-        for part in _parts(content, encoding):
+        for part in _parts(content, encoding, dictionary):
             out += part
             if len(out) > size_max:
                 raise Wrong(f"it unpacks to more than {size_max:,} bytes")
@@ -379,12 +459,12 @@ def _unpacked(content: bytes, encoding: str, size_max: int) -> bytearray:
     return out
 
 
-def _unpacked_until_damage(content: bytes, size_max: int) -> bytearray:
+def _unpacked_until_damage(content: bytes, size_max: int, dictionary: bytes) -> bytearray:
     """Decompress a chunk up to its damage. Its encoding may be lost, so the first bytes decide."""
     encoding = "zstd" if content[:4] == b"\x28\xb5\x2f\xfd" else "zlib"
     out = bytearray()
     try:
-        for part in _parts(content, encoding):
+        for part in _parts(content, encoding, dictionary):
             out += part[: size_max - len(out)]
             if len(out) >= size_max:
                 break
@@ -393,13 +473,14 @@ def _unpacked_until_damage(content: bytes, size_max: int) -> bytearray:
     return out
 
 
-def _parts(content: bytes, encoding: str) -> Iterator[bytes]:
+def _parts(content: bytes, encoding: str, dictionary: bytes = b"") -> Iterator[bytes]:
     """Yield a chunk's text in small parts. No memory is allocated for the size that it claims."""
-    return _zlib_parts(content) if encoding == "zlib" else _zstd_parts(content)
+    parts = _zlib_parts if encoding == "zlib" else _zstd_parts
+    return parts(content, dictionary)
 
 
-def _zlib_parts(content: bytes) -> Iterator[bytes]:
-    unpacker = zlib.decompressobj()
+def _zlib_parts(content: bytes, dictionary: bytes) -> Iterator[bytes]:
+    unpacker = zlib.decompressobj(zdict=dictionary)
     for start in range(0, len(content), _FED_BYTES):
         waiting = content[start : start + _FED_BYTES]
         while waiting and not unpacker.eof:
@@ -411,7 +492,7 @@ def _zlib_parts(content: bytes) -> Iterator[bytes]:
         raise Wrong("it ends too early")
 
 
-def _zstd_parts(content: bytes) -> Iterator[bytes]:
+def _zstd_parts(content: bytes, dictionary: bytes) -> Iterator[bytes]:
     try:
         import zstandard
     except ImportError as error:
@@ -420,9 +501,10 @@ def _zstd_parts(content: bytes) -> Iterator[bytes]:
             "pip install 'sessiondb[zstd]'"
         ) from error
     try:
-        with zstandard.ZstdDecompressor(max_window_size=ARCHIVE_WINDOW_BYTES_MAX).stream_reader(
-            content
-        ) as stream:
+        unpacker = zstandard.ZstdDecompressor(
+            max_window_size=ARCHIVE_WINDOW_BYTES_MAX, dict_data=_zstd_dictionary(dictionary)
+        )
+        with unpacker.stream_reader(content) as stream:
             while part := stream.read(_READ_BYTES):
                 yield part
     except zstandard.ZstdError as error:

@@ -122,13 +122,12 @@ async def _heads(
     session: dict[str, Any] = {}
     branches: dict[int, dict[str, Any]] = {}
     chunk_no = 0
-    while (found := await read_chunk(backend, row, chunk_no)) is not None and found[0] != ENTRY:
-        what, columns, rows = found
-        named = [dict(zip(columns, values, strict=True)) for values in rows]
-        if what == SESSION:
-            [session] = named
-        elif what == BRANCH:
-            branches |= {branch["branch_no"]: branch for branch in named}
+    while (found := await read_chunk(backend, row, chunk_no)) and found[0].what != ENTRY:
+        for what, columns, rows in found:
+            if what == SESSION and rows:
+                session = dict(zip(columns, rows[0], strict=True))
+            elif what == BRANCH:
+                branches |= {values[0]: dict(zip(columns, values, strict=True)) for values in rows}
         chunk_no += 1
     if not session:
         raise damaged(row.session_id, f"the archive of session {row.session_id} has no first chunk")
@@ -215,10 +214,10 @@ async def _entries(
     """Yield the entries of an archive, a chunk at a time."""
     chunk_no = 0
     while (found := await read_chunk(backend, row, chunk_no)) is not None:
-        what, columns, rows = found
         chunk_no += 1
-        if what == ENTRY:
-            yield [dict(zip(columns, values, strict=True)) for values in rows]
+        for what, columns, rows in found:
+            if what == ENTRY:
+                yield [dict(zip(columns, values, strict=True)) for values in rows]
 
 
 def _lies_on(wanted: dict[int, Segment], fields: dict[str, Any]) -> bool:

@@ -21,7 +21,17 @@ from sessiondb.transcript.paths import entry_number
 from sessiondb.waiter import sleep
 
 from . import archive_format
-from .archive_format import BRANCH, ENTRY, EPOCH, KEY, SLICE_PAUSE_S, Chunk, damaged, in_slices
+from .archive_format import (
+    BRANCH,
+    ENTRY,
+    EPOCH,
+    KEY,
+    SLICE_PAUSE_S,
+    Chunk,
+    Section,
+    damaged,
+    in_slices,
+)
 
 if TYPE_CHECKING:
     from sessiondb import statements
@@ -109,18 +119,15 @@ def store_chunk(tx: Tx, archive_no: int, chunk_no: int, chunk: Chunk) -> None:
 
 async def read_chunk(
     backend: Backend, row: statements.ArchiveGet, chunk_no: int
-) -> tuple[str, list[str], list[list[Any]]] | None:
-    """Return a chunk, decoded and checked, or None after the last one.
-
-    It comes as the table's name, the names of its columns, and its rows.
-    """
+) -> list[Section] | None:
+    """Return a chunk's rows by table, decoded and checked, or None after the last one."""
     chunk = await backend.read(
         lambda tx: tx.first("archive.chunk", archive_no=row.archive_no, chunk_no=chunk_no),
         op="archive.chunk",
     )
     if chunk is None:
         return None
-    columns, rows = await threads.run(
+    return await threads.run(
         archive_format.decode,
         chunk,
         row.encoding,
@@ -128,18 +135,16 @@ async def read_chunk(
         row.session_id,
         pause_s(backend),
     )
-    return chunk.what, columns, rows
 
 
 def _follow(
     order: archive_format.Order,
     row: statements.ArchiveGet,
     chunk_no: int,
-    found: tuple[str, list[str], list[list[Any]]],
+    section: Section,
 ) -> None:
-    what, _, rows = found
     try:
-        order.take(what, rows)
+        order.take(section.what, section.rows)
     except archive_format.Wrong as error:
         raise damaged(
             row.session_id, f"chunk {chunk_no} of the archive of session {row.session_id} {error}"
@@ -193,10 +198,10 @@ async def _resume_at(backend: Backend, row: statements.ArchiveGet) -> tuple[str,
     chunk_no, chunk = await backend.read(last, op="archive.where")
     if chunk is None or chunk.what not in PAGED:
         return PAGED[0], _first(PAGED[0], row.session_no), chunk_no
-    _, rows = await threads.run(
+    [section] = await threads.run(
         archive_format.decode, chunk, row.encoding, row.session_no, row.session_id
     )
-    return chunk.what, rows[-1][KEY[chunk.what]], chunk_no
+    return chunk.what, section.rows[-1][KEY[chunk.what]], chunk_no
 
 
 # -- comparing -------------------------------------------------------------------------
@@ -211,18 +216,19 @@ async def compare(backend: Backend, row: statements.ArchiveGet) -> None:
     after = {what: _first(what, row.session_no) for what in PAGED}
     total = chunk_no = 0
     while (found := await read_chunk(backend, row, chunk_no)) is not None:
-        what, columns, rows = found
-        total, chunk_no = total + len(rows), chunk_no + 1
-        if what not in PAGED:
-            continue
-        page = await backend.read(
-            _reading(backend, what, row.session_no, after[what]), op="archive.compare"
-        )
-        if not await threads.run(_same, columns, rows, page, pause_s(backend)):
-            raise _differs(row, f"rows of {what} after {after[what]}")
-        after[what] = rows[-1][KEY[what]]
-        if backend.is_busy:
-            await sleep(COMPARE_PAUSE_S)
+        chunk_no += 1
+        for what, columns, rows in found:
+            total += len(rows)
+            if what not in PAGED or not rows:
+                continue
+            page = await backend.read(
+                _reading(backend, what, row.session_no, after[what]), op="archive.compare"
+            )
+            if not await threads.run(_same, columns, rows, page, pause_s(backend)):
+                raise _differs(row, f"rows of {what} after {after[what]}")
+            after[what] = rows[-1][KEY[what]]
+            if backend.is_busy:
+                await sleep(COMPARE_PAUSE_S)
     for what in PAGED:
         if await backend.read(
             _reading(backend, what, row.session_no, after[what]), op="archive.compare"
@@ -264,8 +270,10 @@ async def check_chunks(backend: Backend, row: statements.ArchiveGet) -> None:
     """
     order, total, chunk_no = archive_format.Order(), 0, 0
     while (found := await read_chunk(backend, row, chunk_no)) is not None:
-        _follow(order, row, chunk_no, found)
-        total, chunk_no = total + len(found[2]), chunk_no + 1
+        for section in found:
+            _follow(order, row, chunk_no, section)
+            total += len(section.rows)
+        chunk_no += 1
     if total != row.rows:
         raise damaged(
             row.session_id,
@@ -302,18 +310,28 @@ async def put_back_rows(backend: Backend, row: statements.ArchiveGet) -> None:
     """
     chunk_no, batch_size, order = 0, BatchSize(), archive_format.Order()
     while (found := await read_chunk(backend, row, chunk_no)) is not None:
-        what, columns, rows = found
-        _follow(order, row, chunk_no, found)
-        chunk_no, done = chunk_no + 1, 0
-        while what in PAGED and done < len(rows):
-            step = rows[done : done + _step(what, rows, done, batch_size.rows)]
+        for section in found:
+            _follow(order, row, chunk_no, section)
+            if section.what not in PAGED:
+                continue
             try:
-                written = await backend.step(_putting(row, what, columns, step), op="restore.rows")
+                await _put_back_section(backend, row, section, batch_size)
             except (ConstraintFailed, InvalidInput) as error:
-                where = f"chunk {chunk_no - 1} of the archive of session {row.session_id}"
+                where = f"chunk {chunk_no} of the archive of session {row.session_id}"
                 raise damaged(row.session_id, f"{where} cannot be put back: {error}") from error
-            batch_size.learn(written.held_ms)
-            done += len(step)
+        chunk_no += 1
+
+
+async def _put_back_section(
+    backend: Backend, row: statements.ArchiveGet, section: Section, batch_size: BatchSize
+) -> None:
+    what, columns, rows = section
+    done = 0
+    while done < len(rows):
+        step = rows[done : done + _step(what, rows, done, batch_size.rows)]
+        written = await backend.step(_putting(row, what, columns, step), op="restore.rows")
+        batch_size.learn(written.held_ms)
+        done += len(step)
 
 
 def _step(what: str, rows: list[list[Any]], first: int, rows_max: int) -> int:

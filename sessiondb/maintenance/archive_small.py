@@ -3,14 +3,14 @@
     look --> pack --> put away
 
 * look: in one snapshot, the rows of as many sessions as one step of background work handles.
-* pack: on a worker thread their rows become chunks. Each chunk is read back there, and all of its
-  rows are compared.
+* pack: on a worker thread the rows of each become one chunk (`archive_format.WHOLE`). It is read
+  back there, and all of its rows are compared.
 * put away: in one transaction the rows of those sessions are read again. A session that has other
-  rows by now, or is protected, is left out, and the reason is returned. Of the others the chunks
-  are stored and the rows deleted.
+  rows by now, or is protected, is left out, and the reason is returned. Of the others the chunk
+  is stored and the rows are deleted.
 
-So a kill leaves each session as it was, or archived. What comes out is what `archive.py` makes in
-many steps, and `archive.py` restores it. A session that is too large for one step is left to it.
+So a kill leaves each session as it was, or archived. `archive.py` restores it. A session that is
+too large for one step is left to `archive.py`, too.
 
 Invariant: the rows that are deleted are those that were packed. Both were compared, the second
 time under the write lock.
@@ -19,7 +19,7 @@ time under the write lock.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -35,9 +35,8 @@ from .archive_rows import pause_s, store_chunk
 
 CHANGED: Final = "it has just changed"
 
-_COLUMNS: Final = {table: [*columns] for table, columns in COLUMNS.items()}
-_AT: Final = {name: index for index, name in enumerate(_COLUMNS[SESSION])}
-_KEY_AT: Final = _COLUMNS[BINDING].index("session_key")
+_AT: Final = {name: index for index, name in enumerate(COLUMNS[SESSION])}
+_KEY_AT: Final = [*COLUMNS[BINDING]].index("session_key")
 
 _Rows = dict[str, list[tuple[Any, ...]]]
 """The rows of one session, by table."""
@@ -66,7 +65,7 @@ class Done:
 class _Packed:
     wanted: Wanted
     rows: _Rows
-    chunks: list[Chunk]
+    chunk: Chunk
 
     @property
     def session(self) -> tuple[Any, ...]:
@@ -103,7 +102,7 @@ async def archive_some(
         return done
     encoding = archive.best_encoding()
     packed = await threads.run(_pack, seen, encoding, pause_s(backend))
-    size = sum(len(chunk.content) for one in packed for chunk in one.chunks)
+    size = sum(len(one.chunk.content) for one in packed)
     step = await backend.step(
         lambda tx: _put_away(tx, packed, encoding), op="archive.small", size=size
     )
@@ -174,27 +173,26 @@ def _pack(
     seen: Sequence[tuple[Wanted, _Rows]], encoding: archive.Encoding, pause: float
 ) -> list[_Packed]:
     return [
-        _Packed(wanted, rows, [*_chunks(wanted.session_no, rows, encoding, pause)])
+        _Packed(wanted, rows, _chunk(wanted.session_no, rows, encoding, pause))
         for wanted, rows in seen
     ]
 
 
-def _chunks(
-    session_no: int, rows: _Rows, encoding: archive.Encoding, pause: float
-) -> Iterator[Chunk]:
-    """Yield the chunks of a session, each read back and compared."""
+def _chunk(session_no: int, rows: _Rows, encoding: archive.Encoding, pause: float) -> Chunk:
+    """Return the chunk of a session, read back and compared."""
     session_id = rows[SESSION][0][_AT["session_id"]]
+    chunk = archive_format.encode_whole(rows, encoding, pause)
+    stored = _Stored(0, chunk.what, chunk.rows, chunk.sha256, chunk.content)
+    back = {
+        section.what: [tuple(row) for row in section.rows]
+        for section in archive_format.decode(stored, encoding, session_no, session_id, pause)
+    }
     for what in TABLES:
-        if not rows[what]:
-            continue
-        chunk = archive_format.encode(what, rows[what], encoding, pause, columns=_COLUMNS[what])
-        stored = _Stored(TABLES.index(what), what, chunk.rows, chunk.sha256, chunk.content)
-        _, back = archive_format.decode(stored, encoding, session_no, session_id, pause)
-        if [tuple(row) for row in back] != rows[what]:
+        if back.get(what, []) != rows[what]:
             raise archive_format.damaged(
                 session_id, f"an archive of session {session_id} does not hold its rows of {what}"
             )
-        yield chunk
+    return chunk
 
 
 class _Stored(NamedTuple):
@@ -253,10 +251,9 @@ def _store(tx: Tx, one: _Packed, encoding: archive.Encoding) -> None:
         reason=one.wanted.reason,
         encoding=encoding,
         now_ms=tx.stamp_ms,
-        rows=sum(chunk.rows for chunk in one.chunks),
-        bytes=sum(chunk.size for chunk in one.chunks),
-        bytes_stored=sum(len(chunk.content) for chunk in one.chunks),
+        rows=one.chunk.rows,
+        bytes=one.chunk.size,
+        bytes_stored=len(one.chunk.content),
         session_keys=json.dumps(keys, ensure_ascii=False),
     ).archive_no
-    for number, chunk in enumerate(one.chunks):
-        store_chunk(tx, archive_no, number, chunk)
+    store_chunk(tx, archive_no, 0, one.chunk)

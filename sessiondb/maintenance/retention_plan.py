@@ -42,12 +42,12 @@ DAY_MS = 86_400_000
 # Entries whose lengths one snapshot reads: a few megabytes of pages.
 SIZE_ROWS = 5_000
 # The bytes of a row and its index entries without its text, and the share that compression
-# leaves of the text of a usual transcript.
+# leaves of prose. Output of tools leaves less, and a run ends once enough has been freed.
 ROW_BYTES = 200
-ARCHIVE_RATIO = 0.25
-# What an archive takes beside that: its row, its five first chunks, and what ended the session.
-# Measured: 2,000 to 2,400 for sessions of 2 to 6 entries.
-ARCHIVE_BYTES = 2_500
+ARCHIVE_RATIO = 0.35
+# What an archive takes beside that: its row, the event that ended the session, and the room that
+# its chunks leave in their pages. Measured: 600 to 2,650 for sessions of 2 to 30 entries of prose.
+ARCHIVE_BYTES = 2_700
 # Entries of a session lie side by side. Those of its neighbours keep its first and its last page
 # from being freed: half of each, on average.
 PAGE_BYTES = 4_096

@@ -75,8 +75,9 @@ async def _in_archive(
     chunk_no = 0
     while (chunk := await read_chunk(backend, row, chunk_no)) is not None:
         chunk_no += 1
-        what, columns, values = chunk
-        if what == ENTRY:
+        for what, columns, values in chunk:
+            if what != ENTRY:
+                continue
             rows = [dict(zip(columns, one, strict=True)) for one in values]
             hits += await backend.read(
                 partial(_in_rows, found=found, rows=rows, text=text, filters=filters),

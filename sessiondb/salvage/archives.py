@@ -66,14 +66,14 @@ def _put_chunks(
 def _sound_rows(
     work: Workspace, chunk: Row, session_no: int | None, session_id: str | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    for values in archive_format.rows_of(chunk):
+    for what, values in archive_format.rows_of(chunk):
         try:
-            archive_format.check_row(chunk.what, values, session_no, session_id)
+            archive_format.check_row(what, values, session_no, session_id)
         except archive_format.Wrong as error:
-            work.table(chunk.what).left_out += 1
-            work.note_loss(f"a row of {chunk.what} in an archive was left out: it {error}")
+            work.table(what).left_out += 1
+            work.note_loss(f"a row of {what} in an archive was left out: it {error}")
         else:
-            yield chunk.what, dict(zip(archive_format.COLUMNS[chunk.what], values, strict=True))
+            yield what, dict(zip(archive_format.COLUMNS[what], values, strict=True))
 
 
 def _put_rows(tx: Tx, work: Workspace, batch: list[tuple[str, dict[str, Any]]]) -> int:
@@ -94,6 +94,8 @@ def note_archived_branches(work: Workspace, archive_no: int) -> None:
     after = -1
     while (chunk := work.first("salvage.chunk", archive_no=archive_no, after=after)) is not None:
         after = chunk.chunk_no
-        if chunk.what == "branch":
-            for values in archive_format.rows_of(chunk):
+        if chunk.what not in (archive_format.BRANCH, archive_format.WHOLE):
+            continue
+        for what, values in archive_format.rows_of(chunk):
+            if what == archive_format.BRANCH:
                 work.note_number("branch", values[archive_format.KEY[archive_format.BRANCH]])

@@ -67,7 +67,10 @@ _TELLING: Final[dict[str, tuple[str, frozenset[str]]]] = {
     "sqlite_sequence": ("name", frozenset(TABLES)),
     "turn": ("kind", frozenset({"message", "resume"})),
     "archive": ("encoding", frozenset({"zstd", "zlib", "none"})),
-    "archive_chunk": ("what", frozenset({"session", "binding", "branch", "epoch", "entry"})),
+    "archive_chunk": (
+        "what",
+        frozenset({"session", "binding", "branch", "epoch", "entry", "whole"}),
+    ),
 }
 # Indexes name rows of a table whose own pages may be lost. These are their columns.
 EVIDENCE: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
@@ -91,7 +94,7 @@ class Shape:
     required: tuple[bool, ...]
     defaults: tuple[Value, ...]
     key: str | None
-    """The column that is the row's number. None: the table has none (WITHOUT ROWID)."""
+    """The column that is the row's number. "": none is. None: it has no number (WITHOUT ROWID)."""
 
     def fits(self, values: list[Value]) -> bool:
         """Tell whether a record could be a row of this table.
@@ -147,7 +150,9 @@ def _shape(connection: apsw.Connection, name: str, *, without_rowid: bool) -> Sh
             *sorted((row for row in found if row[4]), key=lambda row: row[4]),
             *(row for row in found if not row[4]),
         ]
-    key = None if without_rowid else next((row[0] for row in found if row[4]), "")
+    keys = [row[0] for row in found if row[4]]
+    # A key of several columns is an index beside the rows, which have numbers of their own.
+    key = None if without_rowid else keys[0] if len(keys) == 1 else ""
     return Shape(
         name,
         tuple(row[0] for row in found),

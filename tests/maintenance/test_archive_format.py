@@ -28,7 +28,8 @@ from sessiondb.limits import (
     ARCHIVE_ROW_BYTES_MAX,
     ENTRY_VALUES_MAX,
 )
-from sessiondb.maintenance import archive_format
+from sessiondb.maintenance import archive_format, archive_small
+from sessiondb.maintenance.archive_dictionary import DICTIONARY
 from sessiondb.maintenance.retention import RetentionPolicy
 from sessiondb.sqlite.schema import schema_text
 from sessiondb.sqlite.transaction import statements
@@ -40,11 +41,16 @@ from tests.support.damage import copy_of, salvaged
 KEPT = "agent:main:web:kept"
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a database with two archived sessions of six entries, and one that is not."""
+@pytest.fixture(scope="module", params=["many steps", "one step"])
+def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a database with two archived sessions of six entries, and one that is not.
+
+    Archives that were made in many steps have a chunk for each table. The others are one chunk.
+    """
     path = tmp_path_factory.mktemp("sound") / "gateway.db"
-    with sync.open(path) as db:
+    with pytest.MonkeyPatch.context() as patch, sync.open(path) as db:
+        if request.param == "many steps":
+            patch.setattr(archive_small, "ARCHIVE_CHUNK_ROWS", 0)
         for key in ("agent:main:web:gone", "agent:main:web:gone-too", KEPT):
             db.session(key).append_many([user(f"{key} says {number}") for number in range(5)])
         report = db.gc(RetentionPolicy(max_sessions=1, idle_days=0))
@@ -59,14 +65,42 @@ def path(sound: Path, tmp_path: Path) -> Path:
 
 
 def lines_of(path: Path, what: str = "entry") -> list[list[Any]]:
-    """Return the lines of the first archive's chunk of a table, decoded."""
-    chunk_of = (
-        "SELECT c.content, a.encoding FROM archive_chunk AS c JOIN archive AS a USING (archive_no) "
-        "WHERE archive_no = 1 AND what = ?"
-    )
-    [row] = query(path, chunk_of, what)
-    text = b"".join(archive_format._parts(*row))
+    """Return the lines of a table in the first archive, decoded: its columns, and its rows."""
+    [text] = [text for table, text in texts_of(path) if table == what]
     return [json.loads(line) for line in text.splitlines()]
+
+
+def texts_of(path: Path) -> list[tuple[str, bytes]]:
+    """Return the texts of the first archive by table, each as a chunk of its own has it."""
+    chunks_of = (
+        "SELECT what, c.content, a.encoding FROM archive_chunk AS c "
+        "JOIN archive AS a USING (archive_no) WHERE archive_no = 1 ORDER BY chunk_no"
+    )
+    found: list[tuple[str, bytes]] = []
+    for what, content, encoding in query(path, chunks_of):
+        dictionary = DICTIONARY if what == "whole" else b""
+        text = b"".join(archive_format._parts(content, encoding, dictionary))
+        if what != "whole":
+            found.append((what, text))
+            continue
+        for line in text.splitlines(keepends=True):
+            if line.startswith(b"{"):
+                [(table, columns)] = json.loads(line).items()
+                found.append((table, json.dumps(columns).encode() + b"\n"))
+            else:
+                found[-1] = (found[-1][0], found[-1][1] + line)
+    return found
+
+
+def is_whole(path: Path) -> bool:
+    return query(path, "SELECT what FROM archive_chunk WHERE archive_no = 1") == ["whole"]
+
+
+def as_section(what: str, text: bytes) -> bytes:
+    """Return the text of a table's chunk as a part of a chunk of all tables."""
+    first, end, rest = text.partition(b"\n")
+    named = b'{"%s":%s}' % (what.encode(), first) if first.startswith(b"[") else first
+    return named + end + rest
 
 
 COUNT = """UPDATE archive SET (rows, bytes_stored) =
@@ -85,22 +119,28 @@ def id_of(path: Path) -> str:
 def plant(
     path: Path, text: bytes, what: str = "entry", *, rows: int | None = None, times: int = 1
 ) -> str:
-    """Put a text into the first archive in place of a chunk, with its hash.
+    """Put a text into the first archive in place of that of a table, with its hash.
 
     Return the session's id. With `times` the text ends with that many MiB of its last byte.
     """
     [encoding] = query(path, "SELECT encoding FROM archive WHERE archive_no = 1")
     rows = text.count(b"\n") - 1 if rows is None else rows
-    packer = (
-        zlib.compressobj()
-        if encoding == "zlib"
-        else importlib.import_module("zstandard").ZstdCompressor().compressobj()
-    )
+    before, after, chunk = b"", b"", what
+    if is_whole(path):
+        others = [(table, other) for table, other in texts_of(path) if table != what]
+        at = list(archive_format.TABLES).index
+        before = b"".join(as_section(*one) for one in others if at(one[0]) < at(what))
+        after = b"".join(as_section(*one) for one in others if at(one[0]) > at(what))
+        rows += sum(other.count(b"\n") - 1 for _, other in others)
+        text, chunk = as_section(what, text), "whole"
+    packer = packer_of(encoding, DICTIONARY if chunk == "whole" else b"")
     content = (
-        packer.compress(text)
+        packer.compress(before + text)
         + b"".join(packer.compress(text[-1:] * 2**20) for _ in range(times - 1))
+        + packer.compress(after)
         + packer.flush()
     )
+    text, what = before + text + after, chunk
     values = (content, hashlib.sha256(text).hexdigest(), rows, what)
     with closing(apsw.Connection(str(path))) as connection:
         put = (
@@ -110,6 +150,16 @@ def plant(
         connection.execute(put, values).fetchall()
         connection.execute(COUNT).fetchall()
     return id_of(path)
+
+
+def packer_of(encoding: str, dictionary: bytes) -> Any:
+    if encoding == "zlib":
+        return zlib.compressobj(zdict=dictionary) if dictionary else zlib.compressobj()
+    return (
+        importlib.import_module("zstandard")
+        .ZstdCompressor(dict_data=archive_format._zstd_dictionary(dictionary))
+        .compressobj()
+    )
 
 
 def as_text(lines: list[Any]) -> bytes:
@@ -301,6 +351,7 @@ def test_a_row_at_the_edge_of_its_rules_is_restored(path: Path, projection: int)
         ("entry", 2, ARCHIVE_PAGE_BYTES_MAX),
         ("session", 2, ARCHIVE_ROW_BYTES_MAX),
         ("binding", 2, ARCHIVE_ROW_BYTES_MAX),
+        ("whole", 2, ARCHIVE_ROW_BYTES_MAX),
     ],
 )
 def test_only_a_chunk_of_one_row_may_be_long(what: str, rows: int, expected: int) -> None:
@@ -356,15 +407,29 @@ def is_noticed_without_loss(path: Path, session_id: str, new: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement",
+    ("sound", "statement"),
     [
-        "UPDATE archive_chunk SET what = 'sqlite_schema' WHERE what = 'entry'",
-        "UPDATE archive_chunk SET what = 'branch' WHERE what = 'epoch'",
-        "UPDATE archive_chunk SET rows = -6 WHERE what = 'entry'",
-        "UPDATE archive_chunk SET rows = 1000000000 WHERE what = 'entry'",
-        "UPDATE archive_chunk SET chunk_no = chunk_no + 100 WHERE what = 'branch'",
-        "DELETE FROM archive_chunk WHERE what = 'session'",
+        ("many steps", "UPDATE archive_chunk SET what = 'sqlite_schema' WHERE what = 'entry'"),
+        ("many steps", "UPDATE archive_chunk SET what = 'branch' WHERE what = 'epoch'"),
+        ("many steps", "UPDATE archive_chunk SET what = 'whole' WHERE what = 'entry'"),
+        ("many steps", "UPDATE archive_chunk SET rows = -6 WHERE what = 'entry'"),
+        ("many steps", "UPDATE archive_chunk SET rows = 1000000000 WHERE what = 'entry'"),
+        ("many steps", "UPDATE archive_chunk SET chunk_no = chunk_no + 100 WHERE what = 'branch'"),
+        ("many steps", "DELETE FROM archive_chunk WHERE what = 'session'"),
+        ("one step", "UPDATE archive_chunk SET what = 'sqlite_schema' WHERE what = 'whole'"),
+        ("one step", "UPDATE archive_chunk SET what = 'entry' WHERE what = 'whole'"),
+        ("one step", "UPDATE archive_chunk SET rows = rows - 1 WHERE what = 'whole'"),
+        ("one step", "UPDATE archive_chunk SET rows = 1000000000 WHERE what = 'whole'"),
+        ("one step", "UPDATE archive_chunk SET chunk_no = 100 WHERE what = 'whole'"),
+        (
+            "one step",
+            (
+                "INSERT INTO archive_chunk SELECT archive_no, 1, what, rows, sha256, content"
+                " FROM archive_chunk WHERE what = 'whole'"
+            ),
+        ),
     ],
+    indirect=["sound"],
 )
 def test_a_chunk_with_wrong_columns_of_its_own_row_is_noticed(
     path: Path, tmp_path: Path, statement: str
@@ -490,6 +555,52 @@ def test_a_chunk_is_lines_of_plain_text_whatever_the_language() -> None:
     assert zlib.decompress(chunk.content) == text
     assert (chunk.rows, chunk.size) == (2, len(text))
     assert chunk.sha256 == hashlib.sha256(text).hexdigest()
+
+
+# Chunks of two entries, as they were written when there was first a dictionary.
+WRITTEN = {
+    "zlib": (
+        "78bbd647f329c3dea8c15acd9b03abf6cc5405a00b4aac14d28b0eef393c5fc13dbfa40425b62d80"
+        "919a97a2509caf006c01c4720100e01a1e26"
+    ),
+    "zstd": (
+        "28b52ffd205fad01007402372c2273696520736167743a206772c3bcc39f20476f7474382c22616e"
+        "6420736f206f6e225d0a0300c4af63d4cf9f61438141"
+    ),
+}
+
+
+@pytest.mark.parametrize("encoding", WRITTEN)
+def test_chunks_that_were_written_with_the_dictionary_can_be_read_for_ever(encoding: str) -> None:
+    if encoding == "zstd":
+        pytest.importorskip("zstandard", reason="the extra `zstd` is not installed")
+    text = bytes(
+        archive_format._unpacked(bytes.fromhex(WRITTEN[encoding]), encoding, 10**6, DICTIONARY)
+    )
+    assert [json.loads(line) for line in text.splitlines()] == [
+        {"entry": [*ENTRY_COLUMNS]},
+        [4294967297, "sie sagt: grüß Gott"],
+        [4294967298, "and so on"],
+    ]
+
+
+ENTRY_COLUMNS = ("entry_no", "payload")
+
+
+def test_the_rows_of_all_tables_are_one_text_that_names_them() -> None:
+    tables: dict[str, list[Any]] = {what: [] for what in archive_format.TABLES}
+    tables |= {"branch": [(7, 1, None, None, 1)], "epoch": [(1, 0, "start", 5, *[None] * 4)]}
+    chunk = archive_format.encode_whole(tables, "zlib", 0)
+    columns = {
+        what: json.dumps([*archive_format.COLUMNS[what]], separators=(",", ":"))
+        for what in ("branch", "epoch")
+    }
+    text = (
+        f'{{"branch":{columns["branch"]}}}\n[7,1,null,null,1]\n'
+        f'{{"epoch":{columns["epoch"]}}}\n[1,0,"start",5,null,null,null,null]\n'
+    ).encode()
+    assert bytes(archive_format._unpacked(chunk.content, "zlib", 10**6, DICTIONARY)) == text
+    assert (chunk.what, chunk.rows, chunk.size) == ("whole", 2, len(text))
 
 
 class NamedRow(NamedTuple):

@@ -72,7 +72,7 @@ async def test_small_sessions_share_a_step_and_a_large_one_has_its_own(tmp_db: P
 
 
 @pytest.mark.anyio
-async def test_both_ways_make_the_same_archive(tmp_path: Path) -> None:
+async def test_both_ways_archive_the_same_rows(tmp_path: Path) -> None:
     found = []
     for number, rows_max in enumerate((archive_small.ARCHIVE_CHUNK_ROWS, 0)):
         path = tmp_path / f"{number}.db"
@@ -87,7 +87,7 @@ async def test_both_ways_make_the_same_archive(tmp_path: Path) -> None:
                 await archive.advance(db.backend, archive_no)
         found.append(
             (
-                query(path, "SELECT what, rows FROM archive_chunk ORDER BY chunk_no"),
+                query(path, "SELECT sum(rows) FROM archive_chunk"),
                 query(path, "SELECT state, reason, rows, session_keys FROM archive"),
                 query(path, "SELECT kind, text GLOB '*is archived*' FROM event"),
                 query(path, "SELECT ended_at_ms IS NULL, archived_at_ms IS NULL FROM session"),
@@ -276,3 +276,85 @@ async def test_words_of_small_sessions_leave_the_search_index(tmp_db: Path) -> N
         assert [hit.session_id for hit in hits] == [sessions[2].id, sessions[0].id]
         assert (await db.build_search()).behind == 0
         assert (await db.verify(deep=True)).findings == ()
+
+
+# -- one chunk for a small session -----------------------------------------------------
+
+
+def chunks(path: Path) -> dict[int, tuple[str, bytes]]:
+    """Return the chunks by session: their kind, and their bytes."""
+    found = query(
+        path, "SELECT session_no, what, content FROM archive_chunk JOIN archive USING (archive_no)"
+    )
+    return {session_no: (what, content) for session_no, what, content in found}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("encoding", ["zlib", "zstd"])
+async def test_a_small_session_is_one_chunk_and_comes_back_again_and_again(
+    tmp_db: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    if encoding == "zstd":
+        pytest.importorskip("zstandard", reason="the extra `zstd` is not installed")
+    monkeypatch.setattr(archive, "best_encoding", lambda: encoding)
+    async with sessiondb.open(tmp_db) as db:
+        sessions = await small_sessions(db, 2)
+    before = dump(tmp_db)
+    async with sessiondb.open(tmp_db) as db:
+        for _ in range(2):
+            assert (await retention.gc(db.backend, EVERYTHING)).ok
+            assert [what for what, _ in chunks(tmp_db).values()] == ["whole", "whole"]
+            assert (await db.verify(deep=True)).findings == ()
+            for session in sessions:
+                await db.unarchive(session.id)
+            assert chunks(tmp_db) == {}
+            assert dump(tmp_db) == before
+
+
+@pytest.mark.anyio
+async def test_a_deleted_archive_leaves_its_neighbour_and_nothing_of_itself(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db) as db:
+        sessions = await small_sessions(db, 2)
+        gone, kept = (session.ref.session_no for session in sessions)
+        before = await sessions[1].all_entries(limit=100)
+        await retention.gc(db.backend, EVERYTHING)
+        old = chunks(tmp_db)
+        # Both are on one page, so it stays, and its bytes with it.
+        assert query(tmp_db, "SELECT count(*) FROM dbstat WHERE name = 'archive_chunk'") == [1]
+        report = await db.delete(sessions[0])
+        assert report.deleted == (sessions[0].id,)
+        assert chunks(tmp_db) == {kept: old[kept]}
+        assert (await db.verify(deep=True)).findings == ()
+    found = [content in held_by(tmp_db) for content in (old[gone][1], old[kept][1])]
+    assert found == [False, True]
+    async with sessiondb.open(tmp_db) as db:
+        await db.unarchive(sessions[1].id)
+        assert await sessions_entries(db, sessions[1].id) == before
+
+
+def held_by(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+async def sessions_entries(db: sessiondb.SessionDB, session_id: str) -> Any:
+    return await (await db.session_by_id(session_id)).all_entries(limit=100)
+
+
+@pytest.mark.anyio
+async def test_small_archives_share_pages(tmp_db: Path) -> None:
+    """Each took more than a page: its entries a page of their own, and its other rows 1.5 KB."""
+    sessions = 60
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(sessions):
+            session = await db.session(f"agent:main:web:{number}")
+            for turn in range(4):
+                words = " ".join(
+                    WORDS[(number * 31 + turn * 7 + at * at) % len(WORDS)] for at in range(60)
+                )
+                await session.append_many([user(words[:150]), reply(words[150:])])
+        await retention.gc(db.backend, EVERYTHING)
+    [pages] = query(tmp_db, "SELECT count(*) FROM dbstat WHERE name LIKE '%archive_chunk%'")
+    assert pages < 0.6 * sessions
+
+
+WORDS = (Path(archive.__file__).read_text() + Path(retention.__file__).read_text()).split()

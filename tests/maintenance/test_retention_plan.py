@@ -14,6 +14,7 @@ import sessiondb.sync
 from sessiondb.gateway.running_turn import Answer
 from sessiondb.maintenance import archive, retention, retention_plan
 from sessiondb.maintenance.retention_plan import DAY_MS, RetentionPolicy
+from tests import ROOT
 from tests.support.core import change, one_loop, query, reply, user
 from tests.support.maintenance import (
     Dying,
@@ -372,3 +373,34 @@ async def test_what_an_archive_would_not_make_smaller_is_not_planned_for_space(
         assert again.bytes_after == again.bytes_before
         deleted = await retention.gc(db.backend, RetentionPolicy(max_bytes=1, archive=False))
         assert deleted.count("done") == 10
+
+
+GROWN = (
+    "SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE name GLOB '*archive*' OR name GLOB '*event*'"
+)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("entries", "size"), [(2, 100), (2, 1_000), (4, 500), (8, 500), (16, 300), (30, 800)]
+)
+async def test_archives_take_no_more_than_a_plan_counts_for_them(
+    tmp_db: Path, entries: int, size: int
+) -> None:
+    sessions = 40
+    async with sessiondb.open(tmp_db) as db:
+        for number in range(sessions):
+            session = await db.session(f"agent:main:web:{number}")
+            at = number * 900
+            for _ in range(entries):
+                await session.append(user(PROSE[at : at + size]))
+                at = (at + size) % (len(PROSE) - size)
+        [before] = query(tmp_db, GROWN)
+        report = await retention.gc(db.backend, RetentionPolicy(max_sessions=0, idle_days=0))
+        [after] = query(tmp_db, GROWN)
+    texts = sum(one.bytes for one in report.decisions) / sessions
+    counted = retention_plan.ARCHIVE_RATIO * texts + retention_plan.ARCHIVE_BYTES
+    assert 0.2 * counted < (after - before) / sessions < counted
+
+
+PROSE = (ROOT / "docs" / "design.md").read_text().encode("ascii", "replace").decode()

@@ -265,6 +265,38 @@ def test_sessions_of_the_third_schema_with_entries_are_pis() -> None:
     assert shown == [("empty", None), ("used", "pi")]
 
 
+def test_archives_of_the_third_schema_keep_their_chunks() -> None:
+    connection = apsw.Connection(":memory:")
+    scripts = dict(schema.migrations())
+    for number in (1, 2, 3):
+        drain(connection, scripts[number])
+    drain(connection, THIRD_ROWS)
+    drain(connection, ARCHIVES)
+    found = "SELECT * FROM archive_chunk ORDER BY archive_no, chunk_no"
+    before = drain(connection, found)
+    assert [row[:3] for row in before] == [
+        (1, 0, "session"),
+        (1, 1, "entry"),
+        (2, 0, "session"),
+    ]
+    drain(connection, scripts[4])
+    assert drain(connection, found) == before
+    assert drain(connection, "PRAGMA foreign_key_check") == []
+    assert drain(connection, "PRAGMA integrity_check") == [("ok",)]
+
+
+ARCHIVES = """
+INSERT INTO archive (archive_no, session_no, state, reason, encoding, begun_at_ms, finished_at_ms,
+                     rows, bytes, bytes_stored, session_keys)
+VALUES (1, 1, 'restored', 'old', 'zlib', 1, 2, 3, 30, 6, '[]'),
+       (2, 1, 'archived', 'old', 'zstd', 3, 4, 1, 10, 5000, '[]');
+INSERT INTO archive_chunk (archive_no, chunk_no, what, rows, sha256, content)
+VALUES (2, 0, 'session', 1, 'c', zeroblob(5000)),
+       (1, 1, 'entry', 2, 'b', x'00ff01'),
+       (1, 0, 'session', 1, 'a', x'00ff00');
+"""
+
+
 def test_a_migration_that_fails_leaves_the_version_before_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

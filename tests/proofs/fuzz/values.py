@@ -29,6 +29,8 @@ from click.testing import CliRunner
 from sessiondb import Limits, database, sync
 from sessiondb.cli import program
 from sessiondb.errors import SessionDBError
+from sessiondb.maintenance import archive_format
+from sessiondb.maintenance.archive_dictionary import DICTIONARY
 from tests.support.damage import copy_of
 
 CODES = frozenset(range(6))
@@ -241,41 +243,30 @@ def _put(
 
 def _batch(db: apsw.Connection, rng: random.Random, where: str, row: tuple[Any, ...]) -> bytes:
     """Return a chunk of an archive with a hostile value in it, and with a matching hash."""
-    [(content, encoding)] = db.execute(
-        "SELECT c.content, a.encoding FROM archive_chunk AS c "
+    [(content, encoding, what)] = db.execute(
+        "SELECT c.content, a.encoding, c.what FROM archive_chunk AS c "
         f"JOIN archive AS a USING (archive_no) WHERE {where}",
         row,
     ).fetchall()
-    text = (
-        zlib.decompress(content)
-        if encoding == "zlib"
-        else _zstd().ZstdDecompressor().decompress(content)
-    )
+    dictionary = DICTIONARY if what == "whole" else b""
+    try:
+        text = bytes(archive_format._unpacked(content, encoding, 2**30, dictionary))
+    except archive_format.Wrong:  # a value before this one has spoiled it
+        return rng.choice(BLOBS)
     lines: list[Any] = [json.loads(line) for line in text.splitlines()]
     if rng.random() < 0.3:
         text = rng.choice(TEXTS).encode() + b"\n"
     else:
-        at = rng.randrange(len(lines))
-        lines[at][rng.randrange(len(lines[at]))] = rng.choice(
-            (*INTEGERS, *TEXTS, None, [], {}, 1.5, True, 2**70, "\ud83d")
-        )
+        line = rng.choice(lines)
+        at = rng.choice([*line]) if isinstance(line, dict) else rng.randrange(len(line))
+        line[at] = rng.choice((*INTEGERS, *TEXTS, None, [], {}, 1.5, True, 2**70, "\ud83d"))
         text = "".join(json.dumps(line) + "\n" for line in lines).encode()
     if rng.random() < 0.9:
         db.execute(
             f"UPDATE archive_chunk SET sha256 = ? WHERE {where}",
             (hashlib.sha256(text).hexdigest(), *row),
         ).fetchall()
-    return (
-        zlib.compress(text)
-        if encoding == "zlib"
-        else bytes(_zstd().ZstdCompressor().compress(text))
-    )
-
-
-def _zstd() -> Any:
-    import zstandard
-
-    return zstandard
+    return archive_format._compressed(text, encoding, dictionary)
 
 
 # -- the calls -------------------------------------------------------------------------------------

@@ -534,11 +534,21 @@ def _all_there(session_no: int, entries: int, connection: apsw.Connection) -> bo
     for archive_no, encoding in connection.execute(archives, (session_no,)).fetchall():
         stored = (
             "SELECT chunk_no, what, rows, sha256, content FROM archive_chunk WHERE "
-            "archive_no = ? AND what = 'entry'"
+            "archive_no = ? AND what IN ('entry', 'whole')"
         )
         for values in connection.execute(stored, (archive_no,)).fetchall():
-            found += len(archive_format.decode(_Chunk(*values), encoding, session_no, "s")[1])
+            sections = archive_format.decode(
+                _Chunk(*values), encoding, session_no, _id_of(connection, session_no)
+            )
+            found += sum(len(one.rows) for one in sections if one.what == archive_format.ENTRY)
     return found >= entries
+
+
+def _id_of(connection: apsw.Connection, session_no: int) -> str:
+    [(session_id,)] = connection.execute(
+        "SELECT session_id FROM session WHERE session_no = ?", (session_no,)
+    ).fetchall()
+    return str(session_id)
 
 
 # -- copies ----------------------------------------------------------------------------
