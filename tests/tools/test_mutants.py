@@ -325,6 +325,15 @@ def test_the_fastest_tests_that_reach_a_mutant_come_first() -> None:
     assert found == ["fast", "slow", "tests/sqlite/test_plans.py::test_x"]
 
 
+def test_files_that_share_a_word_with_the_changed_one_come_before_faster_ones() -> None:
+    [mutant] = of_python("sessiondb/maintenance/verify_search.py", "def rule():\n    do()\n")
+    files = ("tests/a/test_fast.py", "tests/a/test_search.py", "tests/b/test_verify_search_x.py")
+    lines = {"sessiondb/maintenance/verify_search.py": {2}}
+    tests = [Reach(f"{file}::test_x", 1.0 + at, lines=lines) for at, file in enumerate(files)]
+    found = [test.name for test in chosen(mutant, tests, budget_s=9.0, tests_max=9)]
+    assert found == [test.name for test in tests[::-1]]
+
+
 def test_a_hint_is_met_by_its_statements_own_cases_too() -> None:
     """One that names too few states leaves rows out. Other tests see what these see."""
     mutant = Mutant("queries/inbox.sql", "inbox.open", "hint: 'queued' left out", "a", (), (1, 1))

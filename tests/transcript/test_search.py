@@ -532,6 +532,20 @@ async def test_verify_compares_the_index_with_the_entries(
 
 
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="there is no sqlite3 shell")
+async def test_verify_reads_the_parts_anew_that_another_opener_has_merged(tmp_db: Path) -> None:
+    async with sessiondb.open(tmp_db, durability="normal") as db:
+        session = await db.create_session("s")
+        await session.append(user("a lamp"))
+        await db.build_search()
+        async with sessiondb.open(tmp_db, readonly=True) as reading:
+            for number in range(5):
+                # Its connection keeps a list of the parts that it has seen.
+                await reading.search("lamp")
+                await session.append(user(f"lamp {number}"))
+                await db.build_search()
+                assert (await reading.verify(deep=True)).findings == ()
+
+
 async def test_the_shell_of_the_distribution_finds_words(tmp_db: Path) -> None:
     async with sessiondb.open(tmp_db, durability="normal") as db:
         one, _ = await world(db)

@@ -119,8 +119,8 @@ class Recorder:
             # A test of plans runs EXPLAIN, which the trace does not see.
             if isinstance(value, str) and value in self.texts:
                 self.note_text(self.texts[value])
-            if isinstance(value, str) and value in self.objects:
-                self.relations[item.nodeid].add(value)
+            if isinstance(value, str) and value.partition(" ")[0] in self.objects:
+                self.relations[item.nodeid].add(value.partition(" ")[0])
         begun = time.perf_counter()
         result = yield
         self.seconds[item.nodeid] += time.perf_counter() - begun

@@ -45,11 +45,11 @@ class Outcome:
 def chosen(mutant: Mutant, tests: Iterable[Test], budget_s: float, tests_max: int) -> list[Test]:
     """Return the tests that meet a mutant, of those that reach it.
 
-    First come those with the statement in their name, then those of the file that is named
-    after the changed one, then the fastest, and those about plans last. Where only the plan
-    can change, it is the first and the last of these. A hint that names too few states is
-    no hint any more, and leaves rows out. What no test is recorded to reach meets the tests
-    of its package.
+    First come those with the statement in their name, then those of the file that is named after
+    the changed one, then those of files that share a word with it, then the fastest, and those
+    about plans last. Where only the plan can change, it is the first and the last of these. A hint
+    that names too few states is no hint any more, and leaves rows out. What no test is recorded to
+    reach meets the tests of its package.
     """
     stem = "test_" + mutant.path.rpartition("/")[2].partition(".")[0]
     if mutant.where.startswith("view "):
@@ -61,8 +61,20 @@ def chosen(mutant: Mutant, tests: Iterable[Test], budget_s: float, tests_max: in
     def is_mirrored(test: Test) -> bool:
         return test.name.partition("::")[0].rpartition("/")[2].startswith(stem)
 
-    def place(test: Test) -> tuple[bool, bool, float, str]:
-        return not is_named(test), not is_mirrored(test), test.seconds, test.name
+    words = set(stem.split("_")) - {"test"}
+
+    def words_apart(test: Test) -> int:
+        file = test.name.partition("::")[0].rpartition("/")[2].removesuffix(".py")
+        return len(words - set(file.split("_")))
+
+    def place(test: Test) -> tuple[bool, bool, int, float, str]:
+        return (
+            not is_named(test),
+            not is_mirrored(test),
+            words_apart(test),
+            test.seconds,
+            test.name,
+        )
 
     reaching = [
         test for test in tests if test.reaches(mutant) or (mutant.run_by and is_mirrored(test))

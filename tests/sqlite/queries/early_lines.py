@@ -73,6 +73,20 @@ def with_early(statement: str, **params: Any) -> Callable[[World, Recorder], obj
     return rule
 
 
+def found_beside_another(w: World, tx: Recorder) -> None:
+    def at_line(line: int) -> None:
+        w.connection.execute(
+            "UPDATE quarantine SET line = ? WHERE byte_offset = 9001 AND import_file_no = ?",
+            (line, w.no(f"import_file {CLEAN}")),
+        )
+
+    early(w, tx)
+    at_line(10)
+    of = {"import_file_no": f"import_file {ODD}"}
+    run("early_lines.found", **of, entry_id="a", line=9, seq=7)(w, tx)
+    at_line(9)
+
+
 def refused(statement: str, **params: Any) -> Callable[[World, Recorder], object]:
     """Return a statement that must change one row, and finds none."""
 
@@ -124,6 +138,12 @@ CHANGES = [
         "not while a later line of its id waits",
         with_early("early_lines.found", entry_id="a", line=8, seq=7),
         changed({}),
+    ),
+    Change(
+        "early_lines.found",
+        "while a later line of its id waits in another file",
+        found_beside_another,
+        changed({9004: {"parent_seq": 7}}),
     ),
     Change(
         "early_lines.found",
@@ -373,6 +393,7 @@ READS = [
         for statement, params, rows in (
             ("in_a_circle", lambda w: of_odd(w) | {"after_offset": 9000}, []),
             ("found_late", of_odd, []),
+            ("waiting", lambda w: of_odd(w) | {"entry_id": "c"}, []),
             ("of_file", of_odd, [{"head_byte": 9002, "head_id": None, "waiting": 0}]),
         )
     ),
