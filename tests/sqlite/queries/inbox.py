@@ -469,6 +469,29 @@ CHANGES = [
     ),
     Change(
         "inbox.retry",
+        "a message, which waits for no older one that has ended",
+        lambda w, tx: [
+            set_columns("inbox cut-failed", state="claimed")(w, tx),
+            tx.run(
+                "inbox.retry",
+                inbox_no=w.no("inbox cut-failed"),
+                turn_no=w.no("turn cut-failed#1"),
+                available_at_ms=NOW,
+                more_time=2,
+                reason="again",
+            ),
+        ],
+        {
+            "inbox cut-failed": {
+                "state": "queued",
+                "available_at_ms": NOW,
+                "queued_at_ms": NOW,
+                "reason": "again",
+            }
+        },
+    ),
+    Change(
+        "inbox.retry",
         "a resume, with more time",
         lambda w, tx: tx.run(
             "inbox.retry",
