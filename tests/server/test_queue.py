@@ -188,3 +188,9 @@ def _no_reply_left(client: httpx.Client) -> Iterator[None]:
     """A test that left replies would give them to the next one."""
     yield
     assert client.post("/v1/outbox/claim", json={}).status_code == 204
+
+
+def test_a_claim_that_fails_says_so_whether_it_waits_or_not(client: httpx.Client) -> None:
+    for wait_s in (0, 0.05):
+        told = client.post("/v1/lanes/nobody/claim", json={"wait_s": wait_s})
+        assert (told.status_code, told.json()["type"]) == (404, "NotFound")

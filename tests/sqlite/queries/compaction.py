@@ -518,6 +518,11 @@ READS = [
     *ends("running", True, True, once="once it is incomplete", given=without_an_answer),
     *ends("dead-old", True, False, once="whose row was pruned", given=without("inbox")),
     *ends(
+        *("aborted-old", True, True),
+        once="that was only heard",
+        given=set_columns("inbox aborted-old", heard=1, turn_no=None, told_no=None),
+    ),
+    *ends(
         *("dead-old", True, False),
         once="whose number another session's message has",
         given=set_columns("inbox dead-old", session_no="session live"),

@@ -235,6 +235,17 @@ READS = [
     last_of_user(3, 7, 3),
     last_of_user(4, 7, None),
     Read(
+        "context.span_backward",
+        "of one branch of two",
+        lambda w: {
+            "low_no": w.no("entry live/15"),
+            "high_no": w.no("entry live/18"),
+            "branch_no": w.no("branch live/1"),
+            "limit": 9,
+        },
+        [{"entry_no": "live/15"}],
+    ),
+    Read(
         "context.then",
         "whose entries are lost",
         of_session("twin", epoch=1),
