@@ -48,8 +48,9 @@ ARCHIVE_RATIO = 0.35
 # What an archive takes beside that: its row, the event that ended the session, and the room that
 # its chunks leave in their pages. Measured: 600 to 2,650 for sessions of 2 to 30 entries of prose.
 ARCHIVE_BYTES = 2_700
-# Entries of a session lie side by side. Those of its neighbours keep its first and its last page
-# from being freed: half of each, on average.
+# Entries of a session lie side by side, in the order of the sessions' numbers. Those of its
+# neighbours keep its first and its last page from being freed: half of each, on average.
+# Neighbours that go as well do not.
 PAGE_BYTES = 4_096
 
 
@@ -322,11 +323,64 @@ async def _size_of(backend: Backend, session_no: int) -> int:
 
 
 def _freed(decision: RetentionDecision, policy: RetentionPolicy) -> float:
-    """Estimate the bytes that a decision frees. Below 0, an archive takes more than it frees."""
+    """Estimate the bytes that a decision frees, if the sessions beside it go as well.
+
+    Below 0, an archive takes more than it frees.
+    """
     total = decision.bytes + ROW_BYTES * decision.entries
     if not policy.archive:
         return total
-    return total - PAGE_BYTES - ARCHIVE_RATIO * decision.bytes - ARCHIVE_BYTES
+    return total - ARCHIVE_RATIO * decision.bytes - ARCHIVE_BYTES
+
+
+class _Neighbours:
+    """The sessions that a plan takes for space: only together with enough of their neighbours.
+
+    A small session alone may free nothing, because the pages at its edges stay. It waits until
+    the sessions beside it go as well, and together they free more than the edges of all of them.
+    """
+
+    def __init__(self, policy: RetentionPolicy) -> None:
+        self._policy = policy
+        self._gone: set[int] = set()
+        self._waiting: dict[int, float] = {}
+
+    def note_gone(self, session_no: int) -> None:
+        """Note a session without entries: an archived one."""
+        self._gone.add(session_no)
+
+    def add(self, decision: RetentionDecision) -> float:
+        """Take a session that goes in any case. Return what that frees."""
+        freed = _freed(decision, self._policy) - self._edges(decision.session_no)
+        self._gone.add(decision.session_no)
+        return freed
+
+    def offer(self, decision: RetentionDecision) -> tuple[list[int], float]:
+        """Return the sessions that go, now that this one may, and what that frees."""
+        number, freed = decision.session_no, _freed(decision, self._policy)
+        if freed <= 0:
+            return [], 0.0
+        self._waiting[number] = freed
+        first = last = number
+        while first - 1 in self._waiting:
+            first -= 1
+        while last + 1 in self._waiting:
+            last += 1
+        together = range(first, last + 1)
+        freed = sum(self._waiting[one] for one in together) - self._edges(first, last)
+        if freed <= 0:
+            return [], 0.0
+        for one in together:
+            del self._waiting[one]
+            self._gone.add(one)
+        return [*together], freed
+
+    def _edges(self, first: int, last: int | None = None) -> float:
+        """Return the bytes of pages that stay. Below 0: the edge of a neighbour goes, too."""
+        if not self._policy.archive:
+            return 0.0
+        last = first if last is None else last
+        return PAGE_BYTES * (1 - (first - 1 in self._gone) - (last + 1 in self._gone))
 
 
 async def _plan_bytes(backend: Backend, walk: Walk, max_bytes: int) -> None:
@@ -335,15 +389,11 @@ async def _plan_bytes(backend: Backend, walk: Walk, max_bytes: int) -> None:
     if used <= max_bytes:
         return
     policy, target = walk.policy, walk.policy.high_water * max_bytes
-    left = (
-        used
-        - target
-        - sum(
-            _freed(decision, policy)
-            for decision in walk.decisions.values()
-            if decision.outcome == "planned"
-        )
-    )
+    neighbours = _Neighbours(policy)
+    left = used - target
+    for planned in walk.decisions.values():
+        if planned.outcome == "planned":
+            left -= neighbours.add(planned)
     why = f"the database holds {used:,} bytes (limit {max_bytes:,})"
     after: tuple[int, int] | None = (-(2**62), 0)
 
@@ -357,22 +407,31 @@ async def _plan_bytes(backend: Backend, walk: Walk, max_bytes: int) -> None:
             decision = walk.decisions.get(row.session_no)
             if left <= 0:
                 return
-            if row.archived_at_ms is not None or (decision is not None and decision.rule != "none"):
+            if row.archived_at_ms is not None:
+                neighbours.note_gone(row.session_no)
+                continue
+            if decision is not None and decision.rule != "none":
                 continue
             await backend.read(_deciding(walk, row, why), op="retention.plan")
             decision = walk.decisions[row.session_no]
             if decision.outcome == "planned":
                 decision = replace(decision, bytes=await _size_of(backend, row.session_no))
-                freed = _freed(decision, policy)
-                if freed <= 0:
-                    decision = replace(
-                        decision,
-                        action="keep",
-                        outcome="kept",
-                        reason=f"{why}, but an archive of it would free nothing: it is small",
+                go, freed = neighbours.offer(decision)
+                # It goes with a neighbour that comes later, or stays.
+                walk.decisions[row.session_no] = replace(
+                    decision,
+                    action="keep",
+                    outcome="kept",
+                    reason=f"{why}, but an archive of it would free nothing: it is small",
+                )
+                for number in go:
+                    walk.decisions[number] = replace(
+                        walk.decisions[number],
+                        action=decision.action,
+                        outcome=decision.outcome,
+                        reason=decision.reason,
                     )
-                walk.decisions[row.session_no] = decision
-                left -= max(freed, 0)
+                left -= freed
         after = (rows[-1].updated_at_ms, rows[-1].session_no) if len(rows) == PAGE_ROWS else None
 
 

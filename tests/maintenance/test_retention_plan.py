@@ -404,3 +404,31 @@ async def test_archives_take_no_more_than_a_plan_counts_for_them(
 
 
 PROSE = (ROOT / "docs" / "design.md").read_text().encode("ascii", "replace").decode()
+
+
+@pytest.mark.anyio
+async def test_small_sessions_go_for_space_together_with_their_neighbours(tmp_db: Path) -> None:
+    """One alone frees no whole page. Twelve side by side halve what they took."""
+    async with sessiondb.open(tmp_db) as db:
+        names = [f"cold-{number}" for number in range(12)]
+        for number, name in enumerate(names):
+            session = await db.session(f"agent:main:web:{name}")
+            for turn in range(8):
+                at = number * 4_000 + turn * 400
+                await session.append(user(PROSE[at : at + 400]))
+            await set_age(db, session, now_ms() - 30 * DAY_MS)
+        # Of two more, each is between two sessions that stay.
+        for name in ("alone", "alone-too"):
+            await aged(db, f"{name}-before", 1)
+            session = await db.session(f"agent:main:web:{name}")
+            await session.append_many([user(PROSE[:400])] * 8)
+            await set_age(db, session, now_ms() - 40 * DAY_MS)
+        await aged(db, "last", 1)
+        before = (await retention_plan.measure(db.backend)).used
+        decisions = await retained(db, max_bytes=1, idle_days=2)
+        assert removed(decisions) == sorted(names)
+        assert "would free nothing" in decisions["alone"][2]
+        assert "would free nothing" in decisions["alone-too"][2]
+        after = (await retention_plan.measure(db.backend)).used
+        assert before - after > 12 * 1_500
+        assert (await db.verify()).findings == ()
