@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DELETE_ON_ERROR:
 # Two targets at once would set up one environment twice.
 .NOTPARALLEL:
-.PHONY: help demo gateway adapters test loops test-fast shuffle covered coverage kills server-kills openapi drains drill crash fuzz models prompts oracle openclaw soak on-call audit check lint format \
+.PHONY: help demo gateway adapters test loops test-fast shuffle covered coverage kills server-kills openapi drains drill crash fuzz models prompts oracle openclaw openclaw-plugin soak on-call audit check lint format \
   prose statements node-types types mutants measure docs bench bench-smoke wheel lock clean distclean
 
 help: ## list the targets
@@ -132,6 +132,9 @@ oracle: $(VENV)/.dev $(if $(SESSIONDB_ORACLE),,$(VENV)/.oracle/.installed) ## co
 # Real gateways on loopback, with a scripted model. SESSIONDB_OPENCLAW names a folder that has the programs.
 openclaw: $(VENV)/.dev $(if $(SESSIONDB_OPENCLAW),,$(VENV)/.openclaw/.installed) ## move homes of real OpenClaw gateways that answer meanwhile, and back (minutes; ARGS=2026.9.6; needs npm)
 	@$(BIN)/python -m tests.proofs.openclaw $(ARGS)
+
+openclaw-plugin: $(VENV)/.dev $(if $(SESSIONDB_OPENCLAW),,$(VENV)/.openclaw/.installed) ## the plugin in a real OpenClaw, beside its own engine (minutes; needs npm and node)
+	@$(BIN)/python -m tests.proofs.openclaw.engine $(ARGS)
 
 # Each framework in an environment of its own, in .venv/.adapters, which distclean removes with the rest.
 adapters: $(VENV)/.dev ## run the frameworks' own tests against sessiondb/adapters (many minutes; ONLY=openai-agents, ARGS=--bench; needs a network)

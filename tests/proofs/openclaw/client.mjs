@@ -2,6 +2,7 @@
 //
 //   node client.mjs PACKAGE URL TOKEN <calls      {"id", "method", "params"} -> {"id", "ok" | "error"}
 //
+// A call of the agent is answered when its turn has ended, or with "accepts" when it was accepted.
 // Calls run at once. The first line printed says that the client is connected.
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -29,9 +30,9 @@ const client = await new Promise((resolve, reject) => {
 print({ connected: true });
 
 for await (const line of createInterface({ input: process.stdin })) {
-  const { id, method, params } = JSON.parse(line);
+  const { id, method, params, accepts } = JSON.parse(line);
   client
-    .request(method, params, { timeoutMs: 300_000, expectFinal: method === "agent" })
+    .request(method, params, { timeoutMs: 300_000, expectFinal: method === "agent" && !accepts })
     .then((ok) => print({ id, ok }))
     .catch((error) => print({ id, error: String(error) }));
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,15 +54,24 @@ class Model(ThreadingHTTPServer):
         """The marks of all that was sent for a question, by its mark."""
         self.questions = 0
         self.summaries = 0
+        self.summary_s = 0.0
+        """How long a summary takes."""
+        self.asked_for_summary = threading.Event()
+        self.counts = False
+        """True: it says how many tokens it was sent. False: always the same number."""
         self._lock = threading.Lock()
 
     def answer(self, body: dict[str, Any]) -> str:
         """Note a request, and return the text of its answer."""
         system, *said = body["messages"]
-        with self._lock:
-            if "summariz" in json.dumps(system)[:2_000]:
+        if "summariz" in json.dumps(system)[:2_000]:
+            with self._lock:
                 self.summaries += 1
-                return SUMMARY.format(mark=f"s{self.summaries:04}")
+                mark = f"s{self.summaries:04}"
+            self.asked_for_summary.set()
+            time.sleep(self.summary_s)
+            return SUMMARY.format(mark=mark)
+        with self._lock:
             sent = [mark for message in said for mark in marks(message.get("content"))]
             asked = next(mark for mark in reversed(sent) if mark.startswith("q"))
             self.sent[asked] = sent
@@ -82,7 +92,9 @@ class _Handler(BaseHTTPRequestHandler):
         for piece in ({"role": "assistant", "content": ""}, *pieces):
             self._write({"choices": [{"index": 0, "delta": piece, "finish_reason": None}]})
         ended = {"index": 0, "delta": {}, "finish_reason": "stop"}
-        self._write({"choices": [ended], "usage": USAGE})
+        sent = len(json.dumps(body["messages"])) // 4
+        counted = {**USAGE, "prompt_tokens": sent, "total_tokens": sent + 90}
+        self._write({"choices": [ended], "usage": counted if self.server.counts else USAGE})
         self.wfile.write(b"data: [DONE]\n\n")
 
     def _write(self, chunk: dict[str, Any]) -> None:

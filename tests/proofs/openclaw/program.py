@@ -107,7 +107,15 @@ def _parsed(text: str) -> tuple[int, ...]:
 class Home:
     """A home of OpenClaw, with settings that let it call nothing but the scripted model."""
 
-    def __init__(self, folder: Path, model_url: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        model_url: str,
+        *,
+        window: int = 200_000,
+        compaction: str = "safeguard",
+        plugins: Any = None,
+    ) -> None:
         self.state = folder / "state"
         self.temporary = folder / "tmp"
         for made in (self.state, self.temporary, folder / "user"):
@@ -118,7 +126,7 @@ class Home:
         model = {
             "id": "m",
             "name": "m",
-            "contextWindow": 200_000,
+            "contextWindow": window,
             "maxTokens": 8_192,
             "reasoning": False,
             "input": ["text"],
@@ -144,12 +152,12 @@ class Home:
                     "workspace": str(folder / "workspace"),
                     "skipBootstrap": True,
                     "heartbeat": {"every": "0m"},
-                    "compaction": {"mode": "safeguard", "keepRecentTokens": 300},
+                    "compaction": {"mode": compaction, "keepRecentTokens": 300},
                 }
             },
             # By itself OpenClaw 2026.7 begins anew at four in the morning.
             "session": {"reset": {"mode": "idle", "idleMinutes": 525_600}},
-            "plugins": {"enabled": False},
+            "plugins": plugins or {"enabled": False},
             "discovery": {"mdns": {"mode": "off"}},
             "update": {"checkOnStart": False},
         }
@@ -248,13 +256,13 @@ class Gateway:
         """All that the gateway has printed."""
         return self._log.read_text(errors="replace")
 
-    def begin(self, method: str, **params: Any) -> Future[Any]:
-        """Call a method. The answer comes later."""
+    def begin(self, method: str, *, accepts: bool = False, **params: Any) -> Future[Any]:
+        """Call a method. The answer comes later: with `accepts` when a turn was accepted."""
         answer: Future[Any] = Future()
         with self._lock:
             self._calls += 1
             self._answers[self._calls] = answer
-            call = {"id": self._calls, "method": method, "params": params}
+            call = {"id": self._calls, "method": method, "params": params, "accepts": accepts}
             assert self._client.stdin is not None
             self._client.stdin.write(json.dumps(call) + "\n")
             self._client.stdin.flush()
