@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 from starlette.types import Message
 
@@ -138,6 +139,18 @@ def test_a_head_has_a_bound_and_the_next_client_is_served(serving: Serving) -> N
     assert b"HeadTooLarge" in endless
     assert talk(serving, b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400 ")
     assert talk(serving, line, b"\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_large_answer_leaves_its_connection_to_the_next_request(client: httpx.Client) -> None:
+    """The server stops writing while the client reads, and goes on."""
+    asked = {"key": "agent:main:web:large"}
+    session = client.post("/v1/sessions", json=asked).raise_for_status().json()["session_id"]
+    text = "x" * 3_000_000
+    sent = {"item": {"role": "user", "content": text}}
+    client.post(f"/v1/sessions/{session}/entries", json=sent).raise_for_status()
+    for _ in range(2):
+        page = client.get(f"/v1/sessions/{session}/entries", timeout=10).raise_for_status()
+        assert text in page.text
 
 
 def test_connections_beyond_the_bound_are_told_to_come_again(serving: Serving) -> None:

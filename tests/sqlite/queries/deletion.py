@@ -148,6 +148,19 @@ CHANGES = [
     ),
     Change(
         "deletion.forget_keys",
+        "not of one whose deletion has not come to its end",
+        lambda w, tx: [
+            w.connection.execute("UPDATE archive SET finished_at_ms = NULL"),
+            tx.run("deletion.forget_keys", session_no=w.no("session deleted")),
+        ],
+        lambda w: {
+            label: {"finished_at_ms": None}
+            for label, row in w.rows("archive")
+            if row["finished_at_ms"] is not None
+        },
+    ),
+    Change(
+        "deletion.forget_keys",
         "of deleted sessions",
         forget_keys,
         lambda w: {

@@ -290,10 +290,13 @@ PAGES = [
     ),
     Page(
         "early_lines.entries",
-        lambda w: {"low_no": w.no("entry live/4"), "high_no": w.no("entry live/9")},
+        lambda w: {"low_no": w.no("entry live/1"), "high_no": w.no("entry live/4")},
         lambda row: {"low_no": row.entry_no + 1},
-        "entry_no",
-        [f"live/{seq}" for seq in range(4, 10)],
+        ("entry_no", "parent_id"),
+        lambda w: [
+            (f"live/{seq}", w.row(f"entry live/{seq - 1}")["entry_id"] if seq > 1 else None)
+            for seq in range(1, 5)
+        ],
     ),
     Page(
         "early_lines.without_parent",

@@ -789,6 +789,16 @@ READS = [
         ],
         bytes_behind_an_entry,
     ),
+    Read(
+        "import_file.known",
+        "a line before the last one has bytes of its own",
+        {"paths": json.dumps([f"/imports/{ODD}"])},
+        [{"import_file_no": ODD, "ends_in_bytes": 0}],
+        lambda w, _: w.connection.execute(
+            "UPDATE quarantine SET reason = ? WHERE byte_offset = ?",
+            (f"{BYTES_OF_ENTRY} (why)", offsets(w)[0]),
+        ),
+    ),
     tail(ODD, "tail, and no other piece", beside_a_tail),
     tail(ODD, "tail before the first entry", without_entries),
     *(

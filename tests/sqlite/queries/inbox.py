@@ -469,9 +469,10 @@ CHANGES = [
     ),
     Change(
         "inbox.retry",
-        "a message, which waits for no older one that has ended",
+        "a message, which waits for no older one that has ended, or is of another lane",
         lambda w, tx: [
             set_columns("inbox cut-failed", state="claimed")(w, tx),
+            set_columns("inbox resumed", session_no="session cut-failed")(w, tx),
             tx.run(
                 "inbox.retry",
                 inbox_no=w.no("inbox cut-failed"),
@@ -487,7 +488,8 @@ CHANGES = [
                 "available_at_ms": NOW,
                 "queued_at_ms": NOW,
                 "reason": "again",
-            }
+            },
+            "inbox resumed": {"session_no": "cut-failed"},
         },
     ),
     Change(
@@ -985,6 +987,15 @@ def late_of(low: Any, high: Any, *names: str) -> Read:
 
 
 READS = [
+    next_in("slow", "slow-next"),
+    next_in(
+        "slow",
+        None,
+        what=" while it is paused",
+        given=lambda w, _: w.connection.execute(
+            "UPDATE lane SET paused_at_ms = 5 WHERE lane = 'slow'"
+        ),
+    ),
     Read(
         "inbox.heard",
         "of one session, before a message",

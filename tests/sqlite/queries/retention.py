@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tests.support.statement_cases import Change, Guard, Page, Read
+from tests.support.statement_cases import Change, Guard, Page, Read, set_columns
 from tests.support.world import Recorder, World
 
 SIZED = ("twin", "live", "old")
@@ -88,6 +88,23 @@ READS = [
     *session("old-too", 0, "main", restored="old-too/2"),
     *session("old-too", 0, "main", "old-too/4", at="begun_at_ms", given=restore_again),
     *session("parent", 0, "main"),
+    Read(
+        "retention.sizes",
+        "up to the last number of a session",
+        lambda w: {"session_nos": json.dumps([w.no("session job-tired")])},
+        lambda w: [
+            {
+                "bytes": sum(
+                    len(row["payload"].encode())
+                    for label, row in w.rows("entry")
+                    if label.startswith("entry job-tired/")
+                )
+            }
+        ],
+        lambda w, tx: set_columns(
+            "entry job-tired/4", entry_no=w.no("session job-tired") << 32 | 0xFFFFFFFF
+        )(w, tx),
+    ),
     Read(
         "retention.sizes",
         "of two sessions, and of one without entries",

@@ -518,6 +518,18 @@ CHANGES = [
             "inbox held-too": {"session_no": "live", "entry_no": None, "payload": '"own"'},
         },
     ),
+    Change(
+        "salvage.move_inbox",
+        "one whose entry is no message",
+        lambda w, tx: [
+            w.connection.execute("UPDATE entry SET type = 'custom' WHERE role = 'user'"),
+            tx.run(
+                "salvage.move_inbox", number=w.no("inbox held"), session_no=w.no("session live")
+            ),
+            w.connection.execute("UPDATE entry SET type = 'message' WHERE role = 'user'"),
+        ],
+        {"inbox held": {"session_no": "live", "entry_no": None, "payload": ""}},
+    ),
     change(
         "return_inbox",
         "one message",

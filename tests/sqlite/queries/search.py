@@ -416,6 +416,7 @@ READS = [
         [{"entry_no": "twin/4"}, {"entry_no": "twin/5"}],
         begin,
     ),
+    Read("search.any_match", "nothing, whatever has the words", {"words": WORDS}, [], built),
     Read("search.state", "its row", {}, [{"built_at_ms": NOW, "purging": 0}]),
     Read("search.state", "no index", {}, [], given=lambda _w, tx: tx.run("search.end")),
     Read("search.parts", "none", {}, [{"parts": 0}]),
