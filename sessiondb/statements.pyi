@@ -2678,7 +2678,7 @@ class VerifyExists(NamedTuple):
 
 
 class VerifyArchive(NamedTuple):
-    """verify.archive: Return a session's archive that is not restored, and how many of its rows exist."""
+    """verify.archive: Return a session's archive that is not restored, and how many of its rows exist. A planted number must not end it: sum() of such numbers is an error, and total() is none."""
 
     archive_no: int
     state: Literal["writing", "complete", "deleting", "archived", "restoring", "restored", "deleted"]

@@ -24,7 +24,7 @@ import apsw
 
 import sessiondb
 from sessiondb import database, sync
-from sessiondb.maintenance import archive
+from sessiondb.maintenance import archive, archive_small
 from sessiondb.salvage.rebuild import MARK
 from sessiondb.salvage.report import NO_HEADER_KNOWN, SalvageReport
 from tests import ROOT
@@ -73,6 +73,10 @@ async def _more(path: Path, sessions: int) -> None:
             named = await db.session_for(("app", "other app")[number % 2], f"thread {number}")
             await named.append(user(f"named {number}"))
             await old.append_many([user(f"old {number} {turn} " * 50) for turn in range(15)])
+            if number == 1:  # as one chunk
+                wanted = archive_small.Wanted(old.ref.session_no, "old")
+                assert await archive_small.archive_one(db.backend, wanted) is None
+                continue
             assert await archive.begin(db.backend, old.ref.session_no, "old") == (number + 1, None)
             await archive.advance(db.backend, number + 1)
         for number in range(40):

@@ -229,9 +229,10 @@ WHERE s.session_no = :session_no;
 SELECT session_no, archived_at_ms FROM session WHERE session_no = :session_no;
 
 -- name: archive
--- Return a session's archive that is not restored, and how many of its rows exist.
+-- Return a session's archive that is not restored, and how many of its rows exist. A planted
+-- number must not end it: sum() of such numbers is an error, and total() is none.
 SELECT a.archive_no, a.state, a.encoding, a.rows, a.finished_at_ms, a.session_keys,
-       (SELECT coalesce(sum(c.rows), 0) FROM archive_chunk AS c
+       (SELECT CAST(total(c.rows) AS INTEGER) FROM archive_chunk AS c
         WHERE c.archive_no = a.archive_no) AS found_rows
 FROM archive AS a WHERE a.session_no = :session_no AND a.state <> 'restored';
 

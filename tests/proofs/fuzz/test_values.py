@@ -88,6 +88,7 @@ FOUND = [
         "UPDATE archive_chunk SET archive_no = -9223372036854775808 "
         "WHERE archive_no = 1 AND chunk_no = 0"
     ),
+    "UPDATE archive_chunk SET rows = 9223372036854775807",
     "UPDATE branch SET parent_branch_no = branch_no, fork_no = first_no",
     "UPDATE branch SET fork_no = NULL",
     "UPDATE branch SET branch_no = 9223372036854775807 WHERE branch_no = 3",

@@ -251,10 +251,10 @@ def _batch(db: apsw.Connection, rng: random.Random, where: str, row: tuple[Any, 
     dictionary = DICTIONARY if what == "whole" else b""
     try:
         text = bytes(archive_format._unpacked(content, encoding, 2**30, dictionary))
-    except archive_format.Wrong:  # a value before this one has spoiled it
-        return rng.choice(BLOBS)
-    lines: list[Any] = [json.loads(line) for line in text.splitlines()]
-    if rng.random() < 0.3:
+        lines: list[Any] = [json.loads(line) for line in text.splitlines()]
+    except (archive_format.Wrong, ValueError, RecursionError):
+        return rng.choice(BLOBS)  # a value before this one has spoiled it
+    if rng.random() < 0.3 or not all(line and isinstance(line, list | dict) for line in lines):
         text = rng.choice(TEXTS).encode() + b"\n"
     else:
         line = rng.choice(lines)
