@@ -55,7 +55,6 @@ export class Engine {
     version: "0.1.0",
     ownsCompaction: true,
     turnMaintenanceMode: "background",
-    acceptedHostParams: [],
     // Without both, and `commitTurn`, the host does not use the engine.
     transcriptSemantics: {
       currentTurnFence: "before-current-turn-entry-v1",
@@ -134,8 +133,9 @@ class Conversation {
 
   async compact({ compactionTarget = "budget", force, customInstructions, abortSignal, ...call }) {
     this.#nextAt = 0;
-    const job = this.#begin(force ? "manual" : compactionTarget, customInstructions);
-    if (force || compactionTarget === "threshold") {
+    const isDue = compactionTarget === "threshold"; // by hand, too. Else the model has refused
+    const job = this.#begin(isDue && force ? "manual" : compactionTarget, customInstructions);
+    if (isDue) {
       return {
         ok: true,
         compacted: false,
@@ -143,7 +143,12 @@ class Conversation {
       };
     }
     const tokensBefore = call.currentTokenCount ?? this.#tokens;
-    const told = await Promise.race([job.catch((error) => error.message), aborted(abortSignal)]);
+    // The job is patient with a server that is away. A turn that stands still is not.
+    const away = this.#memory.quick.health().then(
+      () => job.catch((error) => error.message),
+      (error) => error.message,
+    );
+    const told = await Promise.race([away, aborted(abortSignal)]);
     abortSignal?.throwIfAborted();
     if (told === "committed") {
       return {

@@ -16,6 +16,8 @@ const PYTHON = process.env.SESSIONDB_PYTHON ?? "python3";
 const folder = mkdtempSync(join(tmpdir(), "sdb-claw-"));
 const socketPath = join(folder, "s");
 const LONG = " and some more words".repeat(40); // 200 tokens
+const BY_HAND = { compactionTarget: "threshold", force: true };
+const REFUSED = { compactionTarget: "budget", force: true };
 let server, db;
 let clock = 1_790_000_000_000;
 
@@ -142,7 +144,7 @@ test("a summary replaces the beginning of its conversation, and nothing waits fo
   for (const text of ["a", "b", "c"]) await one.turn(text);
   await two.turn("z");
   const answered = model.wait();
-  const told = await one.compact({ force: true, customInstructions: "keep the numbers" });
+  const told = await one.compact({ ...BY_HAND, customInstructions: "keep the numbers" });
   assert.deepEqual([told.ok, told.compacted], [true, false]);
   await until(() => answered.length === 1);
   assert.deepEqual(await one.turn("d"), ["a", "re a", "b", "re b", "c", "re c"]);
@@ -176,7 +178,7 @@ test("what the host gives back, with the summary in front, goes through", async 
   const model = new Model();
   const talk = new Talk(load(model), "back");
   for (const text of ["a", "b"]) await talk.turn(text);
-  assert.equal((await talk.compact()).compacted, true);
+  assert.equal((await talk.compact(REFUSED)).compacted, true);
   const view = (await talk.assemble()).messages;
   assert.deepEqual(texts(view), ["summary 1", "re b"]);
   const { engine } = talk.loaded;
@@ -211,7 +213,7 @@ test("after a reset nothing is said of what was before", async () => {
   assert.deepEqual(await talk.turn("c"), []);
   assert.deepEqual(await talk.turn("d"), ["c", "re c"]);
   await until(() => has("reset#1", 4));
-  assert.equal((await talk.compact()).compacted, true);
+  assert.equal((await talk.compact(REFUSED)).compacted, true);
   assert.deepEqual(texts((await talk.assemble()).messages), ["summary 2", "re d"]);
   assert.doesNotMatch(model.calls[1].messages[0].content, /re a|summary 1/);
   assert.equal((await stored("reset")).length, 4, "what was before stays where it was");
@@ -236,10 +238,10 @@ test("a history that was changed where the summary covers it is passed on as it 
   assert.equal(texts((await talk.assemble()).messages)[0], "summary 1");
   talk.history = [whole[0], whole[1], ...whole.slice(4)];
   await talk.turn("d");
-  await talk.compact({ force: true });
+  await talk.compact(BY_HAND);
   await until(() => loaded.warned.some((text) => text.includes("handed over anew")));
   await talk.assemble();
-  await talk.compact({ force: true });
+  await talk.compact(BY_HAND);
   await until(async () => texts((await talk.assemble()).messages)[0] === "summary 2");
   assert.doesNotMatch(model.calls[1].messages[0].content, /re b/);
 });
@@ -284,7 +286,7 @@ test("without a server turns go on, and it learns later what it missed", async (
   await start();
   await until(() => has("away", 6));
   await until(() => has("away-too", 2));
-  assert.equal((await talk.compact()).compacted, true);
+  assert.equal((await talk.compact(REFUSED)).compacted, true);
   assert.deepEqual(texts((await talk.assemble()).messages), ["summary 1", "re c"]);
 });
 
@@ -294,7 +296,7 @@ test("a server that is killed while a summary is written commits it, late", asyn
   const talk = new Talk(loaded, "killed");
   for (const text of ["a", "b"]) await talk.turn(text);
   const answered = model.wait();
-  await talk.compact({ force: true });
+  await talk.compact(BY_HAND);
   await until(() => answered.length === 1);
   await kill();
   answered[0][0]("late");
@@ -356,7 +358,7 @@ test("a context that the model refuses is compacted by the host if all else fail
   const fails = async () => Promise.reject(new Error("the model is away"));
   const talk = new Talk(engineOf({ complete: fails }), "refused");
   for (const text of ["a", "b"]) await talk.turn(text);
-  const told = await talk.compact({ compactionTarget: "budget", currentTokenCount: 9 });
+  const told = await talk.compact({ ...REFUSED, currentTokenCount: 9 });
   assert.equal(told.by, "the host");
   assert.deepEqual(told.call.sessionId, "refused");
   const { compactions } = await db.listCompactions((await home("refused")).session_id);
@@ -377,6 +379,9 @@ test("a context that the model refuses is compacted by the host if all else fail
   await until(async () =>
     texts((await waits.assemble()).messages)[0].startsWith("it was paid for"),
   );
+  const away = new SessionDB({ socketPath: join(folder, "nobody"), patience_ms: 100 });
+  const lonely = new Talk(engineOf({ complete: fails, quick: away }), "lonely");
+  assert.equal((await lonely.compact()).by, "the host", "there is no server");
   const empty = await new Talk(engineOf({ complete: fails }), "empty").compact();
   assert.equal(empty.by, "the host", "there is nothing to summarise");
 });

@@ -31,6 +31,7 @@ WINDOW: Final = 64_000
 LARGE: Final = " and more" * 3_000
 """What is pasted into a question, some 7,000 tokens: an automatic summary is due after a few."""
 TALK, BUSY, AWAY, RESET = (f"agent:main:{name}" for name in ("manual", "auto", "away", "reset"))
+LONG = ("agent:main:long", "agent:main:long-alone")
 Table = dict[str, str]
 
 
@@ -175,6 +176,24 @@ def killed(course: Course, server: Serving) -> None:
     )
 
 
+def refused(course: Course, server: Serving) -> None:
+    """Have the model refuse a context as too long: with a server, and without one."""
+    for name, is_away in (("", False), (", the server is away", True)):
+        for _ in range(4):
+            course.ask(LONG[is_away]).times()
+        if is_away:
+            server.kill()
+        course.model.refuses = True
+        asked = course.ask(LONG[is_away])
+        row = f"the model refuses a context as too long{name}: the turn, answered"
+        course.seen[row] = _shown(asked.times()[1])
+        if is_away:
+            server.start()
+        marks = [mark for mark in course.model.sent[asked.mark] if mark.startswith("s")]
+        if not marks:
+            course.wrong.append(f"{row}: it was sent no summary")
+
+
 def was_reset(course: Course) -> None:
     """Reset a conversation that has a summary. The model is told nothing of before."""
     for _ in range(4):
@@ -229,6 +248,7 @@ def main() -> int:
                 manual(ours)
                 automatic(ours)
                 killed(ours, server)
+                refused(ours, server)
                 was_reset(ours)
                 if 'engine "sessiondb"' in ours.gateway.log and "quarantin" in ours.gateway.log:
                     ours.wrong.append("OpenClaw has quarantined the plugin")

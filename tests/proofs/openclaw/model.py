@@ -39,7 +39,7 @@ SUMMARY = """## Goal
 
 def marks(value: Any) -> list[str]:
     """Return the marks in a JSON value, in their order."""
-    return MARK.findall(json.dumps(value))
+    return MARK.findall(json.dumps(value).replace("\\n", " "))  # else it ends no word
 
 
 class Model(ThreadingHTTPServer):
@@ -57,6 +57,8 @@ class Model(ThreadingHTTPServer):
         self.summary_s = 0.0
         """How long a summary takes."""
         self.asked_for_summary = threading.Event()
+        self.refuses = False
+        """True: it refuses the next request, because its context is too long."""
         self.counts = False
         """True: it says how many tokens it was sent. False: always the same number."""
         self._lock = threading.Lock()
@@ -84,6 +86,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.server.refuses:
+            self.server.refuses = False
+            self._refuse()
+            return
         text = self.server.answer(body)
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
@@ -96,6 +102,16 @@ class _Handler(BaseHTTPRequestHandler):
         counted = {**USAGE, "prompt_tokens": sent, "total_tokens": sent + 90}
         self._write({"choices": [ended], "usage": counted if self.server.counts else USAGE})
         self.wfile.write(b"data: [DONE]\n\n")
+
+    def _refuse(self) -> None:
+        text = "This model's maximum context length is 64000 tokens. Reduce the messages."
+        error = {"message": text, "type": "invalid_request_error"}
+        told = json.dumps({"error": error | {"code": "context_length_exceeded"}}).encode()
+        self.send_response(400)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told)
 
     def _write(self, chunk: dict[str, Any]) -> None:
         chunk |= {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "scripted"}
