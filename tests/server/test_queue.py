@@ -123,7 +123,8 @@ def test_a_released_turn_goes_on_elsewhere_and_its_holder_has_lost_it(
     accept(client, lane, 1)
     turn = claim(client, lane)
     path = f"/v1/turns/{turn['turn_no']}"
-    client.post(f"{path}/release", json={}).raise_for_status()
+    released = client.post(f"{path}/release", json={}).raise_for_status()
+    assert released.json() == {"turn_no": int(path.rpartition("/")[2])}
     for verb, body in (
         ("renew", {}),
         ("complete", {}),

@@ -22,8 +22,10 @@ from sessiondb.models import SearchHit
 from sessiondb.transcript import search, search_index
 from sessiondb.transcript.searched_text import searched_text
 from tests import ROOT
+from tests.sqlite.queries.search import built
 from tests.support.core import change, one_loop, reply, result, user, whole_path
 from tests.support.maintenance import Dying, Killed, archive_session, dump
+from tests.support.world import make_world
 
 pytestmark = [pytest.mark.anyio, one_loop]
 
@@ -482,6 +484,21 @@ async def test_texts_of_archives_are_those_that_the_index_has() -> None:
     texts = [text or "" for (text,) in connection.execute("SELECT text FROM search_text")]
     assert texts == [searched_text(kind, entry) for kind, entry in READABLE]
     assert len([text for text in texts if text]) >= 9
+
+
+def test_a_step_fills_what_it_may_and_each_entry_of_it_can_be_taken_out() -> None:
+    world = make_world()
+    with world.undone() as tx:
+        [newest, *_] = tx.all("search.behind", limit=1)
+        ranges = list(search_index._next_ranges(tx, newest.last_seq))
+        assert [one.session_no for one in ranges] == [newest.session_no]
+        built(world, tx)
+        last = world.row("session twin")["last_seq"]
+        taken = [
+            search_index.take_out(tx, world.no("session twin") << 32 | seq)
+            for seq in (0, 1, last, last + 1)
+        ]
+    assert taken == [False, True, True, False]
 
 
 async def test_a_damaged_index_harms_no_message(tmp_db: Path) -> None:

@@ -63,6 +63,15 @@ CHANGES = [
         {"lane slow": {"settings": '{"lease_s":5}'}},
     ),
     Change(
+        "turns.set_lane_settings",
+        "not of a lane that is dropped",
+        lambda w, tx: [
+            w.connection.execute("UPDATE lane SET dropped_at_ms = 5 WHERE lane = 'slow'"),
+            tx.run("turns.set_lane_settings", lane="slow", settings="{}"),
+        ],
+        {"lane slow": {"dropped_at_ms": 5}},
+    ),
+    Change(
         "turns.drop_lane",
         "one that is dropped stays as it is",
         twice("turns.drop_lane", lane="slower", now_ms=NOW),
