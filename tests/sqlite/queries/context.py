@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sessiondb.json_text import dumps
-from tests.support.statement_cases import Change, Guard, Page, Read, without
+from tests.support.statement_cases import Change, Guard, Page, Read, set_columns, without
 from tests.support.world import Recorder, World
 
 CHANGES: list[Change] = []
@@ -234,6 +234,17 @@ READS = [
     last_of_user(9, 11, 11),
     last_of_user(3, 7, 3),
     last_of_user(4, 7, None),
+    Read(
+        "context.instructions",
+        "of one branch of two",
+        lambda w: {
+            "low_no": w.no("entry live/15"),
+            "high_no": w.no("entry live/18"),
+            "branch_no": w.no("branch live/1"),
+        },
+        [{"entry_no": "live/15"}],
+        lambda w, tx: [set_columns(f"entry live/{seq}", role="system")(w, tx) for seq in (15, 17)],
+    ),
     Read(
         "context.span_backward",
         "of one branch of two",

@@ -401,6 +401,19 @@ READS = [
         )
     ),
     Read(
+        "early_lines.without_parent",
+        "whose parent waits in another file only",
+        lambda w: of_odd(w) | {"after_offset": 9001, "limit": 1},
+        [{"byte_offset": 9002, "waits_for": "c"}],
+        lambda w, tx: (
+            early(w, tx),
+            w.connection.execute(
+                "DELETE FROM quarantine WHERE byte_offset = 9003 AND import_file_no = ?",
+                (w.no(f"import_file {ODD}"),),
+            ),
+        ),
+    ),
+    Read(
         "early_lines.found_late",
         "a root whose parent came",
         of_odd,

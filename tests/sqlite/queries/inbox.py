@@ -1444,6 +1444,13 @@ READS = [
     ),
     Read(
         "inbox.running_resumes",
+        "although another lane is paused",
+        {"dead": "[]"},
+        [{"resumes": 2}],
+        lambda w, _: w.connection.execute("UPDATE lane SET paused_at_ms = 5 WHERE lane = 'slower'"),
+    ),
+    Read(
+        "inbox.running_resumes",
         "without those that a paused lane keeps back",
         {"dead": "[]"},
         [{"resumes": 1}],

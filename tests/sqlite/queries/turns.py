@@ -9,7 +9,15 @@ from unittest.mock import ANY
 
 from sessiondb.backend import AnyStatement
 from sessiondb.gateway import lanes, leases, turns
-from tests.support.statement_cases import Change, Given, Guard, Page, Read, nothing
+from tests.support.statement_cases import (
+    Change,
+    Given,
+    Guard,
+    Page,
+    Read,
+    nothing,
+    set_columns,
+)
 from tests.support.world import Recorder, World
 from tests.support.world_build import HOUR, NOW
 
@@ -381,6 +389,16 @@ def pace_of_wide(w: World, _tx: Recorder) -> None:
 
 
 READS = [
+    Read(
+        "turns.progress_of_message",
+        "that of its own turn",
+        lambda w: {"inbox_no": w.no("inbox running-too")},
+        [{"progress": "2"}],
+        lambda w, tx: [
+            set_columns(f"turn {name}#1", progress=noted)(w, tx)
+            for name, noted in (("running", "1"), ("running-too", "2"), ("silent", "3"))
+        ],
+    ),
     *(open_in(name) for name in ("cron", "slow")),
     open_in("main", nothing_waits),
     Read(
