@@ -14,7 +14,7 @@ WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 2)
 # A file's tests stay together. The order is that of tests/conftest.py: xdist would begin the files with few tests last, and these take longest.
 BESIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Tests and benchmarks must see the package of this checkout, and nobody's settings.
-unexport PYTHONPATH PYTHONHOME PYTEST_ADDOPTS VIRTUAL_ENV
+unexport PYTHONPATH PYTHONHOME PYTHONUNBUFFERED PYTEST_ADDOPTS VIRTUAL_ENV
 # The tests start hundreds of processes. Without bytecode on disk each compiles every module again, and takes half as long again to start.
 unexport PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

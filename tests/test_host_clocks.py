@@ -244,7 +244,7 @@ with sessiondb.sync.open(sys.argv[1], limits=Limits(busy_timeout_s=0.1)) as db:
     try:
         db.session(sys.argv[2])
     except sessiondb.StoreBusy:
-        print("busy")
+        print("busy", flush=True)
     sys.stdin.readline()
 """
     )
