@@ -40,6 +40,7 @@ def test_its_own_tests_pass() -> None:
 def test_its_readme_names_what_it_was_tested_with_and_its_settings() -> None:
     package = json.loads((PLUGIN / "package.json").read_text("utf-8"))
     assert package["openclaw"]["build"]["openclawVersion"] == VERSIONS[-1]
+    assert package["openclaw"]["compat"]["pluginApi"].startswith(f">={VERSIONS[-1]} <")
     assert package["engines"]["node"] == f">={NODE.rpartition('.')[0]}"
     assert f"OpenClaw {VERSIONS[-1]}." in README
     manifest = json.loads((PLUGIN / "openclaw.plugin.json").read_text("utf-8"))

@@ -28,8 +28,10 @@ from .program import PATIENCE_S, VERSIONS, Gateway, Home, Missing, Program, find
 VERSION: Final = VERSIONS[-1]
 PLUGIN: Final = ROOT / "clients/openclaw"
 WINDOW: Final = 64_000
-LARGE: Final = " and more" * 3_000
-"""What is pasted into a question, some 7,000 tokens: an automatic summary is due after a few."""
+LARGE: Final = " and more" * 1_000
+"""What is pasted into a question, some 2,000 tokens: an automatic summary is due after some."""
+LARGE_MAX: Final = 60
+"""So many of them are pasted until one is due."""
 TALK, BUSY, AWAY, RESET = (f"agent:main:{name}" for name in ("manual", "auto", "away", "reset"))
 LONG = ("agent:main:long", "agent:main:long-alone")
 Table = dict[str, str]
@@ -131,12 +133,12 @@ def automatic(course: Course) -> None:
     model = course.model
     before = model.summaries
     model.asked_for_summary.clear()
-    for _ in range(20):
+    for _ in range(LARGE_MAX):
         times = course.ask(BUSY, LARGE).times()
         if model.asked_for_summary.wait(1):
             break
     else:
-        course.wrong.append("no summary was due after 20 large texts")
+        course.wrong.append(f"no summary was due after {LARGE_MAX} large texts")
     course.seen["automatic: the turn that triggers it, answered"] = _shown(times[1])
     course.seen["automatic: the next one, accepted / answered"] = _shown(*course.ask(BUSY).times())
     _until_summarised(course, BUSY)
@@ -153,7 +155,8 @@ def _until_summarised(course: Course, key: str) -> None:
         summaries = [mark for mark in sent if mark.startswith("s")]
         if summaries:
             if course.is_ours:
-                course.expect(f"{key}: summaries in its context", summaries, sent[:1])
+                found = list(dict.fromkeys(summaries))  # one says its mark twice
+                course.expect(f"{key}: summaries in its context", found, sent[:1])
             return
         time.sleep(2)
     course.wrong.append(f"{key}: no summary was used within {PATIENCE_S} s")
