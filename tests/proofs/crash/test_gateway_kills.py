@@ -154,7 +154,9 @@ def test_kills_of_a_gateway_lose_and_double_no_message(
     gateway.until("ready")
     assert still_held_by_the_dead(path, gateway.pid) == []
     client.resume(gateway, client.talks, go_on=False)
-    pending = {f"{talk}:{len(texts)}" for talk, texts in client.sent.items()} - client.acknowledged
+    # A conversation of which no life drew one to say has nothing to wait for.
+    said = {f"{talk}:{len(texts)}" for talk, texts in client.sent.items() if texts}
+    pending = said - client.acknowledged
     while pending - client.acknowledged:
         client.hear(gateway, gateway.next(), go_on=False)
     gateway.send("settle")
