@@ -349,13 +349,15 @@ class Conversation {
   }
 }
 
-/** Return the newest summary of a session, and what it covers. Null: there is none. */
+/** Return the newest summary of a session, and what it covers. Null: there is none.
+ *
+ * One that another program wrote says nothing of that, so it covers no history. */
 async function newest(client, session_id) {
   const asked = { types: "compaction", newest_first: true, limit: 1 };
   const [entry] = (await client.entries(session_id, asked)).entries;
   if (entry === undefined) return null;
   const { summary, details } = JSON.parse(entry.payload);
-  return { summary, covered: details.covered, prefix: details.prefix };
+  return { summary, covered: details?.covered ?? 0, prefix: details?.prefix ?? null };
 }
 
 /** Wait for a call. Null: what it asks for is not there. */

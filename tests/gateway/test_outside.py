@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import anyio
 import pytest
 
 import sessiondb
+from sessiondb.backend import Tx
 from sessiondb.errors import InvalidInput, NotFound, TurnLost
+from sessiondb.gateway import claims, outbox
 from sessiondb.gateway.running_turn import Answer, LaneSettings
 from sessiondb.testing import ManualClock
+from sessiondb.transcript.entries import prepare
 from tests.support.core import reply, user
 from tests.support.gateway import KEY, look, say
 
@@ -276,3 +280,28 @@ async def test_a_time_that_is_too_long_in_milliseconds_is_a_century(tmp_db: Path
         assert await db.resume(policy) == []
         async with (await db.session(KEY)).compact(keep_recent_tokens=0, timeout_s=huge) as job:
             await job.commit("a summary")
+
+
+async def test_under_the_write_lock_one_id_takes_once(tmp_db: Path) -> None:
+    """Two equal claims may both have looked before either took anything."""
+    async with sessiondb.open(tmp_db) as db:
+        for event_id, key in (("e1", "agent:main:chat:1"), ("e2", "agent:main:chat:2")):
+            await say(db, event_id, key=key)
+        first = await db.claim_turn("main", claim_id="a")
+        assert first is not None
+        await say(db, "e3", key="agent:main:chat:3")
+        candidate = await db.read("peek", lambda tx: claims.peek(tx, "main", db.clock.now_ms()))
+        assert candidate is not None
+        draft = await prepare(candidate.payload, now_ms=db.clock.stamp_ms())
+
+        def claim(tx: Tx, claim_id: str) -> bool:
+            times = {"lease_ms": 9_000, "timeout_ms": 9_000}
+            return bool(claims.claim(tx, "main", candidate, draft, claim_id=claim_id, **times))
+
+        assert not await db.write("claim", partial(claim, claim_id="a"))
+        assert await db.write("claim", partial(claim, claim_id="b"))
+        answer = Answer(replies=[("web:1", "a"), ("mail:1", "b")])
+        await db.complete_turn(first.turn_no, answer)
+        begin = partial(outbox.begin_sending, lease_ms=9_000)
+        taken = [await db.write("begin", partial(begin, claim_id=one)) for one in ("a", "a", "b")]
+        assert [one and one.target for one in taken] == ["web:1", None, "mail:1"]

@@ -386,6 +386,24 @@ test("a context that the model refuses is compacted by the host if all else fail
   assert.equal(empty.by, "the host", "there is nothing to summarise");
 });
 
+test("a summary that another program wrote is used for no history", async () => {
+  const model = new Model();
+  const talk = new Talk(load(model), "foreign");
+  for (const text of ["a", "b"]) await talk.turn(text);
+  await until(() => has("foreign", 4));
+  const { session_id } = await home("foreign");
+  await db.compact(session_id, () => "by another", { keep_recent_tokens: 100 });
+  const again = load(model); // it has not read a summary yet
+  talk.loaded = again;
+  assert.deepEqual(await talk.turn("c"), ["a", "re a", "b", "re b"]);
+  await talk.compact(BY_HAND);
+  await until(() => again.warned.length > 0);
+  assert.match(again.warned[0], /handed over anew/);
+  await talk.assemble();
+  assert.equal((await talk.compact(REFUSED)).compacted, true);
+  assert.deepEqual(texts((await talk.assemble()).messages), ["summary 1", "re c"]);
+});
+
 test("the manifest says what the host must know", () => {
   const read = (name) => JSON.parse(readFileSync(new URL(`../${name}`, import.meta.url)));
   const manifest = read("openclaw.plugin.json");
